@@ -1,0 +1,24 @@
+"""hefkit: the road from a YOLO in ONNX to a detector on a Hailo-8/8L, as small rooms.
+
+Reading order of the rooms that also run on the Raspberry Pi (standard library, numpy and cv2 only):
+
+    errors      what can go wrong, and the exit code of each
+    cli         shared flags, logging, error -> exit code
+    files       temporary name first, rename last
+    spec        what a model expects and returns; the JSON beside the model
+    images      one photograph -> upright BGR pixels, or the reason why not
+    preprocess  the only letterbox, and its way back
+    quant       codes <-> real values
+    detections  boxes, scores, classes
+    decode      raw head tensors -> detections
+    engines     one protocol for every way to run a model
+    sources     folders, globs, lists -> images in path order
+    draw, sinks annotated pictures, JSON lines, crops
+    detector    source image -> detections in its own pixels, with timings
+    evaluate    do two sets of boxes agree?
+
+`hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except
+`engines.open_engine`, late, for `.onnx` files.
+"""
+
+__version__ = "0.1.0"

@@ -1,0 +1,148 @@
+"""Writing files so that a failed or killed run leaves what was there before.
+
+One file: `replacing(path)`. Many files that belong together: `Staging(folder)`. Both write under a
+temporary name inside the target folder (same file system) and rename at the end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from hefkit.errors import DataError, UsageError
+
+PARTIAL = ".hefkit-partial-"
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+_DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+@contextlib.contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusal to write `path` into our one-line errors."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in _DISK_FULL:
+            raise DataError(f"the disk is full while writing {path}; free some space and run again") from exc
+        if exc.errno in _NOT_WRITABLE:
+            raise UsageError(f"cannot write {path}: {exc.strerror}; choose another output") from exc
+        raise
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary name beside `path`; on success rename it over `path`, else remove it."""
+    temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """Refuse (exit 2) a folder that cannot be created or written, before any work; leaves no trace."""
+    existing = folder
+    while not existing.exists() and existing != existing.parent:
+        existing = existing.parent
+    with explained(folder):
+        if not existing.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
+        # os.access answers for root and for read-only mounts too late or wrongly: try it
+        probe = existing / f"{PARTIAL}{os.getpid()}-probe"
+        probe.touch()
+        probe.unlink()
+
+
+def fresh_folder(parent: Path, name: str) -> Path:
+    """`parent/name`, or `name-2`, `name-3` ... when it is taken; the one returned did not exist."""
+    candidate, number = parent / name, 2
+    while candidate.exists():
+        candidate, number = parent / f"{name}-{number}", number + 1
+    return candidate
+
+
+def entries(folder: Path) -> list[Path]:
+    """What a user would see in `folder`: our own leftovers of a killed run are not counted."""
+    return [p for p in folder.iterdir() if not p.name.startswith(PARTIAL)]
+
+
+class Staging:
+    """A set of files that appears in `target` at once.
+
+    `with Staging(target) as stage:` write below `stage.path`, then `stage.commit()`. Without a commit
+    everything written is thrown away, and folders made for it are removed.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.path = target / f"{PARTIAL}{os.getpid()}"
+        self._made: list[Path] = []  # folders that did not exist before, innermost first
+
+    def __enter__(self) -> Staging:
+        with explained(self.target):
+            folder = self.target
+            while not folder.exists():
+                self._made.append(folder)
+                folder = folder.parent
+            self.target.mkdir(parents=True, exist_ok=True)
+            for stale in self.target.glob(f"{PARTIAL}*"):  # left by a run that was killed outright
+                _remove_if_dead(stale)
+            self.path.mkdir()
+        return self
+
+    def commit(self, *, remove: Iterable[Path] = (), last: str | None = None) -> None:
+        """Delete `remove`, move every staged file to its place below `target`; `last` goes last.
+
+        SIGINT and SIGTERM wait until it is done: half a move would be half a result.
+        """
+        staged = sorted(p for p in self.path.rglob("*") if not p.is_dir())
+        if last is not None:
+            staged.sort(key=lambda p: p == self.path / last)
+        with explained(self.target), _signals_held():
+            for old in remove:
+                old.unlink(missing_ok=True)
+            for file in staged:
+                place = self.target / file.relative_to(self.path)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                os.replace(file, place)
+        self._made.clear()
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        for folder in self._made:
+            with contextlib.suppress(OSError):  # not empty: somebody else uses it now
+                folder.rmdir()
+
+
+@contextlib.contextmanager
+def _signals_held() -> Iterator[None]:
+    held = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _remove_if_dead(stale: Path) -> None:
+    pid = stale.name[len(PARTIAL) :].partition("-")[0]
+    if pid.isdigit() and int(pid) != os.getpid():
+        try:
+            os.kill(int(pid), 0)
+            return  # still running
+        except ProcessLookupError:
+            pass
+        except OSError:
+            return
+    if stale.is_dir():
+        shutil.rmtree(stale, ignore_errors=True)
+    else:
+        stale.unlink(missing_ok=True)

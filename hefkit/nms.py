@@ -1,0 +1,38 @@
+"""Non-maximum suppression through OpenCV, from version 4.6 on.
+
+`cv2.dnn.NMSBoxes` wants x, y, width, height, and NaN never matches anything in it: callers filter first.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+
+def nms(xyxy: np.ndarray, class_id: np.ndarray | None, iou: float) -> np.ndarray:
+    """Indices of the boxes that survive, in the order given.
+
+    Args:
+        xyxy: (n, 4) float32 corners, best first; any unit.
+        class_id: (n,) int, boxes of different classes never suppress each other; None: all do.
+        iou: a box is suppressed by a better one that overlaps it by more than this.
+    """
+    n = len(xyxy)
+    boxes = np.empty((n, 4), np.float64)
+    boxes[:, :2] = xyxy[:, :2]
+    boxes[:, 2:] = xyxy[:, 2:].astype(np.float64) - xyxy[:, :2]
+    # OpenCV calls the overlap of two empty boxes 1, wherever they lie; an empty box overlaps nothing
+    solid = np.flatnonzero((boxes[:, 2:] > 0).all(axis=1))
+    if len(solid) < 2:
+        return np.arange(n)
+    if class_id is not None:
+        # in float64 an offset of whole spans keeps classes apart and costs no precision
+        span = np.ceil(float(xyxy.max()) - float(xyxy.min())) + 1.0
+        boxes[:, 0] += class_id * span
+    # the order is ours (ties by class, then anchor), so OpenCV gets ranks for scores; float32 holds
+    # every whole number up to 2**24
+    ranks = np.arange(len(solid), 0, -1, dtype=np.float32)
+    kept = solid[np.asarray(cv2.dnn.NMSBoxes(boxes[solid], ranks, 0.0, iou), np.int64).reshape(-1)]
+    if len(solid) == n:
+        return kept
+    return np.sort(np.concatenate([kept, np.setdiff1d(np.arange(n), solid)]))

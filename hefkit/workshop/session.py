@@ -1,0 +1,45 @@
+"""The only place that opens onnxruntime sessions, so that all of them compute alike."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import onnx
+import onnxruntime as ort
+
+from hefkit.errors import ModelError
+
+
+def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.InferenceSession:
+    """A CPU session; Quantize/Dequantize pairs are computed in float.
+
+    onnxruntime's fused integer kernels saturate on CPUs without VNNI, so the emulator's codes would
+    depend on the machine; `session.disable_quant_qdq` cannot be stored in a model, hence here.
+
+    Args:
+        model: a model, or a path to one.
+        threads: 0 means all cores this process may use.
+
+    Raises:
+        ModelError: onnxruntime refuses the model.
+    """
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads or available_cores()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4  # what matters comes back as an exception
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # idle threads that spin take the core that the next stage of the pipeline needs
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    source = str(model) if isinstance(model, Path) else model.SerializeToString()
+    try:
+        return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # onnxruntime's exception classes have no public common base
+        if type(exc).__module__.startswith("onnxruntime"):
+            raise ModelError(f"onnxruntime refuses the model: {exc}") from exc
+        raise
+
+
+def available_cores() -> int:
+    """Cores this process may use: fewer than the machine has under taskset or in a container."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,66 @@
+"""Fixtures that many tests share: the scripts as processes, and the real inputs beside the project."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A script that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict[str, Any]:
+        """The object that `--json` printed as the last line of stdout."""
+        return json.loads(self.out.splitlines()[-1])
+
+    @property
+    def errors(self) -> list[str]:
+        """The `error: ...` lines of stderr."""
+        return [line for line in self.err.splitlines() if line.startswith("error: ")]
+
+
+@pytest.fixture
+def run_script(tmp_path: Path) -> Callable[..., Finished]:
+    """Run a script of the project as a process, in an empty working directory (or `cwd`)."""
+
+    def run(script: str, *args: object, cwd: Path | None = None, stdin: str = "", **env: str) -> Finished:
+        work = cwd or tmp_path / "cwd"
+        work.mkdir(exist_ok=True)
+        done = subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, args)],
+            cwd=work,
+            input=stdin,
+            capture_output=True,
+            text=True,
+            timeout=600,
+            env={**os.environ, **env},
+        )
+        assert "Traceback" not in done.stderr, done.stderr
+        return Finished(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real inputs beside the checkout; its tests skip where there is none."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared beside this checkout: real models and photographs are not here")
+    return SHARED
