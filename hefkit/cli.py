@@ -6,6 +6,7 @@ Imports only the standard library, so that `--help` answers at once on any machi
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import logging
@@ -189,10 +190,8 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     """main(argv) with expected failures told in one line; returns the exit code."""
-    try:
+    with contextlib.suppress(ValueError):  # not the main thread: a test calls us; the default handler stays
         signal.signal(signal.SIGTERM, _raise_terminated)
-    except ValueError:  # not the main thread: a test calls us; the default handler stays
-        pass
     try:
         return main(argv)
     except HefkitError as exc:

@@ -120,7 +120,8 @@ def check_outputs(outputs: Sequence[np.ndarray], head: HeadSpec) -> None:
     for tensor, spec in zip(outputs, head.outputs, strict=True):
         if tensor.shape != spec.shape or tensor.dtype != np.dtype(spec.dtype):
             raise ValueError(
-                f"{spec.role} stride {spec.stride}: expected {spec.shape} {spec.dtype}, got {tensor.shape} {tensor.dtype}"
+                f"{spec.role} stride {spec.stride}: expected {spec.shape} {spec.dtype}, "
+                f"got {tensor.shape} {tensor.dtype}"
             )
 
 
@@ -201,7 +202,7 @@ class _BoxReader:
         self.exp_table: np.ndarray | None = None
         if head.family == "dfl" and spec.dtype == "uint8" and np.size(spec.scale) == 1 == np.size(spec.zero_point):
             # softmax needs only differences to the largest bin, and in codes there are 256 of them
-            self.exp_table = np.exp(-np.arange(256, dtype=np.float32) * np.float32(spec.scale))
+            self.exp_table = np.exp(-np.arange(256, dtype=np.float32) * np.asarray(spec.scale, np.float32))
 
     def at(self, tensor: np.ndarray, cells: np.ndarray) -> np.ndarray:
         """Cells (n,) in row order -> (n, 4) float32 xyxy in pixels of the input."""

@@ -32,7 +32,9 @@ def nms(xyxy: np.ndarray, class_id: np.ndarray | None, iou: float) -> np.ndarray
     # the order is ours (ties by class, then anchor), so OpenCV gets ranks for scores; float32 holds
     # every whole number up to 2**24
     ranks = np.arange(len(solid), 0, -1, dtype=np.float32)
-    kept = solid[np.asarray(cv2.dnn.NMSBoxes(boxes[solid], ranks, 0.0, iou), np.int64).reshape(-1)]
+    # (OpenCV's stubs know only lists; arrays are what it takes without a copy)
+    survivors = cv2.dnn.NMSBoxes(boxes[solid], ranks, 0.0, iou)  # type: ignore[arg-type]
+    kept = solid[np.asarray(survivors, np.int64).reshape(-1)]
     if len(solid) == n:
         return kept
     return np.sort(np.concatenate([kept, np.setdiff1d(np.arange(n), solid)]))

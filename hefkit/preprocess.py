@@ -52,9 +52,7 @@ def plan(original_hw: tuple[int, int], spec: InputSpec) -> Transform:
     return Transform(original_hw, (new_h, new_w), left, top)
 
 
-def letterbox(
-    image_bgr: np.ndarray, spec: InputSpec, out: np.ndarray | None = None
-) -> tuple[np.ndarray, Transform]:
+def letterbox(image_bgr: np.ndarray, spec: InputSpec, out: np.ndarray | None = None) -> tuple[np.ndarray, Transform]:
     """Photograph (h, w, 3) uint8 BGR -> (tensor (H, W, 3) uint8 RGB, Transform).
 
     Linear resize, the border filled with `pad_value`; with fit `stretch` the plain resize. `out`, a

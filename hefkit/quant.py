@@ -11,9 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 
-def dequantize(
-    codes: np.ndarray, scale: float | Sequence[float], zero_point: float | Sequence[float]
-) -> np.ndarray:
+def dequantize(codes: np.ndarray, scale: float | Sequence[float], zero_point: float | Sequence[float]) -> np.ndarray:
     """Codes (..., C) of any unsigned type -> float32 (..., C); scale and zero point: one number or C."""
     zero = np.asarray(zero_point, np.float32)
     return (codes.astype(np.float32) - zero) * np.asarray(scale, np.float32)
