@@ -49,15 +49,18 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def check_writable(folder: Path) -> None:
     """Refuse (exit 2) a folder that cannot be created or written, before any work; leaves no trace."""
-    existing = folder
-    while not existing.exists() and existing != existing.parent:
-        existing = existing.parent
     with explained(folder):
+        existing = folder
+        while not existing.exists() and existing != existing.parent:
+            existing = existing.parent
         if not existing.is_dir():
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
         # os.access answers for root and for read-only mounts too late or wrongly: try it
         probe = existing / f"{PARTIAL}{os.getpid()}-probe"
-        probe.touch()
+        try:
+            probe.touch()
+        except FileNotFoundError as exc:  # /proc, for one, says so of a file that cannot be made
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing)) from exc
         probe.unlink()
 
 
@@ -124,12 +127,19 @@ class Staging:
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    held = {signal.SIGINT, signal.SIGTERM}
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, held)
+    # not pthread_sigmask: numpy's own threads would take the signal, and Python acts on it in the main one
+    arrived: list[int] = []
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        with contextlib.suppress(ValueError):  # not the main thread, where no signal interrupts
+            before[number] = signal.signal(number, lambda got, frame: arrived.append(got))
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for got in dict.fromkeys(arrived):
+            signal.raise_signal(got)
 
 
 def _remove_if_dead(stale: Path) -> None:

@@ -1,0 +1,46 @@
+"""A progress bar on stderr, where there is a terminal and tqdm; otherwise nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from hefkit.cli import log
+
+
+class Progress:
+    """Counts steps; warnings are written above the bar."""
+
+    def __init__(self, bar: Any = None) -> None:
+        self._bar = bar
+
+    def step(self) -> None:
+        """One picture is done."""
+        if self._bar is not None:
+            self._bar.update()
+
+    def warn(self, message: str, *args: object) -> None:
+        """A warning that the bar does not run through."""
+        if self._bar is not None:
+            self._bar.clear()
+        log.warning(message, *args)
+        if self._bar is not None:
+            self._bar.refresh()
+
+
+@contextlib.contextmanager
+def progress(total: int, unit: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """A bar of `total` steps; silent when quiet, without a terminal, or without tqdm (it may lack on a Pi)."""
+    bar = None
+    if not quiet and sys.stderr.isatty():
+        with contextlib.suppress(ImportError):
+            from tqdm import tqdm
+
+            bar = tqdm(total=total, unit=unit, leave=False, dynamic_ncols=True)
+    try:
+        yield Progress(bar)
+    finally:
+        if bar is not None:
+            bar.close()

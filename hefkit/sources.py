@@ -1,0 +1,143 @@
+"""SOURCE on the command line -> the photographs it means, in order; none of them is opened here.
+
+One image, a folder (searched recursively), a glob, a text list, or `-` for a list on stdin.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from hefkit.cli import existing
+from hefkit.errors import DataError
+from hefkit.folders import IMAGE_SUFFIXES, find_images
+
+LIST_SUFFIX = ".txt"
+MAX_LIST_BYTES = 256 << 20
+VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"))
+KINDS = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One photograph to be read."""
+
+    path: Path  # what to open
+    source: str  # what results call it: SOURCE joined with the relative path, as given
+    relative: PurePosixPath  # where its picture lies below an output folder; never leaves it
+
+
+def find_items(source: str, exclude: Sequence[Path] = ()) -> list[Item]:
+    """Every photograph that SOURCE means: folders and globs sorted by relative path, lists in their order.
+
+    Args:
+        source: SOURCE as given.
+        exclude: folders of ours; what lies below them is a result of an earlier run, no photograph.
+
+    Raises:
+        DataError: SOURCE does not exist, cannot be read, or means no photograph.
+    """
+    if source == "-":
+        raw = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
+        return _listed(_lines(raw, "the list on stdin"), "", "the list on stdin")
+    path = Path(source)
+    if existing(path):
+        return _in_folder(source, exclude) if path.is_dir() else _one_file(source)
+    if glob.has_magic(source):
+        return _matching(source, exclude)
+    raise DataError(f"the source {source} does not exist; expected {KINDS}")
+
+
+def _one_file(source: str) -> list[Item]:
+    path = Path(source)
+    suffix = path.suffix.lower()
+    if not path.is_file():  # a pipe would be read for ever
+        raise DataError(f"the source {source} is neither a file nor a folder; expected {KINDS}")
+    if suffix == LIST_SUFFIX:
+        try:
+            with open(path, "rb") as file:
+                raw = file.read(MAX_LIST_BYTES + 1)
+        except OSError as exc:
+            raise DataError(f"cannot read the list {source}: {exc.strerror}; expected one image path a line") from exc
+        return _listed(_lines(raw, f"the list {source}"), os.path.dirname(source), f"the list {source}")
+    if suffix in VIDEO_SUFFIXES:
+        raise DataError(f"{source} is a video, which is not supported yet; expected {KINDS}")
+    return [Item(path, source, PurePosixPath(path.name))]
+
+
+def _in_folder(source: str, exclude: Sequence[Path]) -> list[Item]:
+    try:
+        found = find_images(Path(source))
+    except OSError as exc:
+        raise DataError(f"cannot read the folder {source}: {exc.strerror}; check its permissions") from exc
+    relatives = sorted(image.relative_to(source).as_posix() for image in found)
+    items = [Item(Path(source, r), os.path.join(source, r), PurePosixPath(r)) for r in relatives]
+    return _some(_without(items, Path(source), exclude), f"the folder {source}")
+
+
+def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
+    """`photos/**/*.jpg`: pictures keep the tree below the part without wildcards."""
+    fixed = _fixed_part(pattern)
+    matches = [m for m in glob.iglob(pattern, recursive=True) if Path(m).suffix.lower() in IMAGE_SUFFIXES]
+    items = [
+        Item(Path(m), m, PurePosixPath(Path(m).relative_to(fixed).as_posix())) for m in matches if os.path.isfile(m)
+    ]
+    items.sort(key=lambda item: item.relative.as_posix())
+    return _some(_without(items, fixed, exclude), f"the pattern {pattern}")
+
+
+def _fixed_part(pattern: str) -> Path:
+    """The folders of a pattern before the first wildcard."""
+    parts = Path(pattern).parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:fixed])
+
+
+def _listed(lines: Iterable[str], folder: str, what: str) -> list[Item]:
+    """Items of a text list; a path is relative to the list's folder, else to the working directory."""
+    items = []
+    for line in lines:
+        source = os.path.join(folder, line)
+        if not existing(Path(source)) and existing(Path(line)):
+            source = line
+        items.append(Item(Path(source), source, _safe_relative(line)))
+    return _some(items, what)
+
+
+def _safe_relative(line: str) -> PurePosixPath:
+    """A relative path stays as it is; of one that leads elsewhere only the name remains."""
+    path = PurePosixPath(os.path.normpath(line))
+    if path.is_absolute() or ".." in path.parts or not path.name:
+        return PurePosixPath(path.name if path.name not in ("", "..") else "image")
+    return path
+
+
+def _lines(raw: bytes, what: str) -> list[str]:
+    """The paths of a text list; comments and empty lines left out, any line ending, any encoding."""
+    if len(raw) > MAX_LIST_BYTES or b"\0" in raw:
+        raise DataError(f"{what} is no text list; expected one image path a line")
+    text = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
+    lines = [os.fsdecode(line.strip()) for line in text.split(b"\n")]
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _without(items: list[Item], root: Path, exclude: Sequence[Path]) -> list[Item]:
+    """Items that do not lie in an excluded folder strictly below `root`."""
+    base = os.path.realpath(root)
+    for folder in exclude:
+        below = os.path.relpath(os.path.realpath(folder), base)
+        if below == os.curdir or below.split(os.sep)[0] == os.pardir:
+            continue  # not inside the source
+        inside = PurePosixPath(Path(below).as_posix())
+        items = [item for item in items if not item.relative.is_relative_to(inside)]
+    return items
+
+
+def _some(items: list[Item], what: str) -> list[Item]:
+    if not items:
+        raise DataError(f"{what} holds no images; expected files with the suffixes {' '.join(sorted(IMAGE_SUFFIXES))}")
+    return items

@@ -1,0 +1,108 @@
+"""The folder of a calibration set: what we call its files, whether we may write there, what may go.
+
+Standard library only: an output that must not be touched is refused before any package is needed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from hefkit.cli import existing
+from hefkit.errors import DataError, UsageError
+from hefkit.files import check_writable, entries, explained
+from hefkit.folders import iter_images
+
+MANIFEST = "manifest.json"
+PREVIEW = "preview.jpg"
+ARRAY = "calib_set.npy"
+FILE_FORMATS = ("png", "npy")
+SELECTIONS = ("random", "first")
+FORMAT = 1
+MAX_MANIFEST_BYTES = 256 << 20
+
+
+def picture_names(count: int, file_format: str) -> list[str]:
+    """The file of each picture of a set, in order; with npy they share one."""
+    if file_format == "npy":
+        return [ARRAY] * count
+    return [f"calib_{i:04d}.png" for i in range(count)]
+
+
+def check_target(output: Path, source: str, count: int, file_format: str, *, overwrite: bool) -> list[Path]:
+    """Refuse an output that cannot or must not be written; returns the files of the old set, which may go.
+
+    Raises:
+        UsageError: not writable; SOURCE lies in it; not empty without `overwrite`; it holds pictures or
+            files that are not of an old set of ours.
+    """
+    if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
+        raise UsageError(
+            f"the source {source} is or lies in the output {output}; a set is never made from our own output; "
+            "choose another --output"
+        )
+    check_writable(output)
+    with explained(output):
+        if not output.is_dir() or not entries(output):
+            return []
+        manifest = read_manifest(output)
+        foreign = None if manifest else next(iter_images(output), None)
+    if foreign:
+        raise UsageError(
+            f"{output} holds pictures ({foreign.name}) and no manifest of ours, so they may be somebody's "
+            "photographs; choose another --output"
+        )
+    if not overwrite:
+        raise UsageError(f"{output} is not empty; choose another --output, or replace the set with --overwrite")
+    old = _old_files(output, manifest)
+    _check_no_clash(output, old, count, file_format)
+    return old
+
+
+def check_source(source: str) -> None:
+    """Refuse (exit 3) a calibration set of ours as SOURCE: its pictures are letterboxed already."""
+    if os.path.isdir(source) and read_manifest(Path(source)) is not None:
+        raise DataError(f"{source} is itself a calibration set; expected the original photographs; name their folder")
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """The manifest of a set of ours, or None where there is none that could be ours."""
+    path = folder / MANIFEST
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_MANIFEST_BYTES:
+            return None
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("digest"), str):
+        return None
+    images = value.get("images")
+    if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):
+        return None
+    return value
+
+
+def _old_files(output: Path, manifest: dict[str, Any] | None) -> list[Path]:
+    """What an old manifest names, itself first: without it the rest is no set any more, whatever happens next."""
+    if manifest is None:
+        return []
+    # the names come from a file: only plain ones, so that nothing outside the folder is ever removed
+    named = [image.get("file") for image in manifest["images"]]
+    names = [name for name in named if isinstance(name, str) and _is_plain(name)]
+    paths = [output / name for name in dict.fromkeys([MANIFEST, PREVIEW, *names])]
+    return [path for path in paths if path.is_symlink() or path.is_file()]
+
+
+def _is_plain(name: str) -> bool:
+    return bool(name) and not name.startswith(".") and not any(c in name for c in "/\\\0")
+
+
+def _check_no_clash(output: Path, old: list[Path], count: int, file_format: str) -> None:
+    """Files that are not of the old set stay, so none of them may bear a name that we are going to write."""
+    ours = {path.name for path in old}
+    for name in (*dict.fromkeys(picture_names(count, file_format)), PREVIEW, MANIFEST):
+        path = output / name
+        if name not in ours and (path.is_symlink() or existing(path)):
+            raise UsageError(f"{path} is there and not of the old set; move it away, or choose another --output")

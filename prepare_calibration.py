@@ -1,0 +1,95 @@
+"""Step 1: choose photographs and make the calibration set that quantisation measures.
+
+Examples:
+  prepare_calibration.py ~/datasets/drones/data.yaml
+  prepare_calibration.py photos/ --imgsz 416 --num-samples 128 --output calib_416
+
+Writes DIR/calib_0000.png ... (or DIR/calib_set.npy), DIR/preview.jpg to look at, and DIR/manifest.json.
+Use the pictures that the camera will see, and the --imgsz of the model. Then run compile_to_hef.py.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hefkit.cli import ImageSize, Parser, log, need, print_json, run, set_up_logging, whole_number
+from hefkit.spec import FITS, InputSpec
+from hefkit.workshop.calibdir import FILE_FORMATS, PREVIEW, SELECTIONS, check_source, check_target
+from hefkit.workshop.dataset import SPLIT_CHOICES, find_dataset
+
+
+def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line; every value is checked here, nothing is opened."""
+    parser = Parser(__doc__)
+    parser.add_argument("source", metavar="SOURCE", help="folder, data.yaml, text list (.txt), glob in quotes or image")
+    parser.add_argument(
+        "--output", type=Path, default=Path("calibration_data"), metavar="DIR", help="default ./calibration_data"
+    )
+    parser.add_argument(
+        "--num-samples", type=whole_number(1, 1_000_000), default=64, metavar="N", help="pictures in the set (64)"
+    )
+    parser.add_argument(
+        "--imgsz",
+        action=ImageSize,
+        nargs="+",
+        default=(640, 640),
+        metavar="S",
+        help="the model's input: one side, or height and width (640)",
+    )
+    parser.add_argument("--fit", choices=FITS, default=FITS[0], help=f"how a picture fills the input ({FITS[0]})")
+    parser.add_argument(
+        "--select", choices=SELECTIONS, default="random", help="random, or first by path; both end up shuffled (random)"
+    )
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of selection and order (0)")
+    parser.add_argument("--split", choices=SPLIT_CHOICES, help="which part of a dataset (train where there are splits)")
+    parser.add_argument("--format", choices=FILE_FORMATS, default="png", help="single pictures or one array (png)")
+    parser.add_argument("--workers", type=whole_number(1, 256), metavar="N", help="threads (all cores)")
+    parser.add_argument("--overwrite", action="store_true", help="replace the set that is in DIR; other files stay")
+    args = parser.parse_args(argv)
+    if not args.source:
+        parser.error("SOURCE is empty")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Check the output, find the pictures, make the set, tell what was made."""
+    args = parse_args(argv)
+    set_up_logging(args.quiet)
+    old = check_target(args.output, args.source, args.num_samples, args.format, overwrite=args.overwrite)
+    check_source(args.source)
+    dataset = find_dataset(args.source, args.split, args.output)
+    need("numpy", "cv2")
+    from hefkit.workshop.calibration import Plan, make_set  # late: --help must not wait for numpy and OpenCV
+
+    splits = f"; splits: {', '.join(dataset.splits)}; using {dataset.split}" if dataset.splits else ""
+    log.info("%d pictures in %s%s", len(dataset.items), args.source, splits)
+    plan = Plan(
+        source=args.source,
+        output=args.output,
+        input=InputSpec(args.imgsz, args.fit),
+        count=args.num_samples,
+        select=args.select,
+        seed=args.seed,
+        file_format=args.format,
+        workers=args.workers or os.cpu_count() or 1,
+    )
+    manifest = make_set(plan, dataset.items, old, quiet=args.quiet)
+    report(manifest, args.output)
+    if args.json:
+        print_json({**{k: v for k, v in manifest.items() if k != "images"}, "output": str(args.output)})
+    return 0
+
+
+def report(manifest: dict[str, Any], output: Path) -> None:
+    """What was made, what to look at, what to run next."""
+    log.info("%s: %d pictures, digest %s", output, manifest["count"], manifest["digest"][:12])
+    log.info("look at %s: is this what the camera will see?", output / PREVIEW)
+    log.info("next: python compile_to_hef.py MODEL.onnx --calib %s", output)
+
+
+if __name__ == "__main__":
+    run(main)
