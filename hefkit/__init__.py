@@ -6,6 +6,8 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     cli         shared flags, logging, error -> exit code
     files       temporary name first, rename last
     spec        what a model expects and returns; the JSON beside the model
+    names       class names that a user gives
+    folders     which files of a folder are pictures
     images      one photograph -> upright BGR pixels, or the reason why not
     preprocess  the only letterbox, and its way back
     quant       codes <-> real values
@@ -13,8 +15,11 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     decode      raw head tensors -> detections
     engines     one protocol for every way to run a model
     sources     folders, globs, lists -> images in path order
-    draw, sinks annotated pictures, JSON lines, crops
     detector    source image -> detections in its own pixels, with timings
+    draw        boxes, labels and the emulation's stamp in a picture
+    runfolder   names of a run's files; nothing of the user's is overwritten
+    sinks       JSON lines, annotated pictures, crops
+    pipeline    photographs through a detector into files; tally and progress
     evaluate    do two sets of boxes agree?
 
 `hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except

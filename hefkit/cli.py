@@ -59,7 +59,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2; argparse's usage block would bury the sentence."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(message, 2000)}; see {self.prog} --help\n")
 
 
 class CommaList(argparse.Action):
@@ -167,6 +167,11 @@ def one_line(value: object, limit: int = 300) -> str:
     text = " ".join(str(value).split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def counted(number: int, noun: str) -> str:
+    """`1 image`, `2 images`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def print_json(result: dict[str, Any]) -> None:

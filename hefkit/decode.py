@@ -98,7 +98,7 @@ class Decoder:
             _, first_seen = np.unique(anchor, return_index=True)
             best_anchors = anchor[np.sort(first_seen)[:limit]]
             return np.flatnonzero(np.isin(anchor, best_anchors))[:limit]
-        return nms(xyxy, None if self.settings.agnostic_nms else class_id, self.settings.iou)[:limit]
+        return nms(xyxy, None if self.settings.agnostic_nms else class_id, self.settings.iou, limit)
 
 
 def decode_all(outputs: Sequence[np.ndarray], head: HeadSpec) -> tuple[np.ndarray, np.ndarray]:
@@ -149,8 +149,9 @@ class _ScoreReader:
         self.conf = np.float32(conf)
         self.table: np.ndarray | None = None
         if spec.dtype == "float32":
-            # a hair below the threshold: the exact comparison follows on the few that pass
-            self.least = conf if spec.activation == "sigmoid" else _logit(conf) - 1e-3
+            # a hair below the threshold, in p for the flat top of the curve and in x for the rest: the
+            # exact comparison follows on the few that pass
+            self.least = conf if spec.activation == "sigmoid" else _logit(max(conf - 1e-6, 0.0)) - 1e-3
             return
         codes = np.arange(CODE_DTYPES[spec.dtype] + 1)[:, None]
         # (codes, 1) where the tensor has one scale, (codes, C) where it has one a feature
@@ -200,14 +201,15 @@ class _BoxReader:
         self.reg_max = head.reg_max
         self.bins = np.arange(head.reg_max, dtype=np.float32)
         self.exp_table: np.ndarray | None = None
-        if head.family == "dfl" and spec.dtype == "uint8" and np.size(spec.scale) == 1 == np.size(spec.zero_point):
+        if self.reg_max > 1 and spec.dtype == "uint8" and np.size(spec.scale) == 1 == np.size(spec.zero_point):
             # softmax needs only differences to the largest bin, and in codes there are 256 of them
             self.exp_table = np.exp(-np.arange(256, dtype=np.float32) * np.asarray(spec.scale, np.float32))
 
     def at(self, tensor: np.ndarray, cells: np.ndarray) -> np.ndarray:
-        """Cells (n,) in row order -> (n, 4) float32 xyxy in pixels of the input."""
+        """Cells (n,) in row order -> (n, 4) float32 xyxy in pixels of the input; NaN where the tensor has no number."""
         rows = tensor.reshape(-1, self.spec.shape[2])[cells]
-        sides = self._sides(rows) * np.float32(self.spec.stride)
+        with np.errstate(over="ignore", invalid="ignore"):  # a float model may return anything; callers drop it
+            sides = self._sides(rows) * np.float32(self.spec.stride)
         y, x = np.divmod(cells, self.spec.shape[1])
         centre = (np.stack([x, y], axis=1).astype(np.float32) + np.float32(0.5)) * np.float32(self.spec.stride)
         return np.concatenate([centre - sides[:, :2], centre + sides[:, 2:]], axis=1)

@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from hefkit.errors import DeviceError, ModelError
 from hefkit.spec import ModelSpec
+
+if TYPE_CHECKING:  # a missing model is told of before a missing numpy
+    import numpy as np
 
 
 class Engine(Protocol):

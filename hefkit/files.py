@@ -109,11 +109,13 @@ class Staging:
         staged = sorted(p for p in self.path.rglob("*") if not p.is_dir())
         if last is not None:
             staged.sort(key=lambda p: p == self.path / last)
+        places = [self.target / file.relative_to(self.path) for file in staged]
         with explained(self.target), _signals_held():
+            for place in places:  # all of them before the first is moved
+                _refuse_folder(place)
             for old in remove:
                 old.unlink(missing_ok=True)
-            for file in staged:
-                place = self.target / file.relative_to(self.path)
+            for file, place in zip(staged, places, strict=True):
                 place.parent.mkdir(parents=True, exist_ok=True)
                 os.replace(file, place)
         self._made.clear()
@@ -142,13 +144,18 @@ def _signals_held() -> Iterator[None]:
             signal.raise_signal(got)
 
 
+def _refuse_folder(place: Path) -> None:
+    if place.is_dir():
+        raise UsageError(f"cannot write {place}: there is a folder of that name; choose another output")
+
+
 def _remove_if_dead(stale: Path) -> None:
     pid = stale.name[len(PARTIAL) :].partition("-")[0]
-    if pid.isdigit() and int(pid) != os.getpid():
+    if pid.isascii() and pid.isdigit() and int(pid) != os.getpid():
         try:
             os.kill(int(pid), 0)
             return  # still running
-        except ProcessLookupError:
+        except (ProcessLookupError, OverflowError):
             pass
         except OSError:
             return

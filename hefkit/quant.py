@@ -17,10 +17,10 @@ def dequantize(codes: np.ndarray, scale: float | Sequence[float], zero_point: fl
     return (codes.astype(np.float32) - zero) * np.asarray(scale, np.float32)
 
 
-def quantize(real: np.ndarray, scale: float, zero_point: int, largest: int) -> np.ndarray:
-    """Real values -> codes in 0..largest (255 or 65535), rounded half to even; int64."""
-    codes = np.rint(np.asarray(real, np.float32) / np.float32(scale)) + zero_point
-    return np.clip(codes, 0, largest).astype(np.int64)
+def quantize(real: np.ndarray, scale: float, zero_point: int, dtype: str) -> np.ndarray:
+    """Real values -> uint8 or uint16 codes, rounded half to even and saturated."""
+    codes = np.rint(np.asarray(real, np.float32) / np.float32(scale)) + np.float32(zero_point)
+    return np.clip(codes, 0, np.iinfo(dtype).max).astype(dtype)
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:

@@ -7,7 +7,6 @@ Reading it refuses, with exit code 4, everything that a decoder could trip over 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -148,6 +147,8 @@ def read_spec(path: Path) -> ModelSpec:
         return spec_from_json(value)
     except ModelError as exc:
         raise ModelError(f"the spec {path} cannot be used: {exc}; compile the model again") from exc
+    except RecursionError as exc:  # nested just shallow enough to be parsed
+        raise ModelError(f"the spec {path} is nested too deeply; compile the model again") from exc
 
 
 def spec_from_json(value: Any) -> ModelSpec:
@@ -209,8 +210,9 @@ def _head(value: Any) -> HeadSpec:
     )
     if list(head.strides) != sorted(set(head.strides)):
         raise ModelError(f"head.strides {list(head.strides)} do not ascend")
-    if head.family == "ltrb" and head.reg_max != 1:
-        raise ModelError(f"head.reg_max is {head.reg_max} for direct distances, expected 1")
+    if (head.family == "ltrb") != (head.reg_max == 1):
+        expected = "1 for direct distances" if head.family == "ltrb" else "at least 2 for bins"
+        raise ModelError(f"head.reg_max is {head.reg_max}, expected {expected}")
     return head
 
 
@@ -279,7 +281,8 @@ def _numbers(value: Any, where: str, channels: int, *, positive: bool) -> float 
     """A finite number, or one for each channel."""
     items = value if isinstance(value, list) else [value]
     for item in items:
-        if isinstance(item, bool) or not isinstance(item, int | float) or not math.isfinite(item):
+        # beyond 1e18 a product of two overflows float32; the comparison also refuses nan
+        if isinstance(item, bool) or not isinstance(item, int | float) or not abs(item) <= 1e18:
             raise ModelError(f"{where} holds {str(item)[:40]}, expected a number")
         if positive and not item > 0:
             raise ModelError(f"{where} holds {item}, expected a number above 0")
@@ -294,7 +297,7 @@ def _names(value: Any, num_classes: int) -> dict[int, str]:
     item = _object(value, "names")
     names = {}
     for key, name in item.items():
-        if not key.isdecimal() or int(key) >= num_classes:
+        if not key.isdecimal() or len(key) > 5 or int(key) >= num_classes:
             raise ModelError(f"names has the key {key[:40]!r}, expected 0 to {num_classes - 1}")
         names[int(key)] = _text(name, f"names[{key}]", limit=MAX_NAME_LENGTH)
     if len(names) != num_classes:

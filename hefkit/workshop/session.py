@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import onnxruntime as ort
 
+from hefkit.cli import one_line
 from hefkit.errors import ModelError
 
 
@@ -36,10 +39,22 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.Inferen
         return ort.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as exc:  # onnxruntime's exception classes have no public common base
         if type(exc).__module__.startswith("onnxruntime"):
-            raise ModelError(f"onnxruntime refuses the model: {exc}") from exc
+            raise ModelError(f"onnxruntime refuses the model: {one_line(exc)}") from exc
         raise
 
 
 def available_cores() -> int:
     """Cores this process may use: fewer than the machine has under taskset or in a container."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_session(
+    session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]
+) -> list[np.ndarray]:
+    """Run once; raises ModelError where onnxruntime cannot compute the graph."""
+    try:
+        return list(session.run(list(outputs), dict(feeds)))
+    except Exception as exc:  # as above: no public common base
+        if type(exc).__module__.startswith("onnxruntime"):
+            raise ModelError(f"onnxruntime cannot run the model: {one_line(exc)}") from exc
+        raise

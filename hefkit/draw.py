@@ -1,0 +1,212 @@
+"""Detections drawn into a copy of the photograph, readable at any size and on any background."""
+
+from __future__ import annotations
+
+import colorsys
+import functools
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from hefkit.detections import Detections
+
+BGR = tuple[int, int, int]
+Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
+BLACK: BGR = (0, 0, 0)
+WHITE: BGR = (255, 255, 255)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+MIN_FONT_SCALE = 0.3  # capitals of six pixels: smaller ones are no letters any more
+SMALL = 200  # mean side of a picture in which a line of one pixel is wide enough
+LABEL_SHARE = 4  # a label takes at most a quarter of the picture
+MAX_LABEL_CHARACTERS = 32
+MAX_PLACED = 500  # labels that look for a free place; the work grows with the square
+# letters that Unicode does not take apart into an ASCII letter and an accent
+_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
+
+
+@dataclass(frozen=True)
+class Text:
+    """One line of text and the pixels it takes, backing box included."""
+
+    text: str
+    scale: float
+    thickness: int
+    pad: int
+    width: int
+    height: int
+    baseline: int  # from the bottom of the box up to the baseline
+
+    @staticmethod
+    @functools.lru_cache(maxsize=4096)
+    def measure(text: str, scale: float) -> Text:
+        """OpenCV 4 and 5 draw other letters and count other margins: the padding covers both."""
+        thickness = max(1, round(scale * 2))
+        (width, height), below = cv2.getTextSize(text, FONT, scale, thickness)
+        pad = max(2, round(height * 0.3))
+        return Text(text, scale, thickness, pad, width + 2 * pad, height + below + 2 * pad, below + pad)
+
+    def draw(self, image: np.ndarray, left: int, top: int, colour: BGR) -> None:
+        """Write the text on a box of `colour`."""
+        right, bottom = left + self.width - 1, top + self.height - 1
+        cv2.rectangle(image, (left, top), (right, bottom), colour, cv2.FILLED)
+        origin = (left + self.pad, top + self.height - self.baseline)
+        cv2.putText(image, self.text, origin, FONT, self.scale, ink_on(colour), self.thickness, cv2.LINE_AA)
+
+
+def annotate(
+    image_bgr: np.ndarray,
+    detections: Detections,
+    names: Mapping[int, str],
+    *,
+    line_width: int | None = None,
+    hide_labels: bool = False,
+    stamp: str | None = None,
+) -> np.ndarray:
+    """A new (h, w, 3) uint8 BGR picture with boxes, labels and the stamp.
+
+    Args:
+        image_bgr: (h, w, 3) uint8 BGR; not changed.
+        detections: boxes in pixels of this picture, best first.
+        names: class id -> name, any text; drawn as printable ASCII.
+        line_width: pixels; None: by the size of the picture.
+        hide_labels: boxes only.
+        stamp: words for a corner, such as "INT8 emulation".
+    """
+    image = image_bgr.copy()
+    unit = (image.shape[0] + image.shape[1]) / 2  # what every size scales with
+    line = line_width or max(1 if unit < SMALL else 2, round(unit * 0.0035))
+    rim = max(1, line // 4) if line > 1 else 0  # dark, so that a bright box shows on a bright wall
+    corners = _whole_pixels(detections.xyxy, image.shape)
+    for (x1, y1, x2, y2), class_id in zip(corners[::-1].tolist(), detections.class_id[::-1].tolist(), strict=True):
+        _frame(image, (x1, y1, x2, y2), line + 2 * rim, BLACK)
+        _frame(image, (x1, y1, x2, y2), line, class_colour(class_id))
+    mark = _stamp(stamp, unit, image.shape) if stamp else None
+    taken = (0, image.shape[0] - mark.height, mark.width, image.shape[0]) if mark else None
+    if not hide_labels:
+        outer = corners + (line // 2 + rim) * np.array([-1, -1, 1, 1])  # (n, 4): the drawn edge
+        _labels(image, outer, detections, names, max(unit * 0.0007, 0.38), taken)
+    if mark:  # last, so that nothing hides it
+        mark.draw(image, 0, image.shape[0] - mark.height, BLACK)
+    return image
+
+
+def class_colour(class_id: int) -> BGR:
+    """One colour a class, the same in every picture; neighbours in number are far apart in hue."""
+    # the golden ratio spreads hues evenly however many there are; three tones keep close hues apart
+    hue = (class_id * 0.61803398875 + 0.02) % 1.0
+    saturation, value = ((0.85, 1.0), (0.55, 1.0), (0.9, 0.72))[class_id % 3]
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return round(blue * 255), round(green * 255), round(red * 255)
+
+
+def luminance(colour: BGR) -> float:
+    """Relative luminance (0 black, 1 white), gamma taken as 2.2."""
+    blue, green, red = ((c / 255) ** 2.2 for c in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def ink_on(colour: BGR) -> BGR:
+    """Black or white, whichever reads better; where they tie, at 0.179, both have a contrast of 4.6 to 1."""
+    return BLACK if luminance(colour) > 0.18 else WHITE
+
+
+def readable(name: str, class_id: int) -> str:
+    """A name as printable ASCII, which is all that OpenCV 4 can draw; `class3` where little would remain."""
+    plain = unicodedata.normalize("NFKD", name.translate(_LETTERS))
+    letters = [c for c in plain if not unicodedata.combining(c)]
+    ascii_only = "".join(c for c in letters if " " <= c <= "~").strip()
+    if not ascii_only or 2 * len(ascii_only) < len(letters):
+        return f"class{class_id}"
+    if len(ascii_only) > MAX_LABEL_CHARACTERS:
+        return ascii_only[: MAX_LABEL_CHARACTERS - 2] + ".."
+    return ascii_only
+
+
+def _frame(image: np.ndarray, box: Rectangle, width: int, colour: BGR) -> None:
+    """A line along the outermost pixels of a box, `width` pixels wide, half of it outside, all in the picture.
+
+    (cv2.rectangle draws three pixels as five, and rounds the corners.)
+    """
+    half = width // 2
+    left, top = max(box[0] - half, 0), max(box[1] - half, 0)
+    right, bottom = min(box[2] + half + 1, image.shape[1]), min(box[3] + half + 1, image.shape[0])  # exclusive
+    image[top : top + width, left:right] = image[max(bottom - width, 0) : bottom, left:right] = colour
+    image[top:bottom, left : left + width] = image[top:bottom, max(right - width, 0) : right] = colour
+
+
+def _whole_pixels(xyxy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """(n, 4) boxes -> (n, 4) int first and last pixels that exist in the picture."""
+    limit = np.array([shape[1] - 1, shape[0] - 1] * 2)
+    first_last = np.rint(xyxy) - [0, 0, 1, 1]
+    return np.clip(first_last, 0, limit).astype(int)
+
+
+def _labels(
+    image: np.ndarray,
+    outer: np.ndarray,
+    detections: Detections,
+    names: Mapping[int, str],
+    scale: float,
+    stamped: Rectangle | None,
+) -> None:
+    """Place labels best first, draw them worst first: where two must overlap, the better one is whole."""
+    drawn = []
+    taken = np.zeros((MAX_PLACED, 4), int)
+    taken[0], count = stamped or 0, 1
+    for box, score, class_id in zip(
+        outer.tolist(), detections.score.tolist(), detections.class_id.tolist(), strict=True
+    ):
+        text = _label(readable(names.get(class_id, ""), class_id), score, scale, box[2] - box[0], image.shape)
+        if text is None or LABEL_SHARE * text.width * text.height > image.shape[0] * image.shape[1]:
+            continue  # a picture of a few letters' size should show what it shows
+        left, top = _place(box, text, taken[:count], image.shape)
+        if count < MAX_PLACED:
+            taken[count] = left, top, left + text.width, top + text.height
+            count += 1
+        drawn.append((text, left, top, class_colour(class_id)))
+    for text, left, top, colour in reversed(drawn):
+        text.draw(image, left, top, colour)
+
+
+def _label(name: str, score: float, scale: float, box_width: int, shape: tuple[int, ...]) -> Text | None:
+    """The label that fits into the picture: smaller letters first, then fewer; small boxes get small letters."""
+    words = [f"{name} {score:.2f}", name, f"{name[:6]}..", f"{score:.0%}"]
+    if Text.measure(words[0], scale).width > 1.3 * box_width:
+        scale = max(0.8 * scale, 0.38)
+    return _fitting(words, scale, shape)
+
+
+def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | None:
+    """The first of `texts` that fits into the picture in size `scale` or, if need be, in smaller letters."""
+    for text in texts:
+        full = Text.measure(text, scale)
+        shrunk = Text.measure(text, max(MIN_FONT_SCALE, 0.95 * scale * shape[1] / full.width))
+        for candidate in (full, shrunk):
+            if candidate.width <= shape[1] and candidate.height <= shape[0]:
+                return candidate
+    return None
+
+
+def _place(box: Sequence[int], text: Text, taken: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int]:
+    """Left and top of a label around its box, where it hides the least of the `taken` (n, 4) rectangles."""
+    x1, y1, x2, y2 = box
+    before, after, right = x1 - text.width, x2 + 1, x2 - text.width + 1
+    above, below, bottom = y1 - text.height, y2 + 1, y2 - text.height + 1
+    outside_or_in = [(x1, above), (x1, y1), (x1, below), (right, above), (right, y1), (x1, bottom), (right, below)]
+    beside = [(after, y1), (before, y1), (after, bottom), (before, bottom)]
+    spots = np.array([*outside_or_in, *beside])
+    spots = np.clip(spots, 0, [shape[1] - text.width, shape[0] - text.height])
+    ends = spots + np.array([text.width, text.height])
+    overlap = np.minimum(ends[:, None], taken[:, 2:]) - np.maximum(spots[:, None], taken[:, :2])
+    hidden = overlap.clip(0).prod(axis=2).sum(axis=1)
+    left, top = spots[np.argmin(hidden)].tolist()  # of equal ones the first
+    return left, top
+
+
+def _stamp(words: str, unit: float, shape: tuple[int, ...]) -> Text | None:
+    """The stamp, or as much of it as fits into the picture."""
+    first = words.split()[0]
+    return _fitting([words, words[: len(first) + 4], first], max(unit * 0.0009, 0.4), shape)

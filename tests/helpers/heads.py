@@ -1,0 +1,164 @@
+"""Heads and their tensors for tests, and the plainest decode of them: loops over everything, in float.
+
+The plain decode shares no code with `hefkit.decode`; it dequantises every entry, looks at every anchor, and
+compares every pair of boxes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+from hefkit.decode import DecodeSettings
+from hefkit.spec import CODE_DTYPES, HeadSpec, InputSpec, ModelSpec, OutputSpec
+
+
+class Found(NamedTuple):
+    """One detection of the plain decode."""
+
+    class_id: int
+    anchor: int
+    score: float
+    xyxy: tuple[float, ...]
+
+
+def make_head(
+    size_hw: tuple[int, int] = (64, 64),
+    strides: tuple[int, ...] = (8, 16, 32),
+    num_classes: int = 3,
+    reg_max: int = 16,
+    dtype: str = "uint8",
+    activation: str = "sigmoid",
+    nms_free: bool = False,
+) -> HeadSpec:
+    """A head for an input of this size; codes span -8..8 (boxes, logits), 0..1 (sigmoid) or 0..6 cells (ltrb)."""
+    outputs = []
+    for stride in strides:
+        grid = (size_hw[0] // stride, size_hw[1] // stride)
+        box = OutputSpec("box", stride, (*grid, 4 * reg_max), f"box{stride}", dtype=dtype)
+        cls = OutputSpec("cls", stride, (*grid, num_classes), f"cls{stride}", activation=activation, dtype=dtype)
+        if dtype != "float32":
+            top = CODE_DTYPES[dtype]
+            box = replace(box, scale=(6 if reg_max == 1 else 16) / top, zero_point=0 if reg_max == 1 else top // 2)
+            logits = activation == "none"
+            cls = replace(cls, scale=(16 if logits else 1) / top, zero_point=top // 2 if logits else 0)
+        outputs += [box, cls]
+    family = "ltrb" if reg_max == 1 else "dfl"
+    return HeadSpec(family, num_classes, reg_max, strides, nms_free, tuple(outputs))
+
+
+def make_spec(
+    head: HeadSpec, size_hw: tuple[int, int] = (64, 64), kind: str = "emulated", **fields: object
+) -> ModelSpec:
+    """A model spec around a head; classes are called class0, class1 ... unless `names` says otherwise."""
+    names = {i: f"class{i}" for i in range(head.num_classes)}
+    return replace(ModelSpec(kind, InputSpec(size_hw), head, names), **fields)  # type: ignore[arg-type]
+
+
+def per_feature(head: HeadSpec, rng: np.random.Generator) -> HeadSpec:
+    """The same head with another scale and zero point for every channel."""
+
+    def vary(output: OutputSpec) -> OutputSpec:
+        channels = output.shape[2]
+        scale = tuple((output.scale * rng.uniform(0.6, 1.4, channels)).tolist())
+        zero_point = tuple((output.zero_point + rng.integers(-3, 4, channels)).tolist())
+        return replace(output, scale=scale, zero_point=zero_point)
+
+    return replace(head, outputs=tuple(vary(o) for o in head.outputs))
+
+
+def random_tensors(head: HeadSpec, rng: np.random.Generator, objects: float = 0.1) -> list[np.ndarray]:
+    """Tensors of a head: mostly background, a share of anchors with high scores."""
+    tensors = []
+    for output in head.outputs:
+        high = np.ones(output.shape, bool)
+        if output.role == "cls":
+            high = rng.random((*output.shape[:2], 1)) < objects
+        if output.dtype == "float32":
+            sigmoid = output.activation == "sigmoid"
+            low = rng.uniform(0, 0.1, output.shape) if sigmoid else rng.normal(-6, 1, output.shape)
+            top = rng.uniform(0, 1, output.shape) if sigmoid else rng.normal(0, 3, output.shape)
+            if output.role == "box" and output.shape[2] == 4:
+                top = rng.uniform(0, 6, output.shape)
+        else:
+            top = rng.integers(0, CODE_DTYPES[output.dtype] + 1, output.shape)
+            low = top // 12
+        tensors.append(np.where(high, top, low).astype(output.dtype))
+    return tensors
+
+
+def plain_scores(tensors: list[np.ndarray], head: HeadSpec) -> np.ndarray:
+    """(anchors, classes) float32 scores."""
+    rows = []
+    for tensor, spec in zip(tensors[1::2], head.outputs[1::2], strict=True):
+        real = _real(tensor, spec).reshape(-1, head.num_classes)
+        rows.append(real if spec.activation == "sigmoid" else 1 / (1 + np.exp(-real.astype(np.float64))))
+    return np.concatenate(rows).astype(np.float32)
+
+
+def plain_boxes(tensors: list[np.ndarray], head: HeadSpec) -> np.ndarray:
+    """(anchors, 4) float64 xyxy in pixels of the input."""
+    boxes = []
+    for tensor, spec in zip(tensors[0::2], head.outputs[0::2], strict=True):
+        real = _real(tensor, spec).astype(np.float64)
+        for y in range(spec.shape[0]):
+            for x in range(spec.shape[1]):
+                sides = []
+                for bins in real[y, x].reshape(4, -1):
+                    weights = np.exp(bins - max(bins))
+                    sides.append(bins[0] if len(bins) == 1 else np.average(range(len(bins)), weights=weights))
+                left, top, right, bottom = sides
+                boxes.append([x + 0.5 - left, y + 0.5 - top, x + 0.5 + right, y + 0.5 + bottom])
+                boxes[-1] = [v * spec.stride for v in boxes[-1]]
+    return np.array(boxes)
+
+
+def plain_decode(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSettings) -> list[Found]:
+    """The contract word by word; see also `is_close_call`."""
+    boxes, scores = plain_boxes(tensors, head), plain_scores(tensors, head)
+    found = []
+    for anchor, row in enumerate(scores):
+        classes = range(head.num_classes) if settings.multi_label or head.nms_free else [int(np.argmax(row))]
+        for c in classes:
+            if row[c] >= np.float32(settings.conf) and (settings.classes is None or c in settings.classes):
+                found.append(Found(c, anchor, float(row[c]), tuple(boxes[anchor])))
+    found.sort(key=lambda f: (-f.score, f.class_id, f.anchor))
+    if head.nms_free:
+        best = list(dict.fromkeys(f.anchor for f in found))[: settings.max_det]
+        return [f for f in found if f.anchor in best][: settings.max_det]
+    kept: list[Found] = []
+    for one in found:
+        rivals = [k for k in kept if settings.agnostic_nms or k.class_id == one.class_id]
+        if not any(plain_iou(k.xyxy, one.xyxy) > settings.iou for k in rivals):
+            kept.append(one)
+    return kept[: settings.max_det]
+
+
+def plain_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
+    """Overlap of two boxes; an empty or inverted box overlaps nothing."""
+    if min(a[2] - a[0], a[3] - a[1], b[2] - b[0], b[3] - b[1]) <= 0:
+        return 0.0
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    common = max(width, 0) * max(height, 0)
+    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
+
+
+def is_close_call(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSettings) -> bool:
+    """Whether rounding decides: a score at the threshold, two scores or a pair's overlap nearly equal."""
+    scores = plain_scores(tensors, head).astype(np.float64)
+    if (np.abs(scores - settings.conf) < 1e-6).any() and settings.conf not in (0.0, 1.0):
+        return True
+    values = np.unique(scores[scores >= settings.conf])
+    if (np.diff(values) < 1e-6).any():
+        return True
+    boxes = plain_boxes(tensors, head)[(scores >= settings.conf).any(axis=1)]
+    overlaps = [plain_iou(tuple(a), tuple(b)) for i, a in enumerate(boxes) for b in boxes[:i]]
+    return any(v > 0 and abs(v - settings.iou) < 1e-5 for v in overlaps)
+
+
+def _real(tensor: np.ndarray, spec: OutputSpec) -> np.ndarray:
+    if spec.dtype == "float32":
+        return tensor
+    return (tensor.astype(np.float32) - np.float32(spec.zero_point)) * np.float32(spec.scale)

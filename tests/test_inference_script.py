@@ -1,0 +1,454 @@
+"""`hailo_inference.py` as users run it: a process, its files, its words and its exit code."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from tests.conftest import ROOT, Finished
+from tests.helpers.pictures import encode, noise, write
+from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
+from tests.helpers.toy_emulation import write_emulation
+
+SCRIPT = "hailo_inference.py"
+Run = Callable[..., Finished]
+
+
+@pytest.fixture(scope="module")
+def yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float toy YOLO of 64x64 with the classes thing0, thing1, thing2."""
+    return save(tiny_yolo(), tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture
+def toy(tmp_path: Path) -> Path:
+    """An emulated model that sees one drone in every picture, in the same place of the input."""
+    return write_emulation(tmp_path)
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Three pictures of different sizes, one of them in a folder."""
+    for i, name in enumerate(("b.png", "a.jpg", "sub/c.jpg")):
+        write(tmp_path / "photos" / name, drawn((64 + 8 * i, 96), i)[..., ::-1])
+    return tmp_path / "photos"
+
+
+def read_lines(folder: Path) -> list[dict[str, Any]]:
+    """`detections.jsonl` parsed."""
+    return [json.loads(line) for line in (folder / "detections.jsonl").read_text().splitlines()]
+
+
+def tree(folder: Path) -> list[str]:
+    """Every file below a folder."""
+    return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
+
+
+def test_json_lines_and_json(run_script: Run, yolo: Path, photos: Path, tmp_path: Path) -> None:
+    """The contract's keys, the pictures' order, and counts that agree with the lines."""
+    done = run_script(SCRIPT, yolo, photos, "--save-dir", tmp_path / "out", "--conf", 0.1, "--json")
+
+    assert done.code == 0
+    assert list(done.json)[:8] == [
+        "model", "engine", "images", "failed", "detections", "save_dir", "images_per_second", "stage_ms"
+    ]  # fmt: skip
+    assert list(done.json["stage_ms"]) == ["read", "preprocess", "infer", "decode", "write"]
+    lines = read_lines(tmp_path / "out")
+    assert [line["source"] for line in lines] == [f"{photos}/a.jpg", f"{photos}/b.png", f"{photos}/sub/c.jpg"]
+    assert [(line["width"], line["height"]) for line in lines] == [(96, 72), (96, 64), (96, 80)]
+    for line in lines:
+        assert list(line) == ["source", "frame", "width", "height", "engine", "detections"]
+        assert line["frame"] is None and line["engine"] == "float" and line["detections"]
+        scores = [d["score"] for d in line["detections"]]
+        assert scores == sorted(scores, reverse=True) and min(scores) >= 0.1
+        for found in line["detections"]:
+            assert list(found) == ["class_id", "class", "score", "xyxy"]
+            assert found["class"] == f"thing{found['class_id']}"
+            x1, y1, x2, y2 = found["xyxy"]
+            assert 0 <= x1 <= x2 <= line["width"] and 0 <= y1 <= y2 <= line["height"]
+    assert (done.json["images"], done.json["failed"], done.json["engine"]) == (3, 0, "float")
+    assert done.json["detections"] == sum(len(line["detections"]) for line in lines)
+    assert done.json["save_dir"] == str(tmp_path / "out")
+    assert tree(tmp_path / "out") == ["a.jpg", "b.png", "detections.jsonl", "run.json", "sub/c.jpg"]
+
+
+def test_emulation_says_so_everywhere(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """Console, JSON, JSON lines and pictures all tell that no chip was there; boxes are the spec's."""
+    done = run_script(SCRIPT, "--model", toy, "--source", photos, "--save-dir", tmp_path / "out", "--json")
+
+    assert done.code == 0 and done.json["engine"] == "emulated"
+    assert "INT8 emulation on the CPU: what the chip is expected to compute, not the chip" in done.err
+    assert "      3  drone" in done.err.splitlines() and "3 images, 3 detections" in done.err
+    # 96x64 in 64x64: ratio 2/3, 11 px above (round(10.5 - 0.1) = 10); x: 12 * 1.5 = 18; y: (12 - 10) * 64 / 43
+    [found] = read_lines(tmp_path / "out")[1]["detections"]
+    assert (found["class_id"], found["class"], found["score"]) == (1, "drone", 1.0)
+    assert found["xyxy"] == pytest.approx([18, 2 * 64 / 43, 66, 34 * 64 / 43], abs=1e-3)
+    assert all(line["engine"] == "emulated" for line in read_lines(tmp_path / "out"))
+    stamped = cv2.imread(str(tmp_path / "out" / "b.png"))
+    assert (stamped[-2:, :2] == 0).all(), "the stamp's box in the lower left corner"
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        pytest.param("photos/a.jpg", ["photos/a.jpg"], id="image"),
+        pytest.param("photos/", ["photos/a.jpg", "photos/b.png", "photos/sub/c.jpg"], id="folder"),
+        pytest.param("photos/**/*.jpg", ["photos/a.jpg", "photos/sub/c.jpg"], id="glob"),
+        pytest.param("list.txt", ["photos/sub/c.jpg", "photos/a.jpg"], id="list"),
+        pytest.param("-", ["photos/b.png", "photos/a.jpg"], id="stdin"),
+    ],
+)
+def test_kinds_of_source(
+    run_script: Run, toy: Path, photos: Path, tmp_path: Path, source: str, expected: list[str]
+) -> None:
+    """Images, folders, globs, lists and stdin are called in the lines as they were given."""
+    (tmp_path / "list.txt").write_text("# two of them\r\nphotos/sub/c.jpg\r\n\r\nphotos/a.jpg\r\n")
+
+    done = run_script(
+        SCRIPT, toy, source, "--save-dir", "out", "--no-images", cwd=tmp_path, stdin="photos/b.png\nphotos/a.jpg\n"
+    )
+
+    assert done.code == 0, done.err
+    assert [line["source"] for line in read_lines(tmp_path / "out")] == expected
+
+
+def test_default_folder_and_our_own_results(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """Results go to runs/predict/NAME, then NAME-2; a later run over `.` does not take them for photographs."""
+    for expected in ("runs/predict/toy", "runs/predict/toy-2"):
+        done = run_script(SCRIPT, toy, ".", "--json", cwd=tmp_path)
+
+        assert (done.code, done.json["save_dir"], done.json["images"]) == (0, expected, 3)
+    assert "photos/a.jpg" in tree(tmp_path / "runs/predict/toy-2")
+
+
+def test_clashing_names(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """Two pictures of one name in a list: the second result is `-2`, and the lines name both sources."""
+    write(tmp_path / "more" / "a.jpg")
+    (tmp_path / "list.txt").write_text(f"{photos}/a.jpg\n{tmp_path}/more/a.jpg\n")
+
+    run_script(SCRIPT, toy, tmp_path / "list.txt", "--save-dir", tmp_path / "out")
+
+    assert tree(tmp_path / "out") == ["a-2.jpg", "a.jpg", "detections.jsonl", "run.json"]
+    assert [line["width"] for line in read_lines(tmp_path / "out")] == [96, 60]
+
+
+def test_flags_that_choose_what_is_written(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """--no-images, --save-crop and --quiet."""
+    done = run_script(SCRIPT, toy, photos, "--save-dir", tmp_path / "out", "--no-images", "--save-crop", "--quiet")
+
+    crops = [f"crops/drone/{stem}-1.jpg" for stem in "abc"]
+    assert (done.code, done.out, done.err) == (0, "", "")
+    assert tree(tmp_path / "out") == [*crops, "detections.jsonl", "run.json"]
+    # b.png: the box 18, 2.98, 66, 50.6 touches the pixels 18..65 and 2..50
+    assert cv2.imread(str(tmp_path / "out" / crops[1])).shape == (49, 48, 3)
+
+
+def test_pictures_with_and_without_labels(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """--hide-labels and --line-width change the pictures and nothing else."""
+    pictures = []
+    for i, flags in enumerate(([], ["--hide-labels"], ["--line-width", 6])):
+        out = tmp_path / f"out{i}"
+        assert run_script(SCRIPT, toy, photos / "b.png", "--save-dir", out, *flags).code == 0
+        pictures.append(cv2.imread(str(out / "b.png")))
+
+    assert not np.array_equal(pictures[0], pictures[1]) and not np.array_equal(pictures[0], pictures[2])
+    assert (tmp_path / "out0/detections.jsonl").read_bytes() == (tmp_path / "out2/detections.jsonl").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("flags", "count"),
+    [
+        pytest.param(["--classes", "drone"], 3, id="by name"),
+        pytest.param(["--classes", "1"], 3, id="by number"),
+        pytest.param(["--classes", "car,bird"], 0, id="others"),
+        pytest.param(["--classes", "0", "plane", "--names", "car,plane,bird"], 3, id="by a given name"),
+        pytest.param(["--conf", "1"], 3, id="conf 1"),
+    ],
+)
+def test_classes_and_names(
+    run_script: Run, toy: Path, photos: Path, tmp_path: Path, flags: list[str], count: int
+) -> None:
+    """Classes are chosen by name or number, of the model or of --names."""
+    done = run_script(SCRIPT, toy, photos, "--save-dir", tmp_path / "out", "--json", *flags)
+
+    assert (done.code, done.json["detections"]) == (0, count)
+
+
+def test_thresholds_reach_the_decoder(run_script: Run, yolo: Path, photos: Path, tmp_path: Path) -> None:
+    """--conf, --iou, --max-det, --multi-label and --agnostic-nms change what is found in the expected direction."""
+
+    def count(*flags: object) -> int:
+        done = run_script(SCRIPT, yolo, photos, "--save-dir", tmp_path / "out", "--no-images", "--json", *flags)
+        assert done.code == 0, done.err
+        return done.json["detections"]
+
+    usual = count("--conf", 0.05)
+    assert count("--conf", 0.4) < count("--conf", 0.2) < usual
+    assert count("--conf", 0.05, "--iou", 0.1) < usual < count("--conf", 0.05, "--iou", 1)
+    assert count("--conf", 0.05, "--max-det", 2) == 6
+    assert count("--conf", 0.05, "--multi-label") > usual
+    assert count("--conf", 0.05, "--multi-label", "--agnostic-nms") < count("--conf", 0.05, "--multi-label")
+
+
+def test_unreadable_pictures_are_counted(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """Bad files are named with a reason and counted; the rest is done, and the exit code is 0."""
+    (photos / "broken.jpg").write_bytes(encode(noise(300, 200), ".jpg")[:900])
+    (photos / "text.png").write_text("no picture")
+
+    done = run_script(SCRIPT, toy, photos, "--save-dir", tmp_path / "out", "--json")
+
+    assert (done.code, done.json["images"], done.json["failed"]) == (0, 3, 2)
+    warnings = [line for line in done.err.splitlines() if line.startswith("warning: ")]
+    assert [w.split()[1] for w in warnings] == [f"{photos}/broken.jpg", f"{photos}/text.png"]
+    assert "3 images (2 more unreadable), 3 detections" in done.err
+    assert len(read_lines(tmp_path / "out")) == 3 and "broken.jpg" not in tree(tmp_path / "out")
+
+
+def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """A path in a list that does not exist is one unreadable picture."""
+    (tmp_path / "list.txt").write_text(f"{photos}/a.jpg\n{photos}/gone.jpg\n")
+
+    done = run_script(SCRIPT, toy, tmp_path / "list.txt", "--save-dir", tmp_path / "out", "--json")
+
+    assert (done.code, done.json["images"], done.json["failed"]) == (0, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        pytest.param([], 2, "expected one model and one source", id="nothing"),
+        pytest.param(["{toy}"], 2, "expected one model and one source", id="a model only"),
+        pytest.param(["--model", "{toy}"], 2, "expected one model and one source", id="--model only"),
+        pytest.param(["{toy}", "{photos}", "x"], 2, "expected one model and one source", id="three places"),
+        pytest.param(["--model", "{toy}", "{photos}"], 2, "not a mixture", id="a mixture"),
+        pytest.param(["{toy}", "{photos}", "--conf", "2"], 2, "out of range", id="conf"),
+        pytest.param(["{toy}", "{photos}", "--max-det", "0"], 2, "out of range", id="max-det"),
+        pytest.param(["{toy}", "{photos}", "--line-width", "0"], 2, "out of range", id="line-width"),
+        pytest.param(["{toy}", "{photos}", "--sav", "x"], 2, "unrecognized arguments", id="abbreviation"),
+        pytest.param(["{toy}", "{photos}", "--save-dir", "{toy}"], 2, "cannot write", id="output is a file"),
+        pytest.param(["{toy}", "{photos}", "--save-dir", "/proc/out"], 2, "cannot write", id="output not writable"),
+        pytest.param(["{toy}", "{photos}", "--save-dir", "{photos}"], 2, "photographs", id="output is the source"),
+        pytest.param(["{toy}", "{photos}", "--names", "gone.txt"], 2, "does not exist", id="names missing"),
+        pytest.param(["{toy}", "{photos}", "--names", "a,b,c,d"], 2, "the model has 3 classes", id="names too many"),
+        pytest.param(["{toy}", "{photos}", "--classes", "cat"], 2, "0 car, 1 drone, 2 bird", id="class unknown"),
+        pytest.param(["{toy}", "{photos}", "--classes", "3"], 2, "no class '3'", id="class too far"),
+        pytest.param(["gone.onnx", "gone"], 4, "gone.onnx does not exist", id="model missing, source too"),
+        pytest.param(["gone.hef", "{photos}"], 4, "gone.hef does not exist", id="hef missing"),
+        pytest.param(["{photos}", "{photos}"], 4, "is no model", id="model a folder"),
+        pytest.param(["{jpeg}", "{photos}"], 4, "fake.onnx", id="a JPEG called .onnx"),
+        pytest.param(["{lonely}", "{photos}"], 4, "lonely.emulated.json", id="emulation without its spec"),
+        pytest.param(["{toy}", "gone"], 3, "the source gone does not exist", id="source missing"),
+        pytest.param(["{toy}", "{empty}"], 3, "holds no images", id="empty folder"),
+        pytest.param(["{toy}", "{jpeg}"], 3, "none of the 1 images can be read", id="nothing readable"),
+        pytest.param(["{toy}", "{video}"], 3, "video, which is not supported yet", id="video"),
+        pytest.param(["{hef}", "gone"], 3, "the source gone does not exist", id="source before the chip"),
+        pytest.param(["{hef}", "{photos}"], 6, "needs a Hailo chip", id="hef"),
+    ],
+)
+def test_refusals(
+    run_script: Run, toy: Path, photos: Path, tmp_path: Path, args: list[str], code: int, words: str
+) -> None:
+    """One line on stderr, the contract's exit code, nothing on stdout, nothing written."""
+    places = {name: tmp_path / file for name, file in INPUTS.items()} | {"toy": toy, "photos": photos}
+    places["jpeg"].write_bytes(b"\xff\xd8\xff\xe0 not an ONNX")
+    places["empty"].mkdir()
+    places["video"].touch()
+    places["hef"].write_bytes(b"\x01HEF")
+    shutil.copy(toy, places["lonely"])
+    before = tree(tmp_path)
+
+    done = run_script(SCRIPT, *[a.format(**places) for a in args], "--json")
+
+    assert (done.code, done.out) == (code, ""), done.err
+    assert len(done.errors) == 1 and words in done.errors[0]
+    assert tree(tmp_path) == before and not (tmp_path / "cwd" / "runs").exists()
+
+
+INPUTS = {
+    "jpeg": "fake.onnx",
+    "empty": "empty",
+    "video": "clip.mp4",
+    "hef": "m.hef",
+    "lonely": "lonely.emulated.onnx",
+}
+
+
+@pytest.mark.parametrize("package", ["numpy", "cv2", "onnx", "onnxruntime"])
+def test_missing_packages(run_script: Run, toy: Path, photos: Path, tmp_path: Path, package: str) -> None:
+    """A package that is not installed is one line and exit 5; whatever is wrong before it is told first."""
+    block = tmp_path / "blocked"
+    block.mkdir()
+    (block / f"{package}.py").write_text(f"raise ModuleNotFoundError('No module named {package}', name={package!r})")
+
+    done = run_script(SCRIPT, toy, photos, PYTHONPATH=str(block))
+    no_source = run_script(SCRIPT, toy, "gone", PYTHONPATH=str(block))
+    no_model = run_script(SCRIPT, "gone.onnx", "gone", PYTHONPATH=str(block))
+
+    assert done.code == 5 and len(done.errors) == 1 and "pip install" in done.errors[0]
+    assert (no_source.code, no_model.code) == (3, 4)
+
+
+def test_works_without_tqdm(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """A Raspberry Pi may lack tqdm: no bar then."""
+    (tmp_path / "blocked").mkdir()
+    (tmp_path / "blocked" / "tqdm.py").write_text("raise ModuleNotFoundError('No module named tqdm', name='tqdm')")
+
+    done = run_script(SCRIPT, toy, photos, "--save-dir", tmp_path / "out", PYTHONPATH=str(tmp_path / "blocked"))
+
+    assert done.code == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["INT", "TERM", "KILL"]
+)
+def test_a_killed_run_leaves_earlier_results(
+    run_script: Run, toy: Path, photos: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Killed in the middle: lines and pictures of the run before are what they were."""
+    out = tmp_path / "out"
+    assert run_script(SCRIPT, toy, photos, "--save-dir", out).code == 0
+    before = {name: (out / name).read_bytes() for name in tree(out)}
+    (tmp_path / "long.txt").write_text(f"{photos}/a.jpg\n" * 5_000)
+    process = subprocess.Popen(
+        [sys.executable, ROOT / SCRIPT, toy, tmp_path / "long.txt", "--save-dir", out, "--conf", "0.9"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while not list(out.glob(".hefkit-partial-*/*.jpg")) and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    process.send_signal(number)
+    _, err = process.communicate(timeout=60)
+
+    assert process.returncode == code and "Traceback" not in err
+    assert {name: (out / name).read_bytes() for name in tree(out) if not name.startswith(".")} == before
+    assert run_script(SCRIPT, toy, photos, "--save-dir", out).code == 0
+    assert tree(out) == sorted(before), "the next run sweeps up and replaces its own"
+
+
+def test_a_failing_run_leaves_earlier_results(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
+    """Nothing readable this time: exit 3, and the earlier results stay."""
+    out = tmp_path / "out"
+    run_script(SCRIPT, toy, photos, "--save-dir", out)
+    before = {name: (out / name).read_bytes() for name in tree(out)}
+    (tmp_path / "bad.jpg").write_text("no picture")
+
+    done = run_script(SCRIPT, toy, tmp_path / "bad.jpg", "--save-dir", out)
+
+    assert done.code == 3
+    assert {name: (out / name).read_bytes() for name in tree(out)} == before
+
+
+def test_names_of_the_model_are_not_trusted(run_script: Run, photos: Path, tmp_path: Path) -> None:
+    """A class name full of escape sequences and slashes: printable on the console, safe as a folder, exact in JSON."""
+    name = "../\x1b[31mdrone\n\u202e"
+    toy = write_emulation(tmp_path, {0: "a", 1: name, 2: "c"})
+
+    done = run_script(SCRIPT, toy, photos / "a.jpg", "--save-dir", tmp_path / "out", "--save-crop")
+
+    assert done.code == 0 and all(line.isprintable() for line in done.err.splitlines())
+    assert read_lines(tmp_path / "out")[0]["detections"][0]["class"] == name
+    assert "crops/31mdrone/a-1.jpg" in tree(tmp_path / "out")
+
+
+def test_memory_does_not_grow_with_the_pictures(toy: Path, photos: Path, tmp_path: Path) -> None:
+    """Three thousand pictures need hardly more than thirty."""
+    peaks = []
+    for count in (30, 3000):
+        (tmp_path / "list.txt").write_text(f"{photos}/a.jpg\n" * count)
+        program = (
+            "import resource, subprocess, sys\n"
+            "subprocess.run(sys.argv[1:], check=True)\n"
+            "print(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss // 1024)\n"
+        )
+        command = [ROOT / SCRIPT, toy, tmp_path / "list.txt", "--no-images", "--quiet", "--save-dir", tmp_path / "out"]
+        done = subprocess.run([sys.executable, "-c", program, sys.executable, *command], capture_output=True, text=True)
+        peaks.append(int(done.stdout))
+
+    assert peaks[1] < peaks[0] + 25, f"{peaks} MB"
+
+
+def oracle(session: ort.InferenceSession, path: Path, side: int, conf: float) -> list[tuple[int, float, np.ndarray]]:
+    """The uncut graph, thresholds and NMS in a few independent lines: (class, score, xyxy in the photograph)."""
+    image = cv2.imread(str(path))
+    h, w = image.shape[:2]
+    ratio = min(side / h, side / w)
+    nh, nw = round(h * ratio), round(w * ratio)
+    dh, dw = (side - nh) / 2, (side - nw) / 2
+    if (nh, nw) != (h, w):
+        image = cv2.resize(image, (nw, nh), interpolation=cv2.INTER_LINEAR)
+    edges = round(dh - 0.1), round(dh + 0.1), round(dw - 0.1), round(dw + 0.1)
+    image = cv2.copyMakeBorder(image, *edges, cv2.BORDER_CONSTANT, value=(114, 114, 114))
+    feed = image[None, ..., ::-1].transpose(0, 3, 1, 2).astype(np.float32) / 255
+    rows = session.run(None, {session.get_inputs()[0].name: np.ascontiguousarray(feed)})[0][0].T
+    xywh, scores = rows[:, :4].astype(np.float64), rows[:, 4:]
+    best, score = scores.argmax(1), scores.max(1)
+    boxes = np.concatenate([xywh[:, :2] - xywh[:, 2:] / 2, xywh[:, :2] + xywh[:, 2:] / 2], 1)
+    kept: list[int] = []
+    for i in np.argsort(-score, kind="stable"):
+        if score[i] < conf:
+            break
+        if all(best[k] != best[i] or overlap(boxes[k], boxes[i]) <= 0.7 for k in kept):
+            kept.append(i)
+    back = (boxes - np.tile([edges[2], edges[0]], 2)) / np.tile([nw / w, nh / h], 2)
+    return [(int(best[i]), float(score[i]), np.clip(back[i], 0, [w, h, w, h])) for i in kept[:300]]
+
+
+def overlap(a: np.ndarray, b: np.ndarray) -> float:
+    """IoU of two boxes."""
+    sides = np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])
+    common = np.prod(sides.clip(0))
+    return common / (np.prod(a[2:] - a[:2]) + np.prod(b[2:] - b[:2]) - common)
+
+
+def assert_equals_oracle(model: Path, lines: list[dict[str, Any]], side: int, conf: float) -> int:
+    """Same classes, boxes to 0.01 px and scores to 1e-4 in every line; returns how many were close to `conf`."""
+    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    close = 0
+    for line in lines:
+        expected = oracle(session, Path(line["source"]), side, conf)
+        ours = [(d["class_id"], d["score"], np.array(d["xyxy"])) for d in line["detections"]]
+        for rest, others in ((expected, ours), (ours, expected)):
+            for class_id, score, xyxy in rest:
+                same = [
+                    o for o in others
+                    if o[0] == class_id and abs(o[1] - score) < 1e-4 and np.abs(o[2] - xyxy).max() < 0.01
+                ]  # fmt: skip
+                close += not same and abs(score - conf) < 1e-4
+                assert same or abs(score - conf) < 1e-4, f"{line['source']}: {class_id} {score} {xyxy}"
+    return close
+
+
+def test_float_run_equals_the_uncut_toy(run_script: Run, yolo: Path, photos: Path, tmp_path: Path) -> None:
+    """The script's boxes are those of the uncut graph with plain thresholds and NMS."""
+    run_script(SCRIPT, yolo, photos, "--save-dir", tmp_path / "out", "--conf", 0.1, "--no-images")
+
+    lines = read_lines(tmp_path / "out")
+    assert_equals_oracle(yolo, lines, 64, 0.1)
+    assert sum(len(line["detections"]) for line in lines) > 20
+
+
+@pytest.mark.parametrize(("name", "side"), [("leyolo_nano_640", 640), ("bccd_416", 416)])
+def test_float_run_equals_the_uncut_model(run_script: Run, shared: Path, tmp_path: Path, name: str, side: int) -> None:
+    """The same on every real photograph with real models."""
+    model = shared / "models" / f"{name}.onnx"
+    source = shared / "images" if side == 640 else shared / "datasets" / "bccd" / "images" / "val"
+    done = run_script(SCRIPT, model, source, "--save-dir", tmp_path / "out", "--no-images", "--json")
+
+    assert done.code == 0, done.err
+    lines = read_lines(tmp_path / "out")
+    assert len(lines) == done.json["images"] > 30
+    assert assert_equals_oracle(model, lines, side, 0.25) <= 2

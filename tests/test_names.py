@@ -1,0 +1,153 @@
+"""`--names` and `--classes`: what a user types becomes class ids and printable names, or one clear sentence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hefkit.errors import ToolchainError, UsageError
+from hefkit.names import find_classes, model_names, parse_names
+from tests.helpers.heads import make_head, make_spec
+
+NAMES = {0: "person", 1: "traffic light", 2: "Dog", 3: "dog", 4: "7", 5: "bird", 6: "bird"}
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("drone", {0: "drone"}, id="one"),
+        pytest.param("drone,bird", {0: "drone", 1: "bird"}, id="two"),
+        pytest.param(" a , b ", {0: "a", 1: "b"}, id="spaces around"),
+        pytest.param("a,,c", {0: "a", 2: "c"}, id="a nameless class"),
+        pytest.param("pièce,犬", {0: "pièce", 1: "犬"}, id="any alphabet"),
+    ],
+)
+def test_names_on_the_command_line(text: str, expected: dict[int, str]) -> None:
+    """Names with commas between them, in class order."""
+    assert parse_names(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        pytest.param("n.txt", "a\nb\n", {0: "a", 1: "b"}, id="lines"),
+        pytest.param("n.names", "\ufeffa\r\nb c\r\n\r\n", {0: "a", 1: "b c"}, id="Windows file"),
+        pytest.param("n.txt", "a\n\nc", {0: "a", 2: "c"}, id="an empty line keeps its number"),
+        pytest.param("d.yaml", "names: [a, b]", {0: "a", 1: "b"}, id="YAML list"),
+        pytest.param("d.yml", "nc: 2\nnames:\n  1: b\n  0: a\n", {0: "a", 1: "b"}, id="YAML dict"),
+        # YAML 1.1 reads these as False, 1 and 2.5 unless told not to
+        pytest.param("d.yaml", "names: [no, 1, 2.5]", {0: "no", 1: "1", 2: "2.5"}, id="YAML words stay words"),
+    ],
+)
+def test_names_in_a_file(tmp_path: Path, name: str, content: str, expected: dict[int, str]) -> None:
+    """One name a line, or the `names` of a data.yaml."""
+    (tmp_path / name).write_bytes(content.encode())
+
+    assert parse_names(str(tmp_path / name)) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        pytest.param("n.txt", b"", "holds no names", id="empty"),
+        pytest.param("n.txt", b"\n\n", "holds no names", id="blank lines"),
+        pytest.param("n.txt", b"a\x1b[31mb", "control characters", id="escape sequence"),
+        pytest.param("n.txt", b"\xff\xfe", "no UTF-8", id="other encoding"),
+        pytest.param("n.txt", b"x" * 201, "201 characters", id="long name"),
+        pytest.param("d.yaml", b"nc: 3", "has no names", id="YAML without names"),
+        pytest.param("d.yaml", b"names: 3", "has no names", id="YAML names of another kind"),
+        pytest.param("d.yaml", b"names: [[a]]", "is no text", id="YAML nested"),
+        pytest.param("d.yaml", b"names: {a: b}", "a is no class id", id="YAML word for a number"),
+        pytest.param("d.yaml", b"names: {-1: b}", "-1 is no class id", id="YAML negative"),
+        pytest.param("d.yaml", b"names: {99999: b}", "99999 is no class id", id="YAML huge"),
+        pytest.param("d.yaml", b"names: [a", "no valid YAML", id="YAML broken"),
+        pytest.param("d.yaml", b"names: !!python/object/apply:os.getcwd []", "no names", id="YAML that runs code"),
+        pytest.param("d.yaml", b"[" * 5000, "no valid YAML", id="YAML too deep"),
+    ],
+)
+def test_files_without_names_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    """A file that holds no usable names is a usage error that says what was wrong."""
+    (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(UsageError, match=message):
+        parse_names(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        pytest.param("coco.txt", "coco.txt does not exist", id="missing file"),
+        pytest.param("lists/coco", "does not exist", id="missing path"),
+        pytest.param("", "holds no names", id="nothing"),
+        pytest.param(",", "holds no names", id="a comma"),
+        pytest.param("a,b\nc", "control characters", id="line end inside"),
+    ],
+)
+def test_bad_values_are_refused(text: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A value that is neither a file nor names is a usage error."""
+    monkeypatch.chdir(tmp_path)
+
+    with pytest.raises(UsageError, match=message):
+        parse_names(text)
+
+
+def test_a_folder_is_no_file_of_names(tmp_path: Path) -> None:
+    """The operating system's word for it is passed on."""
+    with pytest.raises(UsageError, match="cannot read"):
+        parse_names(str(tmp_path))
+
+
+def test_yaml_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only a YAML file needs PyYAML, and says so."""
+    (tmp_path / "d.yaml").write_text("names: [a]")
+    (tmp_path / "n.txt").write_text("a")
+    monkeypatch.setitem(sys.modules, "yaml", None)
+
+    assert parse_names(str(tmp_path / "n.txt")) == {0: "a"}
+    with pytest.raises(ToolchainError, match="PyYAML"):
+        parse_names(str(tmp_path / "d.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        pytest.param(["0", "5"], (0, 5), id="numbers"),
+        pytest.param(["traffic light"], (1,), id="a name of two words"),
+        pytest.param(["person", "0"], (0,), id="both spellings of one class"),
+        pytest.param(["PERSON"], (0,), id="upper case"),
+        pytest.param(["dog"], (3,), id="exact spelling first"),
+        pytest.param(["DOG"], (2, 3), id="no exact spelling: both"),
+        pytest.param(["bird"], (5, 6), id="classes that share a name"),
+        pytest.param(["7"], (4,), id="a class that is called like a number nobody has"),
+    ],
+)
+def test_find_classes(wanted: list[str], expected: tuple[int, ...]) -> None:
+    """Classes by number or by name."""
+    assert find_classes(wanted, NAMES) == expected
+
+
+@pytest.mark.parametrize("word", ["cat", "8", "-1", "1.0", "٣", "9" * 5000, "\x1b[31m"])
+def test_unknown_classes_name_the_known(word: str) -> None:
+    """The message lists what the model knows, and shows nothing unprintable."""
+    with pytest.raises(UsageError, match="0 person, 1 traffic light") as caught:
+        find_classes([word], NAMES)
+
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 400
+
+
+def test_names_must_fit_the_model(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many names belong to another model; too few leave numbers, with a warning; none mean the model's own."""
+    from hefkit.cli import log
+
+    monkeypatch.setattr(log, "propagate", True)
+    spec = make_spec(make_head(num_classes=2), names={0: "drone", 1: "bird"})
+
+    assert model_names(None, spec) == {0: "drone", 1: "bird"}
+    assert model_names({0: "a", 1: "b"}, spec) == {0: "a", 1: "b"}
+    assert caplog.text == ""
+    assert model_names({1: "b"}, spec) == {0: "class0", 1: "b"}
+    assert "1 of the model's 2 classes" in caplog.text
+    with pytest.raises(UsageError, match="class 2, but the model has 2 classes"):
+        model_names({2: "c"}, spec)

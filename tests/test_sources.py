@@ -1,0 +1,187 @@
+"""SOURCE on the command line means the same photographs, in the same order, on every machine."""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from hefkit.errors import DataError
+from hefkit.sources import Item, find_items
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def touch(*names: str) -> None:
+    """Empty files below the working directory: nothing here opens a picture."""
+    for name in names:
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).touch()
+
+
+def sources(items: list[Item]) -> list[str]:
+    """What results will call the items."""
+    return [item.source for item in items]
+
+
+def relatives(items: list[Item]) -> list[str]:
+    """Where their pictures will lie."""
+    return [str(item.relative) for item in items]
+
+
+def test_one_image(here: Path) -> None:
+    """A file is called as it was given, and its result has its bare name."""
+    touch("in/a.jpg")
+
+    [item] = find_items("./in/a.jpg")
+    assert (item.source, str(item.relative)) == ("./in/a.jpg", "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("given", "first"),
+    [
+        pytest.param("in", "in/a-b/x.png", id="plain"),
+        pytest.param("in/", "in/a-b/x.png", id="slash at the end"),
+        pytest.param("./in", "./in/a-b/x.png", id="dot in front"),
+        pytest.param("../{cwd}/in", "../{cwd}/in/a-b/x.png", id="through the parent"),
+    ],
+)
+def test_folder(here: Path, given: str, first: str) -> None:
+    """A folder is searched recursively, sorted by relative path, named as it was given."""
+    touch("in/b.jpg", "in/a/y.JPG", "in/a-b/x.png", "in/notes.txt", "in/.hidden/z.jpg")
+
+    items = find_items(given.format(cwd=here.name))
+
+    # "-" sorts before "/", so a-b/ comes before a/
+    assert relatives(items) == ["a-b/x.png", "a/y.JPG", "b.jpg"]
+    assert items[0].source == first.format(cwd=here.name)
+    assert all(item.path.is_file() for item in items)
+
+
+def test_absolute_folder(here: Path) -> None:
+    """An absolute SOURCE gives absolute sources."""
+    touch("in/b.jpg")
+
+    assert sources(find_items(str(here / "in"))) == [str(here / "in" / "b.jpg")]
+
+
+def test_our_own_results_are_no_photographs(here: Path) -> None:
+    """What lies in an excluded folder below the source is left out; the source itself never is."""
+    touch("a.jpg", "out/a.jpg", "runs/predict/m/a.jpg", "outer/b.jpg")
+    ours = [Path("out"), here / "runs" / "predict"]
+
+    assert relatives(find_items(".", exclude=ours)) == ["a.jpg", "outer/b.jpg"]
+    assert relatives(find_items("**/*.jpg", exclude=ours)) == ["a.jpg", "outer/b.jpg"]
+    assert relatives(find_items("out", exclude=ours)) == ["a.jpg"]
+    assert relatives(find_items("runs/predict/m", exclude=ours)) == ["a.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        pytest.param("in/*.jpg", ["a.jpg", "b.jpg"], id="star"),
+        pytest.param("in/**/*.jpg", ["a.jpg", "b.jpg", "sub/c.jpg"], id="two stars"),
+        pytest.param("in/*", ["a.jpg", "b.jpg"], id="folders and other files are passed over"),
+        pytest.param("in/[ab].jpg", ["a.jpg", "b.jpg"], id="set"),
+        pytest.param("i?/sub/*.jpg", ["in/sub/c.jpg"], id="wildcard in a folder"),
+        pytest.param("*/a.jpg", ["in/a.jpg"], id="wildcard first"),
+    ],
+)
+def test_glob(here: Path, pattern: str, expected: list[str]) -> None:
+    """A pattern's pictures keep the tree below the part without wildcards, sorted by it."""
+    touch("in/b.jpg", "in/a.jpg", "in/sub/c.jpg", "in/notes.md")
+
+    items = find_items(pattern)
+
+    assert relatives(items) == expected
+    assert all(Path(s).is_file() for s in sources(items))
+
+
+def test_a_file_that_looks_like_a_pattern(here: Path) -> None:
+    """What exists is not a pattern."""
+    touch("a[1].jpg", "a1.jpg")
+
+    assert sources(find_items("a[1].jpg")) == ["a[1].jpg"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("b.jpg\nsub/a.jpg\n", id="plain"),
+        pytest.param("b.jpg\r\nsub/a.jpg\r\n", id="Windows line ends"),
+        pytest.param("\ufeffb.jpg\nsub/a.jpg", id="byte order mark, no line end"),
+        pytest.param("# val\n\n  b.jpg  \n\t\nsub/a.jpg\n# end", id="comments and blanks"),
+    ],
+)
+def test_list(here: Path, text: str) -> None:
+    """A list keeps its order; paths are relative to its folder."""
+    touch("lists/b.jpg", "lists/sub/a.jpg", "b.jpg")
+    Path("lists/val.txt").write_bytes(text.encode())
+
+    items = find_items("lists/val.txt")
+
+    assert sources(items) == ["lists/b.jpg", "lists/sub/a.jpg"]
+    assert relatives(items) == ["b.jpg", "sub/a.jpg"]
+
+
+def test_list_paths_fall_back_to_the_working_directory(here: Path) -> None:
+    """A path that is not beside the list is looked for from where the script runs; absolute ones stay."""
+    touch("images/a.jpg", "lists/val.txt")
+    absolute = str(here / "images" / "a.jpg")
+    Path("lists/val.txt").write_text(f"images/a.jpg\n{absolute}\n../images/a.jpg\nnowhere.jpg\n")
+
+    items = find_items("lists/val.txt")
+
+    assert sources(items) == ["images/a.jpg", absolute, "lists/../images/a.jpg", "lists/nowhere.jpg"]
+    assert relatives(items) == ["images/a.jpg", "a.jpg", "a.jpg", "nowhere.jpg"]
+
+
+@pytest.mark.parametrize("line", ["../../etc/a.jpg", "/etc/a.jpg", "x/../../a.jpg", "..", "/", "."])
+def test_results_never_leave_the_run_folder(here: Path, line: str) -> None:
+    """However a list spells a path, the relative path for the result stays below the run folder."""
+    Path("l.txt").write_text(line + "\n")
+
+    [item] = find_items("l.txt")
+
+    assert not item.relative.is_absolute() and ".." not in item.relative.parts and item.relative.name
+
+
+def test_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-` reads paths from stdin, relative to the working directory; names that are not UTF-8 survive."""
+    touch("a.jpg")
+    odd = os.fsdecode(b"\xff.jpg")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"# found\na.jpg\n\xff.jpg\n")))
+
+    assert sources(find_items("-")) == ["a.jpg", odd]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        pytest.param("nowhere", "the source nowhere does not exist", id="missing"),
+        pytest.param("x" * 5000, "does not exist", id="impossible name"),
+        pytest.param("empty", "the folder empty holds no images", id="folder without images"),
+        pytest.param("none*.jpg", r"the pattern none\*.jpg holds no images", id="pattern without match"),
+        pytest.param("blank.txt", "the list blank.txt holds no images", id="empty list"),
+        pytest.param("binary.txt", "binary.txt is no text list", id="binary list"),
+        pytest.param("clip.MP4", "is a video, which is not supported yet", id="video"),
+        pytest.param("pipe", "neither a file nor a folder", id="pipe"),
+    ],
+)
+def test_refused(here: Path, source: str, message: str) -> None:
+    """Everything that means no photograph is a DataError with a sentence."""
+    touch("empty/readme.md", "blank.txt", "clip.MP4")
+    Path("blank.txt").write_text("# nothing\n\n")
+    Path("binary.txt").write_bytes(b"\x89PNG\0\0")
+    os.mkfifo("pipe")
+
+    with pytest.raises(DataError, match=message):
+        find_items(source)
