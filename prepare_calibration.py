@@ -88,7 +88,7 @@ def report(manifest: dict[str, Any], output: Path) -> None:
     """What was made, what to look at, what to run next."""
     log.info("%s: %d pictures, digest %s", output, manifest["count"], manifest["digest"][:12])
     log.info("look at %s: is this what the camera will see?", output / PREVIEW)
-    log.info("next: python compile_to_hef.py MODEL.onnx --calib %s", output)
+    log.info("next: python3 compile_to_hef.py MODEL.onnx --calib %s", output)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,175 @@
+"""Read a calibration set back: the folder with its manifest, or one `.npy`."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from hefkit.errors import DataError, ModelError
+from hefkit.spec import InputSpec, input_from_json
+
+log = logging.getLogger("hefkit")
+
+MANIFEST = "manifest.json"
+NPY = "calib_set.npy"
+MAX_MANIFEST_BYTES = 256 << 20
+HELD_OUT_FROM = 80  # pictures; fewer are all needed for calibration
+
+
+class CalibrationSet:
+    """Pictures (H, W, 3) uint8 RGB in the order of the manifest; read one at a time.
+
+    Raises (when opened):
+        DataError: nothing there, not ours, damaged, or of another size than the model's input.
+    """
+
+    def __init__(self, path: Path, size: tuple[int, int], limit: int | None = None) -> None:
+        self.path = path
+        self.size = size
+        self._array: np.ndarray | None = None
+        self._files: list[Path] = []
+        self.fit: str | None = None  # unknown for a bare .npy
+        self.digest: str | None = None
+        if path.is_dir():
+            self._open_folder(path)
+        elif path.suffix == ".npy" and path.is_file():
+            self._open_npy(path)
+        else:
+            raise DataError(_nothing(path))
+        self.available = len(self._files) if self._array is None else len(self._array)
+        if not self.available:
+            raise DataError(f"the calibration set {path} is empty; run prepare_calibration.py again")
+        self.count = min(limit or self.available, self.available)
+        self._verify()
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB."""
+        if not 0 <= index < self.count:
+            raise IndexError(index)
+        return self._read(index)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self._read(i) for i in range(self.count))
+
+    def split(self) -> tuple[list[int], list[int], bool]:
+        """(indices to calibrate with, indices to measure agreement on, whether these are the same pictures)."""
+        everything = list(range(self.count))
+        if self.count < HELD_OUT_FROM:
+            return everything, everything, True
+        held = min(16, self.count // 5)
+        return everything[:-held], everything[-held:], False
+
+    def _read(self, index: int) -> np.ndarray:
+        if self._array is not None:
+            return np.ascontiguousarray(self._array[index])
+        file = self._files[index]
+        try:
+            data = np.fromfile(file, np.uint8)
+        except OSError as exc:
+            raise DataError(f"cannot read {file}: {exc.strerror}; run prepare_calibration.py again") from exc
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        if image is None:
+            raise DataError(f"{file} is damaged; run prepare_calibration.py again")
+        if image.shape[:2] != self.size:
+            raise DataError(_wrong_size(self.path, (image.shape[0], image.shape[1]), self.size))
+        return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+    def _open_folder(self, folder: Path) -> None:
+        manifest = _read_manifest(folder)
+        spec = _input_spec(folder, manifest)
+        if spec.size != self.size:
+            raise DataError(_wrong_size(folder, spec.size, self.size))
+        self.fit = spec.fit
+        self.digest = str(manifest.get("digest"))
+        names = [entry.get("file") for entry in manifest["images"] if isinstance(entry, dict)]
+        if any(not isinstance(n, str) or not n or n != Path(n).name for n in names):
+            raise DataError(f"the manifest in {folder} names files outside of it; run prepare_calibration.py again")
+        if set(names) == {NPY}:
+            self._array = _open_array(folder / NPY, self.size)
+            if len(self._array) != len(names):
+                raise DataError(f"{folder / NPY} does not hold what its manifest says; run prepare_calibration.py again")
+        else:
+            self._files = [folder / n for n in names if isinstance(n, str)]
+
+    def _open_npy(self, path: Path) -> None:
+        self._array = _open_array(path, self.size)
+        if path.name == NPY and (path.parent / MANIFEST).is_file():
+            manifest = _read_manifest(path.parent)
+            self.fit, self.digest = _input_spec(path.parent, manifest).fit, str(manifest.get("digest"))
+
+    def _verify(self) -> None:
+        """Every picture is there and readable, and together they are the set that the manifest describes."""
+        digest = hashlib.sha256()
+        for index in range(self.available):
+            digest.update(self._read(index).tobytes())
+        found = digest.hexdigest()
+        if self.digest is not None and self.digest != found:
+            raise DataError(
+                f"the pictures of {self.path} are not those of its manifest (digest differs); "
+                "run prepare_calibration.py again"
+            )
+        self.digest = found
+
+
+def _nothing(path: Path) -> str:
+    if path.exists():
+        return f"{path} is no calibration set; expected a folder made by prepare_calibration.py or a .npy file"
+    return f"the calibration set {path} does not exist; make one with: python3 prepare_calibration.py DATASET"
+
+
+def _wrong_size(path: Path, found: tuple[int, int], wanted: tuple[int, int]) -> str:
+    return (
+        f"the calibration set {path} has pictures of {found[0]}x{found[1]}, the model takes {wanted[0]}x{wanted[1]} "
+        f"(height x width); run prepare_calibration.py again with --imgsz {wanted[0]} {wanted[1]}"
+    )
+
+
+def _read_manifest(folder: Path) -> dict[str, Any]:
+    file = folder / MANIFEST
+    try:
+        if file.stat().st_size > MAX_MANIFEST_BYTES:
+            raise DataError(f"{file} is too large for a manifest; run prepare_calibration.py again")
+        manifest = json.loads(file.read_bytes())
+    except FileNotFoundError as exc:
+        raise DataError(
+            f"{folder} holds no {MANIFEST}; expected a folder made by prepare_calibration.py; run it on your pictures"
+        ) from exc
+    except (OSError, ValueError, RecursionError) as exc:
+        raise DataError(f"{file} cannot be read as JSON; run prepare_calibration.py again") from exc
+    if not isinstance(manifest, dict) or manifest.get("format") != 1 or not isinstance(manifest.get("images"), list):
+        raise DataError(f"{file} is no manifest of format 1; run prepare_calibration.py of this version again")
+    return manifest
+
+
+def _input_spec(folder: Path, manifest: dict[str, Any]) -> InputSpec:
+    try:
+        return input_from_json(manifest.get("input"))
+    except ModelError as exc:  # the same check as in a spec, but here it is the data that is wrong
+        raise DataError(f"the manifest in {folder} cannot be used: {exc}; run prepare_calibration.py again") from exc
+
+
+def _open_array(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """Memory-mapped, so that a large set costs no memory; never a pickle."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as exc:
+        raise DataError(f"{path} cannot be read as a NumPy array; run prepare_calibration.py --format npy again") from exc
+    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+        shape = getattr(array, "shape", None)
+        raise DataError(
+            f"{path} holds {getattr(array, 'dtype', 'several arrays')} {shape}; expected uint8 (N, H, W, 3) RGB, 0..255; "
+            "make it with prepare_calibration.py --format npy"
+        )
+    if array.shape[1:3] != size:
+        raise DataError(_wrong_size(path, (array.shape[1], array.shape[2]), size))
+    return array

@@ -1,0 +1,180 @@
+"""ONNX models behind the Engine protocol: a float YOLO, cut on the fly, or an INT8 emulation of the chip."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import helper
+
+from hefkit.errors import ModelError
+from hefkit.spec import InputSpec, ModelSpec, class_names, read_spec
+from hefkit.workshop.cut import cut, image_inputs, shape_of
+from hefkit.workshop.heads import discover
+from hefkit.workshop.onnxfile import is_emulated, metadata, prepare, read_model
+from hefkit.workshop.proof import heads_to_hwc, to_network_input
+from hefkit.workshop.session import open_session, run_session
+
+FORMAT = "1"  # of emulated models: metadata hefkit.format
+INPUT = "images"
+
+
+class _OnnxEngine:
+    """What both kinds share: one session, one picture at a time, because the graphs have batch 1."""
+
+    kind = ""
+
+    def __init__(self, spec: ModelSpec, session: ort.InferenceSession) -> None:
+        self.spec = spec
+        self._session: ort.InferenceSession | None = session
+        self._input = session.get_inputs()[0].name
+        self._outputs = [o.name for o in session.get_outputs()]
+
+    def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
+        """(N, H, W, 3) uint8 RGB -> for each picture the tensors of `spec.head.outputs`, (H, W, C) each."""
+        if self._session is None:
+            raise ValueError("this engine is closed")
+        expected = (*self.spec.input.size, 3)
+        if batch.ndim != 4 or batch.shape[1:] != expected or batch.dtype != np.uint8:
+            raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {batch.shape} {batch.dtype}")
+        return [self._one(self._session, batch[i : i + 1]) for i in range(len(batch))]
+
+    def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """Free the model; calling it twice is allowed."""
+        self._session = None
+
+    def __enter__(self) -> _OnnxEngine:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class FloatEngine(_OnnxEngine):
+    """The float network above its heads, on the CPU; outputs are float32 logits."""
+
+    kind = "float"
+
+    def __init__(self, path: Path, model: onnx.ModelProto, sha256: str, names: Mapping[int, str] | None) -> None:
+        file = prepare(path, model, sha256)
+        layout = discover(file)
+        head = layout.to_head_spec()
+        spec = ModelSpec(
+            kind="float",
+            input=InputSpec(size=file.size),
+            head=head,
+            names=_names(path, names, file.names, head.num_classes),
+            source={"file": file.file, "sha256": sha256},
+        )
+        self._dtype = file.dtype
+        super().__init__(spec, open_session(cut(file.model, layout.tensors)))
+
+    def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
+        feed = {self._input: to_network_input(picture, self._dtype)}
+        return heads_to_hwc(run_session(session, self._outputs, feed))
+
+
+class EmulatedEngine(_OnnxEngine):
+    """The INT8 emulation that `compile_to_hef.py --emulate` wrote; outputs are codes, as from the chip."""
+
+    kind = "emulated"
+
+    def __init__(self, path: Path, model: onnx.ModelProto, names: Mapping[int, str] | None) -> None:
+        spec = _spec_beside(path, model)
+        _check_tensors(path, model, spec)
+        if names is not None:
+            spec = _with_names(path, spec, names)
+        super().__init__(spec, open_session(model))
+
+    def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
+        return [t[0] for t in run_session(session, self._outputs, {self._input: np.ascontiguousarray(picture)})]
+
+
+def open_onnx(path: Path, names: Mapping[int, str] | None = None) -> FloatEngine | EmulatedEngine:
+    """Open an ONNX by what its metadata say it is.
+
+    Args:
+        names: one name a class, 0..classes-1, that replace those of the model.
+
+    Raises:
+        ModelError: not a detector, dynamic size, or an emulation whose spec is missing or another's.
+    """
+    model, sha256 = read_model(path)
+    if is_emulated(model):
+        return EmulatedEngine(path, model, names)
+    return FloatEngine(path, model, sha256, names)
+
+
+def spec_path(path: Path) -> Path:
+    """NAME.emulated.onnx -> NAME.emulated.json."""
+    return path.with_suffix(".json")
+
+
+def _names(path: Path, given: Mapping[int, str] | None, own: Mapping[int, str], num_classes: int) -> dict[int, str]:
+    """Names from the user, who must name every class, or those of the model, filled up."""
+    if given is None:
+        return class_names(own, num_classes)
+    if sorted(given) != list(range(num_classes)):
+        raise ModelError(
+            f"{len(given)} class names were given, but {path} has {num_classes} classes; expected one name a class, "
+            "in the order of training"
+        )
+    return dict(given)
+
+
+def _with_names(path: Path, spec: ModelSpec, names: Mapping[int, str]) -> ModelSpec:
+    return replace(spec, names=_names(path, names, {}, spec.head.num_classes))
+
+
+def _spec_beside(path: Path, model: onnx.ModelProto) -> ModelSpec:
+    """The spec of an emulated model, which must be the very one it was written with."""
+    spec_file, notes = spec_path(path), metadata(model)
+    if notes.get("hefkit.format") != FORMAT:
+        raise ModelError(
+            f"{path} is an emulated model of format {notes.get('hefkit.format')!r}, this hefkit reads {FORMAT!r}; "
+            "compile it again"
+        )
+    spec = read_spec(spec_file)
+    digest = hashlib.sha256(spec_file.read_bytes()).hexdigest()
+    if notes.get("hefkit.spec_sha256") != digest:
+        raise ModelError(
+            f"the spec {spec_file} and the model {path} do not belong together; expected the pair that one "
+            "compilation wrote; copy both files again, or compile again"
+        )
+    if spec.kind != "emulated":
+        raise ModelError(f"the spec {spec_file} is for a {spec.kind}; expected one for an emulated model")
+    return spec
+
+
+def _check_tensors(path: Path, model: onnx.ModelProto, spec: ModelSpec) -> None:
+    """The graph's inputs and outputs must be those of the spec."""
+    wanted = [((1, *spec.input.size, 3), "uint8"), *(((1, *o.shape), o.dtype) for o in spec.head.outputs)]
+    tensors = [*image_inputs(model), *model.graph.output]
+    if len(tensors) != len(wanted):
+        raise ModelError(
+            f"{path} has {len(tensors)} inputs and outputs, its spec names {len(wanted)}; compile the model again"
+        )
+    for value, (shape, dtype) in zip(tensors, wanted, strict=True):
+        found = (shape_of(value), _dtype_name(value))
+        if found != (shape, dtype):
+            raise ModelError(
+                f"tensor {value.name!r} of {path} is {found[1]} {list(found[0])}, its spec says {dtype} {list(shape)}; "
+                "compile the model again"
+            )
+    if tensors[0].name != INPUT:
+        raise ModelError(f"the input of {path} is called {tensors[0].name!r}, expected {INPUT!r}; compile again")
+
+
+def _dtype_name(value: onnx.ValueInfoProto) -> str:
+    return str(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))

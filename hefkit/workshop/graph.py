@@ -1,0 +1,149 @@
+"""Name -> object indexes of an ONNX graph, and walks over it. Every walk is a loop: graphs can be deep."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from hefkit.errors import ModelError
+
+# a tensor that only lends its shape gives no values: anchors made from Shape(x) do not depend on x
+SHAPE_ONLY = frozenset({"Shape", "Size"})
+
+
+class Graph:
+    """The main graph of a model; nodes are numbered in file order, which ONNX demands to be topological."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self.inputs: list[list[str]] = [list(_read_by(node)) for node in self.nodes]
+        self.producer: dict[str, int] = {out: i for i, node in enumerate(self.nodes) for out in node.output if out}
+        self.consumers: dict[str, list[int]] = {}
+        for index, names in enumerate(self.inputs):
+            for name in names:
+                self.consumers.setdefault(name, []).append(index)
+        self.initializer: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
+        self.output_names: list[str] = [v.name for v in model.graph.output]
+
+    @cached_property
+    def alive(self) -> list[int]:
+        """Nodes that reach an output, in file order; exporters leave dead ones behind."""
+        return sorted(self.above(self.output_names))
+
+    def readers(self, tensor: str) -> list[onnx.NodeProto]:
+        """Nodes that read a tensor."""
+        return [self.nodes[i] for i in self.consumers.get(tensor, ())]
+
+    def above(self, tensors: Iterable[str], stop_at: Iterable[str] = ()) -> set[int]:
+        """Nodes that the tensors are computed from, the walk not going past the tensors in `stop_at`."""
+        stop, seen = set(stop_at), set()
+        todo = [self.producer[t] for t in tensors if t in self.producer and t not in stop]
+        while todo:
+            index = todo.pop()
+            if index in seen:
+                continue
+            seen.add(index)
+            todo += [self.producer[t] for t in self.inputs[index] if t in self.producer and t not in stop]
+        return seen
+
+    def spread(self, seeds: dict[str, int], through: Callable[[int, int], int] | None = None) -> dict[str, int]:
+        """Carry bit masks down the alive nodes: tensor -> the union of the masks it is computed from.
+
+        Args:
+            seeds: tensor -> its own mask, whatever lies above it.
+            through: (node, union of its inputs) -> mask of its outputs; by default the union, 0 behind Shape.
+        """
+        masks = dict(seeds)
+        for index in self.alive:
+            mask = 0
+            for name in self.inputs[index]:
+                mask |= masks.get(name, 0)
+            mask = through(index, mask) if through else self.by_value(index, mask)
+            for out in self.nodes[index].output:
+                if mask and out and out not in seeds:
+                    masks[out] = mask
+        return masks
+
+    def below(self, tensors: Iterable[str], through: Callable[[int, int], int] | None = None) -> list[onnx.NodeProto]:
+        """Alive nodes that read the tensors or what is computed from them, in file order."""
+        masks = self.spread(dict.fromkeys(tensors, 1), through)
+        return [self.nodes[i] for i in self.alive if any(masks.get(name) for name in self.inputs[i])]
+
+    def by_value(self, index: int, mask: int) -> int:
+        """The rule of `spread` that follows values and not shapes."""
+        return 0 if self.nodes[index].op_type in SHAPE_ONLY else mask
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The value of an initializer or of a Constant node, also behind Identity; None for computed tensors."""
+        while name not in self.initializer:
+            if name not in self.producer:
+                return None
+            node = self.nodes[self.producer[name]]
+            if node.op_type == "Constant":
+                return _constant_value(node)
+            if node.op_type != "Identity":
+                return None
+            name = node.input[0]
+        try:
+            return numpy_helper.to_array(self.initializer[name])
+        except ValueError as exc:  # the checker does not compare the data with the shape
+            raise ModelError(f"the weights {name!r} are damaged: {exc}; export the model again") from exc
+
+
+def sort_nodes(model: onnx.ModelProto) -> None:
+    """Bring the nodes into topological order, as ONNX demands; float16 converters append their Casts at the end.
+
+    Sorted graphs stay as they are. A cycle is left for the checker to refuse.
+    """
+    graph = Graph(model)
+    waits_for = [{graph.producer[t] for t in names if t in graph.producer} for names in graph.inputs]
+    if all(index > max(above, default=-1) for index, above in enumerate(waits_for)):
+        return
+    ready = [i for i, above in enumerate(waits_for) if not above]
+    heapq.heapify(ready)  # of the nodes that could come next the one that came first: close to the old order
+    order = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for reader in {r for out in graph.nodes[index].output for r in graph.consumers.get(out, ())}:
+            waits_for[reader].discard(index)
+            if not waits_for[reader]:
+                heapq.heappush(ready, reader)
+    if len(order) < len(graph.nodes):
+        return
+    nodes = [onnx.NodeProto.FromString(graph.nodes[i].SerializeToString()) for i in order]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+
+
+def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+    """Tensors that a node reads, those captured by the bodies of If and Loop included."""
+    todo = [node]
+    while todo:
+        current = todo.pop()
+        yield from (name for name in current.input if name)
+        for attribute in current.attribute:
+            for body in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
+                todo += body.node
+                # a body may return a tensor of the outer graph unchanged
+                yield from (v.name for v in body.output)
+
+
+def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:
+    for attribute in node.attribute:
+        if attribute.name == "value":
+            return numpy_helper.to_array(attribute.t)
+        if attribute.name in ("value_float", "value_int", "value_floats", "value_ints"):
+            return np.asarray(onnx.helper.get_attribute_value(attribute))
+    return None
+
+
+def attribute(node: onnx.NodeProto, name: str, default: int) -> int:
+    """An integer attribute of a node."""
+    return next((int(a.i) for a in node.attribute if a.name == name), default)

@@ -1,0 +1,178 @@
+"""Proof, not hope: cut network + our decode == the uncut network, over all anchors, before anything slow.
+
+Two comparisons. Pictures go through both networks, so the cut itself is tested. Then random head tensors go
+through the lower half of the graph and through our decode: a network whose heads hardly react to the pictures
+(random weights, say) would otherwise prove nothing about roles, bins and strides.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from hefkit.decode import decode_all
+from hefkit.errors import ModelError
+from hefkit.spec import HeadSpec
+from hefkit.workshop.cut import cut, extract
+from hefkit.workshop.heads import HeadLayout
+from hefkit.workshop.onnxfile import OnnxFile
+from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.tail import run_tail
+
+LIMITS = (0.05, 1e-3)  # pixels of the input, score
+HALF_LIMITS = (1.0, 1e-2)  # float16 holds no more: its steps are half a pixel beyond 512
+SYNTHETIC = 2
+GIVEN = 2
+SEED = 20
+
+
+@dataclass(frozen=True)
+class Proof:
+    """The largest differences over all anchors; refused models never get one."""
+
+    max_abs_px: float
+    max_abs_score: float
+    images: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """The `proof` object of --json."""
+        return {"max_abs_px": self.max_abs_px, "max_abs_score": self.max_abs_score, "images": self.images}
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """One way to read raw predictions; which one an export uses is found by trying."""
+
+    anchors_last: bool  # (C, N) and not (N, C)
+    xywh: bool  # centre and size, else corners
+    normalised: bool  # 0..1 and not pixels
+
+
+READINGS = tuple(_Reading(a, x, n) for n in (False, True) for x in (True, False) for a in (True, False))
+
+
+def prove(file: OnnxFile, layout: HeadLayout, images: Sequence[np.ndarray] | None = None) -> Proof:
+    """Compare the two halves with the whole.
+
+    Args:
+        images: (H, W, 3) uint8 RGB of the input size; the first two are used beside two synthetic ones.
+
+    Raises:
+        ModelError: they differ by more than LIMITS (HALF_LIMITS for float16), or a network computes NaN.
+    """
+    head = layout.to_head_spec()
+    pictures = [*synthetic_images(file.size), *list(images or ())[:GIVEN]]
+    for picture in pictures:
+        if picture.shape != (*file.size, 3) or picture.dtype != np.uint8:
+            raise ValueError(f"expected {(*file.size, 3)} uint8, got {picture.shape} {picture.dtype}")
+    cases = [*_through_networks(file, layout, pictures), *_through_tail(file, layout)]
+    worst_px, worst_score = 0.0, 0.0
+    limits = HALF_LIMITS if layout.half or file.dtype == "float16" else LIMITS
+    for heads, raw in cases:
+        px, score = _difference(file, head, heads, raw)
+        worst_px, worst_score = max(worst_px, px), max(worst_score, score)
+        if not (px <= limits[0] and score <= limits[1]):
+            raise ModelError(
+                f"{file.path}: cut at the heads found ({layout.family}, {layout.num_classes} classes, strides "
+                f"{', '.join(map(str, layout.strides))}) and decoded by hefkit it gives other predictions than the "
+                f"whole ONNX: boxes differ by up to {px:.3g} px (allowed {limits[0]}), scores by {score:.3g} (allowed "
+                f"{limits[1]}); its decode arithmetic is not that of a YOLO that hefkit knows; export it again without "
+                "changes to the head"
+            )
+    return Proof(worst_px, worst_score, len(pictures))
+
+
+def synthetic_images(size: tuple[int, int]) -> list[np.ndarray]:
+    """SYNTHETIC pictures (H, W, 3) uint8 RGB, the same on every machine: soft noise with rectangles on it."""
+    height, width = size
+    rng = np.random.default_rng(SEED)
+    pictures = []
+    for _ in range(SYNTHETIC):
+        coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
+        picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+        for _ in range(6):
+            corner = rng.uniform(0, 0.8, 2) * size
+            bottom, right = np.ceil(corner + rng.uniform(0.1, 0.4, 2) * size).astype(int)
+            top, left = corner.astype(int)
+            picture[top:bottom, left:right] = rng.integers(0, 256, 3)
+        pictures.append(picture)
+    return pictures
+
+
+def to_network_input(batch: np.ndarray, dtype: str) -> np.ndarray:
+    """(N, H, W, 3) uint8 -> (N, 3, H, W) of 0..1, float32 or float16: what an exported YOLO expects."""
+    scaled = batch.astype(np.float32) / np.float32(255)
+    return np.ascontiguousarray(scaled.transpose(0, 3, 1, 2)).astype(dtype)
+
+
+def heads_to_hwc(tensors: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """(1, C, H, W) floats -> contiguous (H, W, C) float32."""
+    return [np.ascontiguousarray(t[0].transpose(1, 2, 0), np.float32) for t in tensors]
+
+
+_Case = tuple[list[np.ndarray], list[np.ndarray]]  # head tensors (H, W, C), raw predictions without batch
+
+
+def _through_networks(file: OnnxFile, layout: HeadLayout, pictures: Sequence[np.ndarray]) -> list[_Case]:
+    """The cut and the uncut network, each on its own, on pictures."""
+    upper = open_session(cut(file.model, layout.tensors))
+    whole = open_session(extract(file.model, layout.raw))
+    cases = []
+    for picture in pictures:
+        feed = {file.input_name: to_network_input(picture[None], file.dtype)}
+        heads = heads_to_hwc(run_session(upper, layout.tensors, feed))
+        cases.append((heads, [r[0] for r in run_session(whole, layout.raw, feed)]))
+    return cases
+
+
+def _through_tail(file: OnnxFile, layout: HeadLayout) -> list[_Case]:
+    """Random head tensors, and what the graph below the heads makes of them."""
+    rng = np.random.default_rng(SEED)
+    dtype = np.dtype(np.float16 if layout.half else np.float32)
+    feeds = {}
+    for conv in layout.convs:
+        height, width, channels = conv.shape
+        feeds[conv.tensor_name] = rng.normal(0, 2, (1, channels, height, width)).astype(dtype)
+    raw = run_tail(file.model, feeds, layout.raw)
+    return [(heads_to_hwc(list(feeds.values())), [raw[name][0] for name in layout.raw])]
+
+
+def _difference(
+    file: OnnxFile, head: HeadSpec, heads: Sequence[np.ndarray], raw: Sequence[np.ndarray]
+) -> tuple[float, float]:
+    """(largest box difference in pixels, largest score difference), read as the export can best be read."""
+    with np.errstate(all="ignore"):  # what overflows is told of in the next line
+        xyxy, scores = decode_all(heads, head)
+    if not all(np.isfinite(a).all() for a in (xyxy, scores, *raw)):
+        raise ModelError(f"{file.path} computes NaN or infinite predictions; expected numbers; the weights are broken")
+    best = (np.inf, np.inf)
+    for reading in READINGS:
+        with np.errstate(all="ignore"):  # a wrong reading may overflow
+            read = _read(raw, reading, file.size, head.num_classes)
+        if read is not None and len(read[0]) == len(xyxy):
+            found = (float(np.abs(read[0] - xyxy).max()), float(np.abs(read[1] - scores).max()))
+            best = min(best, found)
+    return best
+
+
+def _read(
+    raw: Sequence[np.ndarray], reading: _Reading, size: tuple[int, int], num_classes: int
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Raw predictions -> (N, 4) xyxy in pixels and (N, classes) scores; None where the shape contradicts."""
+    tables = [(r.T if reading.anchors_last else r).astype(np.float32) for r in raw]
+    if len(tables) == 2:
+        boxes, scores = tables
+    else:
+        boxes, objectness, scores = np.split(tables[0], [4, tables[0].shape[1] - num_classes], axis=1)
+        if objectness.shape[1] > 1 or (objectness != 1).any():
+            return None
+    if boxes.shape[1] != 4 or scores.shape[1] != num_classes:
+        return None
+    if reading.normalised:
+        boxes = boxes * np.tile(np.asarray(size[::-1], np.float32), 2)
+    if reading.xywh:
+        boxes = np.concatenate([boxes[:, :2] - boxes[:, 2:] / 2, boxes[:, :2] + boxes[:, 2:] / 2], axis=1)
+    return boxes, scores
