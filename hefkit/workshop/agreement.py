@@ -46,7 +46,9 @@ def measure_agreement(
         found = [t[0] for t in run_session(session, names, {emulated.graph.input[0].name: picture[None]})]
         agreement.add(exact_decoder(exact), decoder(found))
         for meter, e, f, output in zip(noise, exact, found, head.outputs, strict=True):
-            meter.add(sigmoid(e) if output.activation == "sigmoid" else e, dequantize(f, output.scale, output.zero_point))
+            meter.add(
+                sigmoid(e) if output.activation == "sigmoid" else e, dequantize(f, output.scale, output.zero_point)
+            )
     outputs = [_output(o, n) for o, n in zip(head.outputs, noise, strict=True)]
     return {**agreement.to_json(), "in_sample": in_sample, "outputs": outputs}
 

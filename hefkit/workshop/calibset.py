@@ -97,7 +97,9 @@ class CalibrationSet:
         if set(names) == {NPY}:
             self._array = _open_array(folder / NPY, self.size)
             if len(self._array) != len(names):
-                raise DataError(f"{folder / NPY} does not hold what its manifest says; run prepare_calibration.py again")
+                raise DataError(
+                    f"{folder / NPY} does not hold what its manifest says; run prepare_calibration.py again"
+                )
         else:
             self._files = [folder / n for n in names if isinstance(n, str)]
 
@@ -163,11 +165,13 @@ def _open_array(path: Path, size: tuple[int, int]) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:
-        raise DataError(f"{path} cannot be read as a NumPy array; run prepare_calibration.py --format npy again") from exc
+        raise DataError(
+            f"{path} cannot be read as a NumPy array; run prepare_calibration.py --format npy again"
+        ) from exc
     if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
         shape = getattr(array, "shape", None)
         raise DataError(
-            f"{path} holds {getattr(array, 'dtype', 'several arrays')} {shape}; expected uint8 (N, H, W, 3) RGB, 0..255; "
+            f"{path} holds {getattr(array, 'dtype', 'several arrays')} {shape}; expected uint8 (N, H, W, 3) RGB; "
             "make it with prepare_calibration.py --format npy"
         )
     if array.shape[1:3] != size:

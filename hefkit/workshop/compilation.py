@@ -289,7 +289,11 @@ class Compilation:
         spec = (json.dumps(self.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
         helper.set_model_props(
             model,
-            {"hefkit.kind": "emulated", "hefkit.format": FORMAT, "hefkit.spec_sha256": hashlib.sha256(spec).hexdigest()},
+            {
+                "hefkit.kind": "emulated",
+                "hefkit.format": FORMAT,
+                "hefkit.spec_sha256": hashlib.sha256(spec).hexdigest(),
+            },
         )
         with Staging(target.parent) as stage:
             (stage.path / target.with_suffix(".json").name).write_bytes(spec)
@@ -311,8 +315,8 @@ def no_compiler() -> str:
             "later version; until then --emulate makes an INT8 model that runs without it"
         )
     return (
-        "Hailo's Dataflow Compiler (the Python package hailo_sdk_client) is not installed; a HEF can only come from it; "
-        "download the wheel after registering at https://hailo.ai/developer-zone and install it on x86_64 Linux, or "
+        "Hailo's Dataflow Compiler (the Python package hailo_sdk_client) is not installed, and a HEF comes only from "
+        "it; register at https://hailo.ai/developer-zone, download the wheel and install it on x86_64 Linux, or "
         "use --emulate for an INT8 model that runs without it"
     )
 

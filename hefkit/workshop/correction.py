@@ -2,8 +2,8 @@
 
 The float network and its quantised copy walk through the graph side by side, layer by layer, on a few
 calibration pictures. At each convolution the quantised result q is compared with the float one f, channel by
-channel; a and b of the least-squares line f = a * q + b go into the channel's weight scale and its bias, both of
-which the chip has. Every layer sees inputs that the layers before it have already corrected. (Correcting all
+channel; a and b of a line f = a * q + b go into the channel's weight scale and its bias, both of which the chip
+has. Every layer sees inputs that the layers before it have already corrected. (Correcting all
 layers from one run would count every upstream error again at each layer below, and explode.)
 """
 
@@ -150,7 +150,7 @@ class _Walk:
             bias = constant_array(self.plan, node.input[2]) if len(node.input) > 2 and node.input[2] else None
             session = open_session(piece)
             found = (run_session(session, [point.inner], self._quantized_feed(names, i))[0] for i in self.pictures)
-            gain, shift = _least_squares(exact, found)
+            gain, shift = _line(exact, found)
             quantized = quantized.scaled(gain)
             corrected = (shift if bias is None else gain * bias + shift).astype(np.float32)
             _replace(piece, node, 1, quantized.real())
@@ -159,8 +159,8 @@ class _Walk:
         self.result.weights[point.tensor] = quantized
 
 
-def _least_squares(exact: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(gain, shift) of each channel (axis 1) that bring `found` closest to `exact`."""
+def _line(exact: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """(gain, shift) of each channel (axis 1) that bring `found` back to `exact`."""
     total = np.zeros(5)
     count = 0
     for f, q in zip(exact, found, strict=True):
@@ -169,12 +169,14 @@ def _least_squares(exact: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> 
         total = total + np.stack([f.sum(1), q.sum(1), (q * q).sum(1), (f * q).sum(1), (f * f).sum(1)], axis=1)
     f_mean, q_mean, q_square, product, f_square = (total / count).T
     variance = q_square - q_mean**2
-    slope = (product - f_mean * q_mean) / np.maximum(variance, TINY)
-    import os
-    if os.environ.get('GAINMODE','mid')=='mid':
-        slope=np.sqrt(np.maximum(slope,0.01)*np.sqrt(np.maximum(f_square-f_mean**2,TINY)/np.maximum(variance,TINY)))
-    elif os.environ.get('GAINMODE')=='std':
-        slope=np.sqrt(np.maximum(f_square-f_mean**2,TINY)/np.maximum(variance,TINY))
+    covariance = product - f_mean * q_mean
+    # the least-squares slope is covariance / variance: best on average, but it pulls the rare strong answers, the
+    # detections, towards the background; equal spread, sqrt(f_variance / variance), takes the noise for signal and
+    # finds objects that are not there. The geometric mean of the two is in between.
+    f_variance = np.maximum(f_square - f_mean**2, TINY)
+    spread = np.sqrt(f_variance / np.maximum(variance, TINY))
+    correlation = np.clip(covariance / np.sqrt(np.maximum(variance, TINY) * f_variance), 0.0, 1.0)
+    slope = spread * np.sqrt(correlation)
     gain = np.where(variance > TINY, np.clip(slope, *GAIN_LIMITS), 1.0)
     return gain, f_mean - gain * q_mean
 
@@ -191,4 +193,3 @@ def _replace(piece: onnx.ModelProto, node: onnx.NodeProto, slot: int, value: np.
     while len(node.input) <= slot:
         node.input.append("")
     node.input[slot] = name
-

@@ -6,8 +6,9 @@ chooses ranges and corrects weights, `model` is the result. docs/emulator.md tel
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 
 import numpy as np
 import onnx
@@ -21,7 +22,8 @@ from hefkit.workshop.noise import channel_importance, measured_tensors
 from hefkit.workshop.onnxfile import OnnxFile
 from hefkit.workshop.qdq import QdqWriter
 from hefkit.workshop.quantplan import Plan
-from hefkit.workshop.ranges import Quantization, from_range, search, squared_error
+from hefkit.workshop.ranges import Quantization, from_range, search
+from hefkit.workshop.sensitivity import head_noise
 from hefkit.workshop.statistics import ChannelStats, channel_stats, histograms
 
 AUTO_SHARE = 0.05  # of the tensors get 16 bit with `auto`: 6 of 122 were measured to be worth all of them
@@ -80,13 +82,9 @@ class Emulator:
 
     def quantize(self, pictures: Pictures) -> onnx.ModelProto:
         """Choose every range, correct every layer, write the model; its outputs are named box8, cls8, ..."""
+        feeds = list(islice(self._feeds(pictures()), picture_budget(self.plan)))
         self.ranges = {p.tensor: self._range(p.tensor) for p in self.plan.points}
-        wide_layers = self._widen()
-        feeds = []
-        for feed in self._feeds(pictures()):
-            feeds.append(feed)
-            if len(feeds) >= picture_budget(self.plan):
-                break
+        wide_layers = self._widen(feeds)
         corrected = correct(self.plan, self.ranges, wide_layers, feeds)
         self.corrected_on = corrected.pictures
         writer = QdqWriter(self.plan, self.ranges, corrected, mean=self.mean, std=self.std)
@@ -126,24 +124,22 @@ class Emulator:
             return from_range(low, high) if self.logits else from_range(0.0, 1.0)
         return search(low, high, self._histograms[tensor])
 
-    def _widen(self) -> list[str]:
+    def _widen(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
         """Give 16 bit to what was asked for; returns the tensors whose layer has 16-bit weights as well."""
         by_name = {self.plan.graph.nodes[p.node].name: p.tensor for p in self.plan.points}
         layers = [by_name[n] for n in self.precision.layers if n in by_name]
         wide = {*layers, *(self.tensors[i] for i in self.precision.outputs)}
         if self.precision.auto:
-            wide.update(self._noisiest())
-        for tensor in wide:
-            low, high = (0.0, 1.0) if tensor in self.tensors[1::2] and not self.logits else self.stats[tensor].range
-            self.ranges[tensor] = from_range(low, high, "uint16")
+            wide.update(self._most_sensitive(feeds))
+        self.ranges.update({t: self._wide_range(t) for t in wide})
         return layers
 
-    def _noisiest(self) -> list[str]:
-        """The tensors whose 8-bit rounding is predicted to bring most noise to the heads."""
-        noise = {t: self._predicted_noise(t) for t in self._histograms if t not in self.tensors}
-        return sorted(noise, key=lambda t: -noise[t])[: max(1, round(AUTO_SHARE * len(noise)))]
+    def _wide_range(self, tensor: str) -> Quantization:
+        probability = tensor in self.tensors[1::2] and not self.logits
+        low, high = (0.0, 1.0) if probability else self.stats[tensor].range
+        return from_range(low, high, "uint16")
 
-    def _predicted_noise(self, tensor: str) -> float:
-        histogram = self._histograms[tensor]
-        counted = float(histogram.sum()) / max(float(self._importance[tensor].sum()), 1e-300)
-        return squared_error(self.ranges[tensor], *self.stats[tensor].range, histogram) / max(counted, 1.0)
+    def _most_sensitive(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
+        """The tensors whose 8-bit rounding alone brings most noise to the heads."""
+        noise = head_noise(self.plan, self.ranges, {t: self._wide_range(t) for t in self.ranges}, feeds)
+        return sorted(noise, key=lambda t: -noise[t])[: max(1, round(AUTO_SHARE * len(noise)))]

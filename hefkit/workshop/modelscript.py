@@ -14,7 +14,9 @@ from pathlib import Path
 from hefkit.errors import ModelError
 
 MAX_SCRIPT_BYTES = 1 << 20
-_STATEMENT = re.compile(r"(?:(?P<names>[\w/.\s,-]+?)\s*=\s*)?(?P<command>[A-Za-z_]\w*)\s*\((?P<args>.*)\)\s*\Z", re.DOTALL)
+_STATEMENT = re.compile(
+    r"(?:(?P<names>[\w/.\s,-]+?)\s*=\s*)?(?P<command>[A-Za-z_]\w*)\s*\((?P<args>.*)\)\s*\Z", re.DOTALL
+)
 _OPEN, _CLOSE = "([{", ")]}"
 
 

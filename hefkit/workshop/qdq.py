@@ -7,6 +7,7 @@ every opset, so the network need not be converted.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -76,8 +77,14 @@ class QdqWriter:
             self._add("DequantizeLinear", [INPUT, scale, zero], "input/normalized", domain=DOMAIN)
         else:
             self._add("Cast", [INPUT], "input/float", to=TensorProto.FLOAT)
-            self._add("Sub", ["input/float", self._constant("input/mean", np.float32(self.mean))], "input/centred")
-            self._add("Div", ["input/centred", self._constant("input/std", np.float32(self.std))], "input/normalized")
+            self._add(
+                "Sub", ["input/float", self._constant("input/mean", np.asarray(self.mean, np.float32))], "input/centred"
+            )
+            self._add(
+                "Div",
+                ["input/centred", self._constant("input/std", np.asarray(self.std, np.float32))],
+                "input/normalized",
+            )
         self._add("Transpose", ["input/normalized"], "input/nchw", perm=[0, 3, 1, 2])
         self.renamed[source] = "input/nchw"
 
@@ -109,7 +116,7 @@ class QdqWriter:
         self._add("DequantizeLinear", [_codes(tensor), scale, zero], f"{tensor}/rounded", domain=DOMAIN)
         self.renamed[tensor] = f"{tensor}/rounded"
 
-    def _add(self, op: str, inputs: list[str], output: str, **attributes: object) -> None:
+    def _add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
 
     def _constant(self, name: str, value: np.ndarray | np.generic) -> str:

@@ -23,15 +23,24 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 # layers that the chip fuses with the activation behind them
 FUSING = (*WEIGHTED, "Add", "Sub")
 # operations whose results are among their input's values (or a zero, which every range holds)
+# fmt: off
 MOVING = frozenset(
-    "MaxPool Reshape Transpose Split Slice Squeeze Unsqueeze Flatten Identity Pad Expand Gather "
-    "DepthToSpace SpaceToDepth Dropout Tile Cast".split()
+    (
+        "MaxPool", "Reshape", "Transpose", "Split", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Pad",
+        "Expand", "Gather", "DepthToSpace", "SpaceToDepth", "Dropout", "Tile", "Cast",
+    )
 )
+# fmt: on
 # element by element, as part of an activation: constants (slopes, bounds, scalars) do not count as inputs
+# fmt: off
 ELEMENTWISE = frozenset(
-    "Relu LeakyRelu PRelu Sigmoid HardSigmoid HardSwish Swish Tanh Clip Elu Selu Celu Softplus Softsign Mish Gelu "
-    "Erf Exp Neg Abs Sqrt Pow Add Sub Mul Div Min Max".split()
+    (
+        "Relu", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Tanh", "Clip", "Elu", "Selu",
+        "Celu", "Softplus", "Softsign", "Mish", "Gelu", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "Add", "Sub", "Mul",
+        "Div", "Min", "Max",
+    )
 )
+# fmt: on
 LONGEST_ACTIVATION = 12  # nodes; GELU spelled out takes eight
 
 
@@ -105,7 +114,7 @@ class Plan:
             found = self._activation(self.data_inputs(node)[0], shared=True)
         else:
             return start
-        if found is None or start not in found and start != found[-1] and node.op_type not in FUSING:
+        if found is None or (node.op_type not in FUSING and start not in found):
             return start
         inside.update({start, *found} - {found[-1]})
         return found[-1]
@@ -140,9 +149,7 @@ class Plan:
                 return
 
     def _read_outside(self, tensor: str, region: list[str]) -> bool:
-        return tensor in self.graph.output_names or any(
-            n.output[0] not in region for n in self.graph.readers(tensor)
-        )
+        return tensor in self.graph.output_names or any(n.output[0] not in region for n in self.graph.readers(tensor))
 
     def _past_scalars(self, region: list[str]) -> list[str]:
         """Scaling by one number folds into the layer before it."""

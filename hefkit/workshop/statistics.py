@@ -107,9 +107,7 @@ def _with_reductions(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...
     return copy
 
 
-def _append_reduction(
-    model: onnx.ModelProto, op: str, source: str, result: str, axes: list[int], version: int
-) -> None:
+def _append_reduction(model: onnx.ModelProto, op: str, source: str, result: str, axes: list[int], version: int) -> None:
     if version < 18:
         model.graph.node.append(helper.make_node(op, [source], [result], axes=axes, keepdims=0))
     else:  # from opset 18 on the axes are an input
@@ -124,7 +122,13 @@ def _with_samples(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]])
     for name, shape in shapes.items():
         channels = shape[1] if len(shape) >= 3 else 1
         step = _sampling_step(math.prod(shape), shape[-1])
-        constants = {"shape": [channels, -1], "start": [0], "end": [np.iinfo(np.int64).max], "axis": [1], "step": [step]}
+        constants = {
+            "shape": [channels, -1],
+            "start": [0],
+            "end": [np.iinfo(np.int64).max],
+            "axis": [1],
+            "step": [step],
+        }
         for suffix, value in constants.items():
             copy.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), f"{name}/{suffix}"))
         flat, sample = f"{name}/flat", f"{name}/sample"
