@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.open_calibration(required=not args.check)
     refused = None
     if args.check:
-        run.warn_without_sdk(emulating=args.emulate)
+        run.warn_without_sdk()
     elif args.emulate:
         refused = run.emulate()
     else:
@@ -113,6 +113,7 @@ def resolve(args: argparse.Namespace) -> Options:
         end_nodes=None if args.end_nodes is None else tuple(args.end_nodes),
         names=names,
         gate=args.gate,
+        emulate=args.emulate,
     )
 
 

@@ -61,6 +61,7 @@ class Options:
     end_nodes: tuple[str, ...] | None = None
     names: Mapping[int, str] | None = None
     gate: float | None = None
+    emulate: bool = False
 
     @property
     def emulated_model(self) -> Path:
@@ -145,9 +146,9 @@ class Compilation:
                 self._write(model)
         return refused
 
-    def warn_without_sdk(self, *, emulating: bool) -> None:
+    def warn_without_sdk(self) -> None:
         """What --check says instead of refusing."""
-        if not emulating:
+        if not self.options.emulate:
             self.warn(no_compiler())
 
     def refuse_without_sdk(self) -> None:
@@ -157,8 +158,11 @@ class Compilation:
     def result(self) -> dict[str, Any]:
         """What --json prints: the spec as far as it is known, and the run."""
         assert self.spec is not None
+        spec = self.spec.to_json()
+        if self.spec.calibration is None:
+            _blank_what_quantization_decides(spec, logits=self.options.logits)
         return {
-            **self.spec.to_json(),
+            **spec,
             "output": None if self.output is None else str(self.output),
             "run_dir": None if self.run_dir is None else str(self.run_dir),
             "stages": self.stages,
@@ -198,13 +202,13 @@ class Compilation:
         """The spec as far as the ONNX tells it; codes, calibration and quality come later."""
         head = layout.to_head_spec()
         draft = ModelSpec(
-            kind="emulated",
+            kind="emulated" if self.options.emulate else "hef",
             input=InputSpec(file.size),
             head=head,
             names=class_names(file.names, head.num_classes),
             source={"file": file.file, "sha256": file.sha256},
             target={"arch": self.options.hw_arch, "sdk": None},
-            script=self.options.script.text,
+            script=with_level(self.options.script, self.options.level).text,
             tool=f"hefkit {__version__}",
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -254,7 +258,7 @@ class Compilation:
         return with_lines(with_level(self.options.script, self.options.level), lines)
 
     def _tell_quality(self, quality: Mapping[str, Any]) -> None:
-        where = "the calibration pictures themselves (in_sample)" if quality["in_sample"] else "held-out pictures"
+        where = "pictures that it was calibrated with (in_sample)" if quality["in_sample"] else "held-out pictures"
         log.info(
             "  agreement with the float model on %d %s: recall %s, precision %s (%d float boxes, conf %.2f, IoU %.1f)",
             quality["images"],
@@ -319,6 +323,13 @@ def no_compiler() -> str:
         "it; register at https://hailo.ai/developer-zone, download the wheel and install it on x86_64 Linux, or "
         "use --emulate for an INT8 model that runs without it"
     )
+
+
+def _blank_what_quantization_decides(spec: dict[str, Any], *, logits: bool) -> None:
+    """Before there are codes nobody knows their type, scale and zero point: null, not a guess."""
+    for output in spec["head"]["outputs"]:
+        output.update(dtype=None, scale=None, zero_point=None)
+        output["activation"] = "sigmoid" if output["role"] == "cls" and not logits else "none"
 
 
 def _with_streams(emulator: Emulator) -> HeadSpec:
