@@ -12,14 +12,17 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     preprocess  the only letterbox, and its way back
     quant       codes <-> real values
     detections  boxes, scores, classes
+    nms         suppress boxes that overlap a better one
     decode      raw head tensors -> detections
     engines     one protocol for every way to run a model
     sources     folders, globs, lists -> images in path order
     detector    source image -> detections in its own pixels, with timings
+    tally       counts and times of a run
+    progress    a bar on stderr, where tqdm is installed
     draw        boxes, labels and the emulation's stamp in a picture
     runfolder   names of a run's files; nothing of the user's is overwritten
     sinks       JSON lines, annotated pictures, crops
-    pipeline    photographs through a detector into files; tally and progress
+    pipeline    photographs through a detector into files
     evaluate    do two sets of boxes agree?
 
 `hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except

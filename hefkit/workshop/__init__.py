@@ -1,17 +1,37 @@
 """The workstation's rooms: they may import onnx and onnxruntime, and every room above.
 
-session     the one place that opens onnxruntime sessions
-graph       indexes and walks over a graph
-cut         keep what lies above chosen tensors
-onnxfile    one ONNX on disk -> checked model, input size, class names
-tail        what lies below the heads: run it, and trace every head into it
-rawpred     the tensor with the predictions of all anchors
-notheads    say what a graph is that is no detector
-heads       find the raw YOLO heads by the structure of the graph
-proof       cut network + our decode == uncut network
-calibration a folder of photographs -> the calibration set
-calibset    read that set back, checked
-modelscript the model script's commands
-emulator    an ONNX that rounds where the chip rounds
-engine      run float and emulated ONNX models behind the Engine protocol
+Graphs and heads:
+    session     the one place that opens onnxruntime sessions
+    graph       indexes and walks over a graph
+    cut         keep what lies above chosen tensors
+    onnxfile    one ONNX on disk -> checked model, input size, class names
+    tail        what lies below the heads: run it, and trace every head into it
+    rawpred     the tensor with the predictions of all anchors
+    notheads    say what a graph is that is no detector
+    heads       find the raw YOLO heads by the structure of the graph
+    proof       cut network + our decode == uncut network
+
+Calibration set:
+    dataset     folders, splits, data.yaml, lists -> pictures to choose from
+    calibdir    what may be written into the set's folder
+    contactsheet  the set on one picture
+    calibration photographs -> the calibration set
+    calibset    read that set back, checked
+
+Emulator and compiler:
+    modelscript the model script's commands
+    floatnet    the cut network in float32, its class scores after the sigmoid
+    quantplan   where the chip rounds
+    statistics  ranges, variances and histograms, streamed over the set
+    noise       which channels' rounding errors reach the heads
+    ranges      from statistics to scale and zero point
+    weights     signed codes with a scale per output channel
+    correction  what rounding shifts, scale and bias take back
+    sensitivity which tensors deserve 16 bit
+    qdq         write the emulated ONNX
+    emulator    the steps above, in order
+    agreement   float network against emulation: boxes and noise
+    outputs     cheap checks of paths, before any package is imported
+    compilation the road of compile_to_hef.py
+    engine      run float and emulated ONNX models behind the Engine protocol
 """
