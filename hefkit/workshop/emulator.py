@@ -16,7 +16,7 @@ import onnx
 from hefkit.spec import HeadSpec
 from hefkit.workshop.correction import correct, picture_budget
 from hefkit.workshop.cut import cut
-from hefkit.workshop.floatnet import SIGMOID, to_float32, with_sigmoids
+from hefkit.workshop.floatnet import SIGMOID, modernised, to_float32, with_sigmoids
 from hefkit.workshop.heads import HeadLayout
 from hefkit.workshop.noise import channel_importance, measured_tensors
 from hefkit.workshop.onnxfile import OnnxFile
@@ -57,7 +57,7 @@ class Emulator:
     logits: bool = False
 
     def __post_init__(self) -> None:
-        network = to_float32(cut(self.file.model, self.layout.tensors))
+        network = modernised(to_float32(cut(self.file.model, self.layout.tensors)))
         self.tensors = list(self.layout.tensors)
         if not self.logits:
             self.tensors[1::2] = [t + SIGMOID for t in self.tensors[1::2]]

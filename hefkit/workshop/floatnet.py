@@ -6,8 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper, version_converter
 
+from hefkit.errors import ModelError
+
+OLDEST_OPSET = 13  # Dequantize with a scale per channel; onnxruntime inserts such nodes by itself, too
 SIGMOID = "_probability"  # appended to the name of a class tensor
 
 
@@ -33,6 +36,23 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 def _widen(tensor: onnx.TensorProto) -> None:
     if tensor.data_type == TensorProto.FLOAT16:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
+
+
+def modernised(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with opset OLDEST_OPSET where it was older; convert after the cut, embedded NMS does not convert.
+
+    Raises:
+        ModelError: an operation that onnx cannot convert.
+    """
+    if opset(model) >= OLDEST_OPSET:
+        return model
+    try:
+        return version_converter.convert_version(model, OLDEST_OPSET)
+    except (RuntimeError, ValueError, version_converter.ConvertError) as exc:
+        raise ModelError(
+            f"the network cannot be converted from ONNX opset {opset(model)} to {OLDEST_OPSET}: {exc}; "
+            f"export it again with opset={OLDEST_OPSET} or newer"
+        ) from exc
 
 
 def with_sigmoids(model: onnx.ModelProto, class_tensors: Sequence[str]) -> onnx.ModelProto:

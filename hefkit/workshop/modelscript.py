@@ -6,6 +6,7 @@ command(args)`; a statement goes on over line ends while a bracket is open; `#` 
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ _STATEMENT = re.compile(
     r"(?:(?P<names>[\w/.\s,-]+?)\s*=\s*)?(?P<command>[A-Za-z_]\w*)\s*\((?P<args>.*)\)\s*\Z", re.DOTALL
 )
 _OPEN, _CLOSE = "([{", ")]}"
+_QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 @dataclass(frozen=True)
@@ -140,7 +142,8 @@ def _statements(text: str, source: str) -> Iterator[tuple[int, str]]:
         if not pending:
             first = number
         pending += ("\n" if pending else "") + line
-        depth += sum(line.count(c) for c in _OPEN) - sum(line.count(c) for c in _CLOSE)
+        bare = _QUOTED.sub("", line)  # a bracket in quotes is a letter like any other
+        depth += sum(bare.count(c) for c in _OPEN) - sum(bare.count(c) for c in _CLOSE)
         if depth < 0:
             raise _at(source, number, "a bracket closes that was never opened")
         if depth == 0:
@@ -203,9 +206,10 @@ def _layers(argument: str) -> list[str]:
 
 def _numbers(argument: str) -> tuple[float, ...] | None:
     try:
-        return tuple(float(part) for part in _layers(argument))
+        values = tuple(float(part) for part in _layers(argument))
     except ValueError:
         return None
+    return values if all(map(math.isfinite, values)) else None
 
 
 def _at(source: str, line: int, what: str) -> ModelError:

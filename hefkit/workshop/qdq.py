@@ -1,7 +1,7 @@
 """Write the emulated ONNX: Quantize/Dequantize pairs exactly where the chip rounds.
 
-The pairs are onnxruntime's own (domain com.microsoft): those take per-channel weights and 16-bit codes under
-every opset, so the network need not be converted.
+Pairs of 8 bit are ONNX's own. Those of 16 bit, which ONNX has only from opset 21 on, are onnxruntime's (domain
+com.microsoft), so that no network need be converted that far.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class QdqWriter:
         if list(self.mean) == [0.0] * 3 and len(set(self.std)) == 1:
             scale = self._constant("input/scale", np.float32(1 / self.std[0]))
             zero = self._constant("input/zero_point", np.uint8(0))
-            self._add("DequantizeLinear", [INPUT, scale, zero], "input/normalized", domain=DOMAIN)
+            self._pair("DequantizeLinear", [INPUT, scale, zero], "input/normalized", wide=False)
         else:
             self._add("Cast", [INPUT], "input/float", to=TensorProto.FLOAT)
             self._add(
@@ -105,16 +105,20 @@ class QdqWriter:
             self._constant(f"{base}_scale", weight.scale),
             self._constant(f"{base}_zero_point", np.zeros(len(weight.scale), weight.codes.dtype)),
         ]
-        self._add("DequantizeLinear", inputs, base, domain=DOMAIN, axis=weight.axis)
+        self._pair("DequantizeLinear", inputs, base, wide=weight.codes.dtype == np.int16, axis=weight.axis)
         return base
 
     def _round(self, tensor: str) -> None:
         q = self.ranges[tensor]
         scale = self._constant(f"{tensor}/scale", np.float32(q.scale))
         zero = self._constant(f"{tensor}/zero_point", np.dtype(q.dtype).type(q.zero_point))
-        self._add("QuantizeLinear", [tensor, scale, zero], _codes(tensor), domain=DOMAIN)
-        self._add("DequantizeLinear", [_codes(tensor), scale, zero], f"{tensor}/rounded", domain=DOMAIN)
+        wide = q.dtype == "uint16"
+        self._pair("QuantizeLinear", [tensor, scale, zero], _codes(tensor), wide=wide)
+        self._pair("DequantizeLinear", [_codes(tensor), scale, zero], f"{tensor}/rounded", wide=wide)
         self.renamed[tensor] = f"{tensor}/rounded"
+
+    def _pair(self, op: str, inputs: list[str], output: str, *, wide: bool, **attributes: Any) -> None:
+        self._add(op, inputs, output, **attributes, **({"domain": DOMAIN} if wide else {}))
 
     def _add(self, op: str, inputs: list[str], output: str, **attributes: Any) -> None:
         self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
@@ -141,9 +145,11 @@ class QdqWriter:
             [t for t in self.plan.model.graph.initializer if t.name in kept_inputs] + self.constants,
         )
         opsets = [o for o in self.plan.model.opset_import if o.domain != DOMAIN]
+        if any(n.domain == DOMAIN for n in kept):
+            opsets.append(helper.make_opsetid(DOMAIN, 1))
         return helper.make_model(
             graph,
-            opset_imports=[*opsets, helper.make_opsetid(DOMAIN, 1)],
+            opset_imports=opsets,
             ir_version=max(IR_VERSION, self.plan.model.ir_version),
             producer_name="hefkit",
             producer_version=__version__,

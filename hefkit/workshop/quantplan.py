@@ -107,14 +107,15 @@ class Plan:
     def _written_by(self, node: onnx.NodeProto, inside: set[str]) -> str:
         """The tensor that the layer beginning at `node` writes; what lies before it is added to `inside`."""
         start = node.output[0]
-        if node.op_type in FUSING:
-            found = self._activation(start, shared=False)
-        elif node.op_type in ELEMENTWISE and len(self.data_inputs(node)) == 1:
+        found: list[str] | None = None
+        if node.op_type in ELEMENTWISE and len(self.data_inputs(node)) == 1:
             # an activation that no layer can take in is one layer, however many nodes spell it
             found = self._activation(self.data_inputs(node)[0], shared=True)
-        else:
-            return start
-        if found is None or (node.op_type not in FUSING and start not in found):
+        if node.op_type in FUSING and (found is None or found == [start]):
+            found = self._activation(start, shared=False)
+        elif found is not None and start not in found:
+            found = None
+        if found is None:
             return start
         inside.update({start, *found} - {found[-1]})
         return found[-1]
@@ -127,12 +128,17 @@ class Plan:
         the result last, or None when there is no activation.
         """
         region = [source]
+        first: list[str] | None = None
         for node in self._elementwise_below(source):
             region.append(node.output[0])
             open_ends = [t for t in region if self._read_outside(t, region) and not (shared and t == source)]
-            if open_ends == [node.output[0]]:
+            if open_ends != [node.output[0]]:
+                continue
+            if not shared or len(self.data_inputs(node)) > 1:
                 return self._past_scalars(region)[1:]
-        return None
+            # the sigmoid of x * sigmoid(x) ends here as well, and so does a lone Relu: look for a meeting
+            first = first or list(region)
+        return None if first is None else self._past_scalars(first)[1:]
 
     def _elementwise_below(self, source: str) -> Iterable[onnx.NodeProto]:
         """Element-wise nodes computed from `source` alone, in graph order."""
