@@ -1,0 +1,61 @@
+# make test     everything that CI runs: format, lint, types, tests
+# make lint     the first three
+# make format   let ruff format and fix
+# make bench    timings; no tests
+# make clean    remove the environments and caches
+#
+# Another Python: make test PYTHON=python3.12
+
+PYTHON ?= python3
+VENV := .venv
+PI_VENV := .venv-pi
+RUN := $(VENV)/bin/python -m
+
+# The Raspberry Pi's libraries (Debian 12): the rooms that run there are tested with these as well. The wheels of
+# numpy 1.24 end with Python 3.11.
+PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7'
+PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell \
+    $(python) -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' \
+    >/dev/null 2>&1 && echo $(python))))
+
+PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := test
+.PHONY: test lint format bench clean pi-env
+.DELETE_ON_ERROR:
+
+test: lint pi-env
+	$(RUN) pytest
+
+lint: $(VENV)/.stamp
+	$(RUN) ruff format --check .
+	$(RUN) ruff check .
+	$(RUN) mypy
+
+format: $(VENV)/.stamp
+	$(RUN) ruff format .
+	$(RUN) ruff check --fix .
+
+bench: $(VENV)/.stamp
+	$(VENV)/bin/python benchmarks/bench_help.py
+
+clean:
+	rm -rf $(VENV) $(PI_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment is made once, and again when what it holds has changed.
+$(VENV)/.stamp: requirements.txt requirements-dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	    { echo "error: $(PYTHON) is missing or older than Python 3.10; try: make test PYTHON=python3.12" >&2; exit 1; }
+	$(PYTHON) -m venv --clear $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+$(PI_VENV)/.stamp: Makefile
+	$(PI_PYTHON) -m venv --clear $(PI_VENV)
+	$(PI_VENV)/bin/python $(PIP_INSTALL) $(PI_PACKAGES)
+	@touch $@
+
+pi-env:
+	@$(if $(PI_PYTHON),$(MAKE) --no-print-directory $(PI_VENV)/.stamp, \
+	    echo "skipped: no Python <= 3.11 here, so no numpy 1.24: the Pi's libraries are not tested")

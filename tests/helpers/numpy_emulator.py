@@ -1,0 +1,210 @@
+"""The emulation a second time, in plain numpy: the oracle for the emulated ONNX of a `tiny_yolo`.
+
+`NumpyEmulation` has the methods of `Net`, so that `backbone()` and `heads()` build it like any other toy; but it
+computes arrays where `Net` adds nodes. Where it rounds is written down here by hand: behind a convolution with its
+activation, behind an Add, behind a Concat, and nowhere else. Out of the emulated model it takes only numbers: the
+k-th layer's weight codes, scales and bias, the k-th rounding point's scale and zero point. Both lists must be used
+up exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from tests.helpers.onnx_net import backbone, heads
+
+WEIGHTED = ("Conv", "ConvTranspose")
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """One QuantizeLinear: its numbers, and the name of the codes that it writes."""
+
+    scale: np.float32
+    zero_point: int
+    largest: int
+    codes: str
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One weighted node: integer codes, a scale for each output channel, a float bias."""
+
+    codes: np.ndarray
+    scale: np.ndarray
+    axis: int
+    bias: np.ndarray
+
+    @property
+    def real(self) -> np.ndarray:
+        """The weight that the codes stand for, float32."""
+        shape = [-1 if a == self.axis else 1 for a in range(self.codes.ndim)]
+        return self.codes.astype(np.float32) * self.scale.reshape(shape)
+
+
+def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
+    """Every initializer of a model."""
+    return {t.name: numpy_helper.to_array(t) for t in model.graph.initializer}
+
+
+def roundings(model: onnx.ModelProto) -> list[Rounding]:
+    """The rounding points of an emulated model, in the order of the graph."""
+    values = constants(model)
+    found = []
+    for node in model.graph.node:
+        if node.op_type == "QuantizeLinear":
+            scale, zero = values[node.input[1]], values[node.input[2]]
+            found.append(Rounding(np.float32(scale), int(zero), int(np.iinfo(zero.dtype).max), node.output[0]))
+    return found
+
+
+def layers(model: onnx.ModelProto) -> list[Layer]:
+    """The weighted layers of an emulated model, in the order of the graph."""
+    values = constants(model)
+    producer = {node.output[0]: node for node in model.graph.node}
+    found = []
+    for node in model.graph.node:
+        if node.op_type in WEIGHTED:
+            weight = producer[node.input[1]]
+            assert weight.op_type == "DequantizeLinear" and not values[weight.input[2]].any()
+            axis = next(a.i for a in weight.attribute if a.name == "axis")
+            codes, scale = (values[name] for name in weight.input[:2])
+            found.append(Layer(codes, scale, axis, values[node.input[2]]))
+    return found
+
+
+class NumpyEmulation:
+    """One picture through a toy's structure; tensors are (C, H, W) float32 under a name, as in `Net`."""
+
+    def __init__(
+        self,
+        emulated: onnx.ModelProto,
+        picture: np.ndarray,  # (H, W, 3) uint8
+        mean: Sequence[float] = (0, 0, 0),
+        std: Sequence[float] = (255, 255, 255),
+        logits: bool = False,
+    ) -> None:
+        self.layers, self.roundings = layers(emulated), roundings(emulated)
+        self.logits = logits
+        self._ends = 0
+        self.codes: dict[str, np.ndarray] = {}  # as the emulated model calls them -> (C, H, W)
+        self.arrays: dict[str, np.ndarray] = {}
+        self.channels: dict[str, int] = {}
+        normal = (picture.astype(np.float32) - np.float32(mean)) / np.float32(std)
+        self.arrays["images"] = normal.transpose(2, 0, 1)
+
+    def run(self, strides: Sequence[int], width: int, box_channels: int, classes: int) -> list[np.ndarray]:
+        """The outputs' codes, (H, W, C) each, box and cls of every stride."""
+        pairs = heads(self, backbone(self, strides, width), box_channels, classes)  # type: ignore[arg-type]
+        outputs = {}
+        for box, cls in pairs:  # the class tensors' sigmoids stand at the end of the graph
+            outputs[box] = self.arrays[box]
+            outputs[cls] = self.arrays[cls] if self.logits else self._round(_sigmoid(self.arrays[cls]))
+        assert not self.layers and not self.roundings, "the emulated model has more layers or rounding points"
+        return [outputs[name].transpose(1, 2, 0) for pair in pairs for name in pair]
+
+    # --- the methods of Net ---
+
+    def conv(self, x: str, out: int, k: int = 1, stride: int = 1, groups: int = 1) -> str:
+        """A Conv without activation ends a head, a box and a class tensor in turn; the others are in `block`."""
+        y = self._layer(x, out, k, stride, groups)
+        self._ends += 1
+        is_class = self._ends % 2 == 0
+        return y if is_class and not self.logits else self._new(self._round(self.arrays[y]))
+
+    def _layer(self, x: str, out: int, k: int, stride: int, groups: int) -> str:
+        layer = self.layers.pop(0)
+        assert layer.codes.shape == (out, self.channels[x] // groups, k, k) and layer.axis == 0
+        y = convolve(self.arrays[x], layer.real, stride, k // 2, groups)
+        return self._new(y + layer.bias[:, None, None])
+
+    def silu(self, x: str) -> str:
+        value = self.arrays[x]
+        return self._new(self._real(value * _sigmoid(value)))
+
+    def block(self, x: str, out: int, k: int = 3, stride: int = 1, groups: int = 1) -> str:
+        return self.silu(self._layer(x, out, k, stride, groups))
+
+    def add(self, a: str, b: str) -> str:
+        return self._new(self._real(self.arrays[a] + self.arrays[b]))
+
+    def concat(self, *parts: str, axis: int = 1) -> str:
+        assert axis == 1
+        return self._new(self._real(np.concatenate([self.arrays[p] for p in parts])))
+
+    def split(self, x: str, sizes: Sequence[int], axis: int) -> list[str]:
+        assert axis == 1
+        return [self._new(part) for part in np.split(self.arrays[x], np.cumsum(sizes)[:-1])]
+
+    def op(self, kind: str, x: str, **attributes: object) -> str:
+        """The only other operation of the backbone: max pooling 3x3, stride 1."""
+        assert (kind, attributes["kernel_shape"], attributes["pads"]) == ("MaxPool", [3, 3], [1, 1, 1, 1])
+        padded = np.pad(self.arrays[x], ((0, 0), (1, 1), (1, 1)), constant_values=-np.inf)
+        return self._new(np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2)).max(axis=(3, 4)))
+
+    def upsample(self, x: str) -> str:
+        return self._new(self.arrays[x].repeat(2, axis=1).repeat(2, axis=2))
+
+    def rename(self, tensor: str, name: str) -> str:
+        self.arrays[name] = self.arrays[tensor]
+        return name
+
+    def known(self, tensor: str, channels: int) -> str:
+        self.channels[tensor] = channels
+        return tensor
+
+    # --- rounding ---
+
+    def _round(self, value: np.ndarray) -> np.ndarray:
+        point = self.roundings.pop(0)
+        codes = np.rint(value.astype(np.float32) / point.scale) + point.zero_point
+        self.codes[point.codes] = np.clip(codes, 0, point.largest)
+        self._last = point
+        return self.codes[point.codes]
+
+    def _real(self, value: np.ndarray) -> np.ndarray:
+        codes = self._round(value)
+        return (codes.astype(np.float32) - np.float32(self._last.zero_point)) * self._last.scale
+
+    def _new(self, value: np.ndarray) -> str:
+        name = f"n{len(self.arrays)}"
+        self.arrays[name] = value
+        self.channels[name] = len(value)
+        return name
+
+
+class TransposedEmulation(NumpyEmulation):
+    """For toys whose upsampling is a ConvTranspose of 2x2, stride 2."""
+
+    def upsample(self, x: str) -> str:
+        layer, value = self.layers.pop(0), self.arrays[x].astype(np.float64)
+        assert layer.codes.shape == (self.channels[x], self.channels[x], 2, 2) and layer.axis == 1
+        height, width = value.shape[1:]
+        y = np.empty((self.channels[x], 2 * height, 2 * width))
+        for dy in (0, 1):
+            for dx in (0, 1):
+                y[:, dy::2, dx::2] = np.einsum("io,ihw->ohw", layer.real[:, :, dy, dx], value)
+        return self._new(self._real((y + layer.bias[:, None, None]).astype(np.float32)))
+
+
+def convolve(x: np.ndarray, weight: np.ndarray, stride: int, pad: int, groups: int) -> np.ndarray:
+    """(I, H, W) with (O, I / groups, k, k) -> (O, H', W') float32, summed in float64."""
+    out, _, k, _ = weight.shape
+    padded = np.pad(x.astype(np.float64), ((0, 0), (pad, pad), (pad, pad)))
+    height, width = ((side + 2 * pad - k) // stride + 1 for side in x.shape[1:])
+    table = weight.astype(np.float64).reshape(groups, out // groups, -1, k, k)
+    total = np.zeros((groups, out // groups, height, width))
+    for dy in range(k):
+        for dx in range(k):
+            seen = padded[:, dy : dy + stride * height : stride, dx : dx + stride * width : stride]
+            total += np.einsum("goi,gihw->gohw", table[..., dy, dx], seen.reshape(groups, -1, height, width))
+    return total.reshape(out, height, width).astype(np.float32)
+
+
+def _sigmoid(x: np.ndarray) -> np.ndarray:
+    return (1 / (1 + np.exp(-x.astype(np.float64)))).astype(np.float32)

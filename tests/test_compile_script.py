@@ -1,0 +1,532 @@
+"""compile_to_hef.py as a process: the whole road on a toy, and every way in which it must end early."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from compile_to_hef import main
+from hefkit.cli import run_main
+from hefkit.workshop.outputs import check_output
+from tests.conftest import ROOT, Finished
+from tests.helpers.pictures import encode, noise, write
+from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
+from tests.helpers.wrong_onnx import wrong_onnx
+
+SCRIPT = "compile_to_hef.py"
+Run = Callable[..., Finished]
+HEADINGS = (
+    "[1/4] Parsing ONNX model",
+    "[2/4] Optimizing model",
+    "[3/4] Quantizing model (calibration)",
+    "[4/4] Writing emulated model",
+)
+SPEC_KEYS = "format kind tool created input head names source calibration target script quality".split()  # noqa: SIM905
+RUN_KEYS = ["output", "run_dir", "stages", "proof", "warnings"]
+OUTPUT_KEYS = {"role", "stride", "shape", "onnx_node", "stream", "activation", "dtype", "scale", "zero_point"}
+SHIPPED = (ROOT / "hailo_optimization.mscript").read_text()
+
+
+@pytest.fixture(scope="module")
+def yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float toy YOLO of 64x64 with the classes thing0, thing1, thing2."""
+    return save(tiny_yolo(), tmp_path_factory.mktemp("model") / "tiny.onnx")
+
+
+@pytest.fixture(scope="module")
+def calib(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Twelve pictures of 64x64 as a bare array."""
+    return npy_set(tmp_path_factory.mktemp("calib") / "set.npy", 12)
+
+
+def npy_set(path: Path, count: int, side: int = 64) -> Path:
+    """`count` drawn pictures in one array."""
+    np.save(path, np.stack([drawn((side, side), i) for i in range(count)]))
+    return path
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file below `folder`, hidden ones included."""
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def road(yolo: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Finished]:
+    """Photographs -> calibration set -> emulated model: the folder of all that, and what the compilation said."""
+    folder = tmp_path_factory.mktemp("road")
+    for i in range(5):
+        write(folder / "photos" / f"p{i}.png", drawn((64 + 8 * i, 96), i)[..., ::-1])
+
+    def script(*args: object) -> Finished:
+        command = [sys.executable, str(ROOT / str(args[0])), *map(str, args[1:])]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+        assert done.returncode == 0, done.stderr
+        return Finished(0, done.stdout, done.stderr)
+
+    script("prepare_calibration.py", "photos", "--imgsz", 64, "--output", "calib")
+    done = script(
+        SCRIPT, yolo, "--emulate", "--calib", "calib", "--output", "out/drone", "--json", "--run-dir", "run"
+    )  # fmt: skip
+    return folder, done
+
+
+def test_the_whole_road(run_script: Run, road: tuple[Path, Finished], tmp_path: Path, yolo: Path) -> None:
+    """Prepare, compile, detect: four headings, two files, the contract's JSON, and boxes out of the INT8 model."""
+    folder, done = road
+    out = folder / "out"
+    spec = json.loads((out / "drone.emulated.json").read_bytes())
+
+    assert [line for line in done.err.splitlines() if line.startswith("[")] == list(HEADINGS)
+    assert sorted(snapshot(out)) == ["drone.emulated.json", "drone.emulated.onnx"]
+    assert list(done.json) == [*SPEC_KEYS, *RUN_KEYS]
+    assert {key: done.json[key] for key in SPEC_KEYS} == spec
+    assert (done.json["output"], done.json["run_dir"]) == ("out/drone.emulated.onnx", "run")
+    assert [s["name"] for s in done.json["stages"]] == [h[6:] for h in HEADINGS]
+    assert all(list(s) == ["name", "seconds"] and s["seconds"] >= 0 for s in done.json["stages"])
+    assert list(done.json["proof"]) == ["max_abs_px", "max_abs_score", "images"]
+    assert done.json["proof"]["max_abs_px"] <= 0.05 and done.json["proof"]["max_abs_score"] <= 1e-3
+    assert done.json["proof"]["images"] >= 2
+    assert [w for w in done.json["warnings"] if "only 5 calibration pictures" in w]
+    assert sorted(snapshot(folder / "run")) == ["report.json", "script.mscript"]
+    assert json.loads((folder / "run" / "report.json").read_bytes())["source"]["file"] == yolo.name
+
+    detected = run_script(
+        "hailo_inference.py", out / "drone.emulated.onnx", folder / "photos", "--save-dir", tmp_path / "found",
+        "--json", "--conf", 0.2,
+    )  # fmt: skip
+    assert (detected.code, detected.json["engine"], detected.json["images"]) == (0, "emulated", 5)
+    assert detected.json["detections"] > 0
+
+
+def test_the_spec_is_the_contract_s(road: tuple[Path, Finished], yolo: Path) -> None:
+    """Input, head, names, source, calibration, target, script and quality, field by field."""
+    folder, done = road
+    spec = done.json
+    manifest = json.loads((folder / "calib" / "manifest.json").read_bytes())
+
+    assert (spec["format"], spec["kind"]) == (1, "emulated") and spec["tool"].startswith("hefkit ")
+    assert spec["input"] == {
+        "size": [64, 64], "fit": "letterbox", "pad_value": 114, "color": "RGB", "dtype": "uint8", "layout": "NHWC"
+    }  # fmt: skip
+    head = spec["head"]
+    assert {k: head[k] for k in head if k != "outputs"} == {
+        "family": "dfl", "num_classes": 3, "reg_max": 16, "strides": [8, 16, 32], "nms_free": False
+    }  # fmt: skip
+    assert all(set(o) == OUTPUT_KEYS for o in head["outputs"])
+    named = [(o["role"], o["stride"], o["shape"], o["stream"], o["activation"], o["dtype"]) for o in head["outputs"]]
+    expected = []
+    for stride, side in ((8, 8), (16, 4), (32, 2)):
+        expected += [
+            ("box", stride, [side, side, 64], f"box{stride}", "none", "uint8"),
+            ("cls", stride, [side, side, 3], f"cls{stride}", "sigmoid", "uint8"),
+        ]
+    assert named == expected
+    convs = {n.name for n in onnx.load(str(yolo)).graph.node if n.op_type == "Conv"}
+    assert {o["onnx_node"] for o in head["outputs"]} <= convs
+    assert spec["names"] == {"0": "thing0", "1": "thing1", "2": "thing2"}
+    assert spec["source"]["file"] == "tiny.onnx" and len(spec["source"]["sha256"]) == 64
+    assert spec["calibration"] == {"count": 5, "digest": manifest["digest"]}
+    assert spec["target"] == {"arch": "hailo8", "sdk": None}
+    assert spec["script"].startswith(SHIPPED.rstrip()) and "calibset_size=5" in spec["script"]
+    quality = spec["quality"]
+    assert (quality["images"], quality["in_sample"], quality["conf"], quality["iou"]) == (5, True, 0.25, 0.5)
+    notes = {p.key: p.value for p in onnx.load(str(folder / "out" / "drone.emulated.onnx")).metadata_props}
+    assert (notes["hefkit.kind"], notes["hefkit.format"]) == ("emulated", "1")
+
+
+RECORDER = """
+import os
+import numpy as np
+import onnxruntime as ort
+plain = ort.InferenceSession.run
+def run(self, outputs, feeds, *rest):
+    for value in feeds.values():
+        if value.ndim == 4:
+            folder = os.environ["RECORD_FEEDS"]
+            np.save(os.path.join(folder, f"{len(os.listdir(folder)):05d}.npy"), value)
+    return plain(self, outputs, feeds, *rest)
+ort.InferenceSession.run = run
+"""
+
+
+def test_one_photograph_is_one_tensor_in_all_three_scripts(run_script: Run, yolo: Path, tmp_path: Path) -> None:
+    """Byte for byte: the PNG of the calibration set, what the compiler measures, and what inference feeds.
+
+    The scripts run as they are; a `sitecustomize` on PYTHONPATH stands in front of onnxruntime's `run` and writes
+    down every picture that is fed. Both emulated runs (the agreement in compile, the inference) take uint8 pictures;
+    the float passes of the calibration take the same bytes over 255.
+    """
+    photo = write(tmp_path / "photos" / "one.jpg", noise(150, 97, seed=4))
+    (tmp_path / "hook").mkdir()
+    (tmp_path / "hook" / "sitecustomize.py").write_text(RECORDER)
+
+    def fed(script: str, *args: object) -> list[np.ndarray]:
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        done = run_script(script, *args, PYTHONPATH=str(tmp_path / "hook"), RECORD_FEEDS=str(folder))
+        assert done.code == 0, done.err
+        return [np.load(file) for file in sorted(folder.iterdir())]
+
+    assert run_script("prepare_calibration.py", photo.parent, "--imgsz", 64, "--output", tmp_path / "calib").code == 0
+    compiled = fed(SCRIPT, yolo, "--emulate", "--calib", tmp_path / "calib", "--output", tmp_path / "m")
+    inferred = fed("hailo_inference.py", tmp_path / "m.emulated.onnx", photo, "--save-dir", tmp_path / "out")
+    floating = fed("hailo_inference.py", yolo, photo, "--save-dir", tmp_path / "out")
+
+    calibration = cv2.imread(str(tmp_path / "calib" / "calib_0000.png"))[..., ::-1]
+    assert [t.tobytes() for t in inferred] == [calibration.tobytes()]
+    assert [t.tobytes() for t in compiled if t.dtype == np.uint8] == [calibration.tobytes()]
+    normal = (calibration.transpose(2, 0, 1)[None] / np.float32(255)).astype(np.float32)
+    # black pictures are fed to learn shapes
+    seen = [t for t in floating if t.shape == normal.shape and t.any()]
+    assert [t.tobytes() for t in seen] == [normal.tobytes()]
+    # the last two passes over the set; the proof before them feeds pictures of its own
+    measured = [t for t in compiled if t.dtype == np.float32 and t.shape == normal.shape and np.array_equal(t, normal)]
+    assert len(measured) >= 2
+
+
+OUTPUTS = {
+    "a name": ("m", "m"),
+    "with .hef": ("m.hef", "m"),
+    "with .emulated.onnx": ("m.emulated.onnx", "m"),
+    "in capitals": ("M.HEF", "M"),
+    "dots and a folder": ("sub/my.model-1", "sub/my.model-1"),
+    "a suffix and nothing else": (".hef", ".hef"),
+}
+
+
+@pytest.mark.parametrize("given, expected", OUTPUTS.values(), ids=OUTPUTS.keys())
+def test_names_of_the_output(given: str, expected: str) -> None:
+    """The suffix is optional."""
+    assert check_output(Path(given), Path("best.onnx")) == Path(expected)
+
+
+def test_default_run_folder(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """Folders of the output are made; the report goes to runs/compile/NAME, then NAME-2."""
+    for run_dir in ("runs/compile/my.model-1", "runs/compile/my.model-1-2"):
+        done = run_script(SCRIPT, yolo, "--emulate", "--calib", calib, "--output", "sub/dir/my.model-1.hef", "--json")
+
+        assert (done.code, done.json["output"]) == (0, "sub/dir/my.model-1.emulated.onnx")
+        assert (tmp_path / "cwd" / "sub/dir/my.model-1.emulated.json").is_file()
+        assert done.json["run_dir"] == run_dir
+
+
+def test_flags_reach_the_model(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """Level, logits, 16-bit outputs, class names, chip, number of pictures, batch: all in one run."""
+    done = run_script(
+        SCRIPT, yolo, "--emulate", "--calib", calib, "--output", "m", "--json", "--quiet", "--logits",
+        "--precision-16", "outputs", "--optimization-level", 2, "--names", "car,drone,bird", "--arch", "hailo8l",
+        "--num-samples", 9, "--batch-size", 4, "--run-dir", "run",
+    )  # fmt: skip
+
+    assert done.code == 0, done.err
+    assert {o["dtype"] for o in done.json["head"]["outputs"]} == {"uint16"}
+    assert {o["activation"] for o in done.json["head"]["outputs"]} == {"none"}
+    assert done.json["names"] == {"0": "car", "1": "drone", "2": "bird"}
+    assert done.json["target"]["arch"] == "hailo8l"
+    assert done.json["calibration"]["count"] == 9
+    script = done.json["script"]
+    assert "optimization_level=2" in script and "optimization_level=0" not in script.replace("# 0", "")
+    assert "batch_size=4, calibset_size=9" in script and "a16_w16" in script
+    assert (tmp_path / "cwd" / "run" / "script.mscript").read_text() == script
+    # --quiet: nothing on stderr but warnings
+    assert done.err.splitlines() and all(line.startswith("warning: ") for line in done.err.splitlines())
+
+
+def test_large_sets_are_measured_on_held_out_pictures(run_script: Run, yolo: Path, tmp_path: Path) -> None:
+    """From 80 pictures on the last min(16, N/5) are kept out of the calibration."""
+    done = run_script(SCRIPT, yolo, "--emulate", "--calib", npy_set(tmp_path / "s.npy", 80), "--output", "m", "--json")
+
+    assert (done.code, done.json["calibration"]["count"]) == (0, 64)
+    assert (done.json["quality"]["images"], done.json["quality"]["in_sample"]) == (16, False)
+
+
+def test_a_dynamic_export(run_script: Run, calib: Path, tmp_path: Path) -> None:
+    """Without --imgsz exit 4 and the flag named; with it a model."""
+    model = save(tiny_yolo(dynamic="size"), tmp_path / "dynamic.onnx")
+
+    refused = run_script(SCRIPT, model, "--emulate", "--calib", calib)
+    done = run_script(SCRIPT, model, "--emulate", "--calib", calib, "--imgsz", 64, "--json", "--output", "m")
+
+    assert refused.code == 4 and len(refused.errors) == 1 and "--imgsz" in refused.errors[0]
+    assert (done.code, done.json["input"]["size"]) == (0, [64, 64])
+
+
+def test_end_nodes(run_script: Run, yolo: Path) -> None:
+    """The nodes that were found, given back in any order, give the same head; one that is none is exit 4."""
+    found = run_script(SCRIPT, yolo, "--check", "--json")
+    nodes = [o["onnx_node"] for o in found.json["head"]["outputs"]]
+
+    same = run_script(SCRIPT, yolo, "--check", "--json", "--end-nodes", ",".join(reversed(nodes)))
+    wrong = run_script(SCRIPT, yolo, "--check", "--end-nodes", *nodes[:5], "no/such/node")
+
+    assert (same.code, same.json["head"]) == (0, found.json["head"])
+    assert wrong.code == 4 and len(wrong.errors) == 1 and "no/such/node" in wrong.errors[0]
+
+
+def test_check_tells_all_and_writes_nothing(run_script: Run, yolo: Path, tmp_path: Path) -> None:
+    """--check: only the first stage, the proof, warnings for what is not there yet, exit 0, no file."""
+    done = run_script(SCRIPT, yolo, "--check", "--json")
+
+    assert done.code == 0
+    assert list(done.json) == [*SPEC_KEYS, *RUN_KEYS]
+    for unknown in ("calibration", "quality", "output", "run_dir"):
+        assert done.json[unknown] is None
+    assert [s["name"] for s in done.json["stages"]] == ["Parsing ONNX model"]
+    assert done.json["proof"]["images"] >= 2
+    missing, compiler = done.json["warnings"]
+    assert "calibration_data does not exist yet" in missing and "--emulate" in compiler
+    assert [line for line in done.err.splitlines() if line.startswith("warning: ")] == [
+        f"warning: {missing}", f"warning: {compiler}"
+    ]  # fmt: skip
+    assert snapshot(tmp_path / "cwd") == {}
+
+
+def test_check_refuses_a_set_that_is_there_and_wrong(run_script: Run, yolo: Path, tmp_path: Path) -> None:
+    """What exists is checked: a set of another size is exit 3 even with --check."""
+    done = run_script(SCRIPT, yolo, "--check", "--calib", npy_set(tmp_path / "big.npy", 2, side=96))
+
+    assert done.code == 3 and "96x96" in done.errors[0]
+
+
+REFUSALS = {
+    # model
+    "missing file": (["gone.onnx", "--emulate"], 4, "gone.onnx does not exist"),
+    "a JPEG called .onnx": (["{jpeg}", "--emulate", "--calib", "{calib}"], 4, "looks like a JPEG"),
+    "truncated ONNX": (["{truncated}", "--emulate", "--calib", "{calib}"], 4, "truncated.onnx"),
+    "a classifier": (["{classifier}", "--emulate", "--calib", "{calib}"], 4, "classifier.onnx"),
+    # data
+    "calibration of another size": (["{yolo}", "--emulate", "--calib", "{large}"], 3, "--imgsz 64 64"),
+    "calibration missing": (["{yolo}", "--emulate"], 3, "calibration_data does not exist"),
+    "calibration an empty folder": (["{yolo}", "--emulate", "--calib", "{empty}"], 3, "manifest.json"),
+    # usage
+    "output below a file": (["{yolo}", "--emulate", "--calib", "{calib}", "--output", "{jpeg}/m"], 2, "cannot write"),
+    "output in /proc": (["gone.onnx", "--emulate", "--output", "/proc/m"], 2, "cannot write"),
+    "output an existing folder": (["{yolo}", "--emulate", "--calib", "{calib}", "--output", "{empty}"], 2, "folder"),
+    "output the source": (["{emulated}", "--emulate", "--output", "{emulated}"], 2, "would replace the source"),
+    "unknown flag": (["{yolo}", "--emulate", "--turbo"], 2, "unrecognized"),
+    "abbreviated flag": (["{yolo}", "--emul"], 2, "unrecognized"),
+    "level 5": (["{yolo}", "--emulate", "--optimization-level", "5"], 2, "out of range"),
+    "gate 1.5": (["{yolo}", "--emulate", "--gate", "1.5"], 2, "out of range"),
+    "another chip": (["{yolo}", "--emulate", "--arch", "hailo9"], 2, "hailo9"),
+    "names missing": (["{yolo}", "--emulate", "--names", "gone.txt"], 2, "gone.txt"),
+    # toolchain
+    "no SDK": (["{yolo}", "--calib", "{calib}"], 5, "--emulate"),
+    "usage before model": (["gone.onnx", "--output", "{empty}"], 2, "folder"),
+}
+
+
+@pytest.mark.parametrize("args, code, words", REFUSALS.values(), ids=REFUSALS.keys())
+def test_refusals(
+    run_script: Run, yolo: Path, calib: Path, tmp_path: Path, args: list[str], code: int, words: str
+) -> None:
+    """One `error:` line, the contract's exit code, no JSON, and not a file more than before."""
+    places = make_wrong_inputs(tmp_path, yolo) | {"yolo": yolo, "calib": calib}
+    before = snapshot(tmp_path)
+
+    done = run_script(SCRIPT, *[a.format(**places) for a in args], "--json")
+
+    assert (done.code, done.out) == (code, ""), done.err
+    assert len(done.errors) == 1 and words in done.errors[0]
+    assert done.err.splitlines()[-1] == done.errors[0]
+    assert snapshot(tmp_path) == before and not (tmp_path / "cwd" / "runs").exists()
+
+
+# the same, told by main() itself: a process for each would only take longer
+MORE_REFUSALS = {
+    "a folder": (["{empty}", "--emulate"], 4, "is a folder"),
+    "imgsz against a fixed size": (["{yolo}", "--imgsz", "96", "--emulate"], 4, "--imgsz"),
+    "script missing": (["{yolo}", "--script", "gone.mscript", "--emulate"], 4, "gone.mscript"),
+    "script wrong": (["{yolo}", "--script", "{script}", "--emulate"], 4, "line 2"),
+    "script without normalization": (["{yolo}", "--script", "{bare}", "--emulate"], 4, "normalization"),
+    "its own result": (["{emulated}", "--emulate", "--calib", "{calib}"], 4, "emulated"),
+    "calibration no set": (["{yolo}", "--emulate", "--calib", "{jpeg}"], 3, "is no calibration set"),
+    "names too many": (["{yolo}", "--emulate", "--calib", "{calib}", "--names", "a,b,c,d"], 2, "3 classes"),
+    "layer unknown": (["{yolo}", "--emulate", "--calib", "{calib}", "--precision-16", "conv7"], 2, "conv7"),
+    "model before data": (["{jpeg}", "--calib", "gone"], 4, "looks like a JPEG"),
+    "script before data": (["{yolo}", "--script", "{bare}", "--calib", "gone"], 4, "normalization"),
+    "data before SDK": (["{yolo}", "--calib", "gone"], 3, "gone does not exist"),
+}
+
+
+@pytest.mark.parametrize("args, code, words", MORE_REFUSALS.values(), ids=MORE_REFUSALS.keys())
+def test_more_refusals(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    yolo: Path,
+    calib: Path,
+    tmp_path: Path,
+    args: list[str],
+    code: int,
+    words: str,
+) -> None:
+    """Models, scripts and sets that do not fit, and the order 2, 4, 3, 5 where several things are wrong."""
+    places = make_wrong_inputs(tmp_path, yolo) | {"yolo": yolo, "calib": calib}
+    before = snapshot(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    terminate = signal.getsignal(signal.SIGTERM)
+
+    found = run_main(main, [a.format(**places) for a in args])
+
+    signal.signal(signal.SIGTERM, terminate)
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert (found, len(errors)) == (code, 1) and words in errors[0], errors
+    assert snapshot(tmp_path) == before
+
+
+def make_wrong_inputs(folder: Path, yolo: Path) -> dict[str, Path]:
+    """Files that REFUSALS names."""
+    (folder / "empty").mkdir()
+    (folder / "photo.onnx").write_bytes(encode(noise(60, 40), ".jpg"))
+    (folder / "truncated.onnx").write_bytes(yolo.read_bytes()[:-1000])
+    save(wrong_onnx("classify"), folder / "classifier.onnx")
+    (folder / "broken.mscript").write_text("# fine\nthis is no command\n")
+    (folder / "bare.mscript").write_text("model_optimization_flavor(optimization_level=0, compression_level=0)\n")
+    npy_set(folder / "large.npy", 2, side=96)
+    emulated = tiny_yolo()
+    onnx.helper.set_model_props(emulated, {"hefkit.kind": "emulated"})
+    save(emulated, folder / "old.emulated.onnx")
+    files = {
+        "jpeg": "photo.onnx", "truncated": "truncated.onnx", "classifier": "classifier.onnx", "empty": "empty",
+        "script": "broken.mscript", "bare": "bare.mscript", "large": "large.npy", "emulated": "old.emulated.onnx",
+    }  # fmt: skip
+    return {name: folder / file for name, file in files.items()}
+
+
+@pytest.mark.parametrize("package", ["numpy", "cv2", "onnx", "onnxruntime"])
+def test_a_missing_package_is_one_line(run_script: Run, yolo: Path, calib: Path, tmp_path: Path, package: str) -> None:
+    """Exit 5 with the command that installs it; a missing model (4) and a missing set (3) are told first."""
+    (tmp_path / "stubs").mkdir()
+    (tmp_path / "stubs" / f"{package}.py").write_text(f"raise ModuleNotFoundError('blocked', name={package!r})\n")
+    blocked = partial(run_script, SCRIPT, PYTHONPATH=str(tmp_path / "stubs"))
+
+    done = blocked(yolo, "--emulate", "--calib", calib)
+
+    assert (done.code, len(done.errors)) == (5, 1) and "pip install" in done.errors[0]
+    assert blocked("gone.onnx", "--emulate").code == 4
+    assert blocked(yolo, "--emulate", "--calib", "gone").code == 3
+
+
+def test_a_gate_that_is_missed_writes_nothing(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """Exit 7, the JSON all the same, `output` null; earlier files stay as they were."""
+    args = (yolo, "--emulate", "--calib", calib, "--output", tmp_path / "out" / "m", "--json", "--run-dir", "run")
+    passed = run_script(SCRIPT, *args, "--gate", 0.1)
+    before = snapshot(tmp_path)
+
+    done = run_script(SCRIPT, *args, "--gate", 1.0)
+
+    assert passed.code == 0 and passed.json["quality"]["recall"] < 1, "or this gate would prove nothing"
+    assert done.code == 7 and len(done.errors) == 1 and "--gate 1.0" in done.errors[0]
+    assert list(done.json) == [*SPEC_KEYS, *RUN_KEYS]
+    assert (done.json["output"], done.json["run_dir"]) == (None, None)
+    assert done.json["quality"] == passed.json["quality"]
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
+def test_a_killed_run_leaves_the_earlier_model(
+    run_script: Run, yolo: Path, calib: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    """Stopped in the second stage, with hundreds of pictures to go: model and spec are byte for byte the old ones."""
+    out = tmp_path / "out"
+    flags = ["--emulate", "--output", str(out / "m"), "--run-dir", str(out / "run")]
+    assert run_script(SCRIPT, yolo, "--calib", calib, *flags).code == 0
+    before = snapshot(out)
+    many = np.broadcast_to(drawn((64, 64), 1), (1_500, 64, 64, 3))
+    np.save(tmp_path / "many.npy", many)
+
+    # a shell's background job ignores Ctrl-C, and so would its children
+    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / SCRIPT), str(yolo), "--calib", str(tmp_path / "many.npy"), *flags],
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=listening,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("[2/4]"):
+            break
+    process.send_signal(number)
+    err = process.communicate(timeout=60)[1]
+
+    assert process.returncode == code and "Traceback" not in err
+    assert snapshot(out) == before
+
+
+def test_a_failing_run_leaves_the_earlier_model(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """A set that turns out wrong, a model that is none: the files of the run before stay."""
+    args = ("--emulate", "--output", tmp_path / "out" / "m", "--run-dir", tmp_path / "out" / "run")
+    assert run_script(SCRIPT, yolo, "--calib", calib, *args).code == 0
+    before = snapshot(tmp_path / "out")
+    large = npy_set(tmp_path / "large.npy", 2, side=96)
+
+    assert run_script(SCRIPT, yolo, "--calib", large, *args).code == 3
+    assert run_script(SCRIPT, large, "--calib", calib, *args).code == 4
+    assert snapshot(tmp_path / "out") == before
+
+
+def test_a_pair_that_does_not_belong_together(run_script: Run, road: tuple[Path, Finished], tmp_path: Path) -> None:
+    """A spec that was edited, or is gone: inference refuses the model with exit 4."""
+    folder, _ = road
+    out, photos = shutil.copytree(folder / "out", tmp_path / "out"), folder / "photos"
+    spec = out / "drone.emulated.json"
+    edited: dict[str, Any] = json.loads(spec.read_bytes())
+    edited["names"]["0"] = "plane"
+    spec.write_text(json.dumps(edited))
+
+    other = run_script("hailo_inference.py", out / "drone.emulated.onnx", photos)
+    spec.unlink()
+    gone = run_script("hailo_inference.py", out / "drone.emulated.onnx", photos)
+
+    assert (other.code, gone.code) == (4, 4)
+    assert "do not belong together" in other.errors[0] and "drone.emulated.json" in gone.errors[0]
+
+
+def test_names_of_the_model_are_not_trusted(run_script: Run, calib: Path, tmp_path: Path) -> None:
+    """Escape sequences in class and node names never reach the console; the spec keeps them readable."""
+    model = tiny_yolo(names=str({0: "\x1b[31mred", 1: "b\n", 2: "c"}))
+    for node in model.graph.node:
+        node.name = f"\x1b[2J{node.name}"
+    done = run_script(
+        SCRIPT, save(model, tmp_path / "bad.onnx"), "--emulate", "--calib", calib, "--output", "m", "--json"
+    )
+
+    assert done.code == 0, done.err
+    assert all(line.isprintable() for line in done.err.splitlines())
+    assert "\x1b" not in "".join(done.json["names"].values())
+
+
+def test_help_imports_nothing_heavy() -> None:
+    """--help answers on a machine that has only Python, and names every flag of the contract."""
+    program = (
+        "import runpy, sys\n"
+        f"sys.path.insert(0, {str(ROOT)!r})\n"
+        "sys.argv = ['compile_to_hef.py', '--help']\n"
+        "try:\n"
+        f"    runpy.run_path({str(ROOT / SCRIPT)!r}, run_name='__main__')\n"
+        "finally:\n"
+        "    print('heavy:', sorted({'numpy', 'cv2', 'onnx', 'onnxruntime', 'tqdm'} & set(sys.modules)))\n"
+    )
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines()[-1] == "heavy: []"
+    flags = (
+        "output calib num-samples hw-arch arch script optimization-level precision-16 logits batch-size imgsz "
+        "end-nodes names check gate emulate run-dir quiet json version"
+    )
+    for flag in flags.split():
+        assert f"--{flag}" in done.stdout

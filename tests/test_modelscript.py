@@ -1,0 +1,208 @@
+"""Model scripts: the grammar row by row, what the emulator reads, and the lines that hefkit adds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hefkit.errors import ModelError
+from hefkit.workshop.modelscript import MAX_SCRIPT_BYTES, parse_script, read_script, with_level, with_lines
+from tests.conftest import ROOT
+
+NORMALIZATION = "normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])\n"
+
+# text -> (command, targets, positional, keywords, first line) of every statement
+GRAMMAR: dict[str, tuple[str, list[tuple[object, ...]]]] = {
+    "nothing": ("", []),
+    "blank lines and comments": ("\n  # only words (with brackets\n\n", []),
+    "no arguments": ("allocate()", [("allocate", (), (), (), 1)]),
+    "keywords": (
+        "model_optimization_flavor(optimization_level=2, compression_level=0)",
+        [("model_optimization_flavor", (), (), (("optimization_level", "2"), ("compression_level", "0")), 1)],
+    ),
+    "a name on the left": (
+        "norm = normalization([1, 2, 3], [4, 5, 6])",
+        [("normalization", ("norm",), ("[1, 2, 3]", "[4, 5, 6]"), (), 1)],
+    ),
+    "several names on the left": (
+        "a, net/b = shortcut(conv1, conv2)",
+        [("shortcut", ("a", "net/b"), ("conv1", "conv2"), (), 1)],
+    ),
+    "comment at the end": ("f(x) # and (this, is, none", [("f", (), ("x",), (), 1)]),
+    "a hash in quotes": ("f('a#b', \"c # d\")", [("f", (), ("'a#b'", '"c # d"'), (), 1)]),
+    "commas in quotes and brackets": (
+        "f('a,b', [c, d], {e, f}, g=[h, i])",
+        [("f", (), ("'a,b'", "[c, d]", "{e, f}"), (("g", "[h, i]"),), 1)],
+    ),
+    "over several lines": (
+        "# first\n\nf(\n  a,  # why a\n  b=1\n)\ng()",
+        [("f", (), ("a",), (("b", "1"),), 3), ("g", (), (), (), 7)],
+    ),
+    "a nested list over lines": ("f([[1,\n2],\n[3, 4]])", [("f", (), ("[[1,\n2],\n[3, 4]]",), (), 1)]),
+    "windows line ends": ("f(a)\r\ng(b)\r\n", [("f", (), ("a",), (), 1), ("g", (), ("b",), (), 2)]),
+    "a path as value": (
+        'nms_postprocess("config/nms.json", yolov8, engine=cpu)',
+        [("nms_postprocess", (), ('"config/nms.json"', "yolov8"), (("engine", "cpu"),), 1)],
+    ),
+    "a glob": (
+        "quantization_param({conv*}, precision_mode=a16_w16)",
+        [("quantization_param", (), ("{conv*}",), (("precision_mode", "a16_w16"),), 1)],
+    ),
+    "trailing comma": ("f(a, b,)", [("f", (), ("a", "b"), (), 1)]),
+}
+
+
+@pytest.mark.parametrize("text, expected", GRAMMAR.values(), ids=GRAMMAR.keys())
+def test_grammar(text: str, expected: list[tuple[object, ...]]) -> None:
+    """Statements, with their names, arguments and first line."""
+    found = parse_script(text).commands
+
+    assert [(c.name, c.targets, c.args, c.keywords, c.line) for c in found] == expected
+
+
+ERRORS = {
+    "words": ("f(a)\nthis is none\n", "line 2"),
+    "a bracket never closed": ("f(a)\n\ng(b,\nc", "line 3"),
+    "a bracket never opened": ("f(a))", "line 1"),
+    "two commands on a line": ("f(a) g(b)\nh() i", "line 2"),
+    "an assignment without a command": ("a = 3", "line 1"),
+    "a command without brackets": ("allocate", "line 1"),
+}
+
+
+@pytest.mark.parametrize("text, where", ERRORS.values(), ids=ERRORS.keys())
+def test_errors_name_the_line(text: str, where: str) -> None:
+    """The source and the line of the first statement that is none."""
+    with pytest.raises(ModelError, match=f"my.mscript {where}:"):
+        parse_script(text, "my.mscript")
+
+
+def test_a_bracket_in_quotes_is_no_bracket() -> None:
+    """A quoted bracket neither opens nor closes anything."""
+    found = parse_script("f('a(b')\ng(')')\n").commands
+
+    assert [(c.name, c.args) for c in found] == [("f", ("'a(b'",)), ("g", ("')'",))]
+
+
+NORMALIZATIONS = {
+    "none": ("", "0 normalization commands"),
+    "two": (NORMALIZATION * 2, "2 normalization commands"),
+    "commented out": ("# " + NORMALIZATION, "0 normalization commands"),
+    "without a name": ("f(x)\nnormalization([0, 0, 0], [1, 1, 1])", "line 2: normalization needs a name"),
+    "one list": ("n = normalization([0, 0, 0])", "two lists of three"),
+    "two numbers": ("n = normalization([0, 0], [1, 1])", "two lists of three"),
+    "words": ("n = normalization([a, b, c], [1, 1, 1])", "two lists of three"),
+    "a deviation of zero": ("n = normalization([0, 0, 0], [1, 0, 1])", "two lists of three"),
+    "not a number": ("n = normalization([0, 0, nan], [1, 1, 1])", "two lists of three"),
+    "endless": ("n = normalization([0, 0, 0], [1, 1, inf])", "two lists of three"),
+}
+
+
+@pytest.mark.parametrize("text, words", NORMALIZATIONS.values(), ids=NORMALIZATIONS.keys())
+def test_a_normalization_that_cannot_be_used(text: str, words: str) -> None:
+    """Exactly one, with a name and two lists of three usable numbers: anything else would ruin every range."""
+    with pytest.raises(ModelError, match=words):
+        parse_script(text).normalization()
+
+
+def test_a_normalization_of_its_own() -> None:
+    """Means and deviations in 0..255; a fourth argument (the layer) may follow."""
+    found = parse_script("n = normalization([123.5, 116, 103], [58, 57.25, 57], input_layer1)").normalization()
+
+    assert found == ((123.5, 116.0, 103.0), (58.0, 57.25, 57.0))
+
+
+WIDE = {
+    "none": ("", set(), []),
+    "one": ("quantization_param(output_layer3, precision_mode=a16_w16)", {2}, []),
+    "a list": ("quantization_param([output_layer1, output_layer6], precision_mode=a16_w16)", {0, 5}, []),
+    "all by glob": ("quantization_param({output_layer*}, precision_mode=a16_w16)", set(range(6)), []),
+    "with the network's name": ("quantization_param(net/output_layer2, precision_mode=a16_w16)", {1}, []),
+    "8 bit": ("quantization_param(output_layer3, precision_mode=a8_w8)", set(), []),
+    "another parameter": ("quantization_param(output_layer3, force_range_out=[0, 1])", set(), []),
+    "an inner layer": ("quantization_param([conv4, output_layer1], precision_mode=a16_w16)", {0}, ["conv4"]),
+    "an output too many": ("quantization_param(output_layer7, precision_mode=a16_w16)", set(), ["output_layer7"]),
+}
+
+
+@pytest.mark.parametrize("text, wide, others", WIDE.values(), ids=WIDE.keys())
+def test_sixteen_bit_outputs_of_a_script(text: str, wide: set[int], others: list[str]) -> None:
+    """Which of six outputs the script stores in 16 bit, and what it names besides."""
+    assert parse_script(text).wide_outputs(6) == (wide, others)
+
+
+def test_the_shipped_script() -> None:
+    """hailo_optimization.mscript: 0..255 to 0..1, an explicit level, and it reads back as it is."""
+    script = read_script(ROOT / "hailo_optimization.mscript")
+
+    assert script.normalization() == ((0.0,) * 3, (255.0,) * 3)
+    assert [c.name for c in script.commands] == ["normalization", "model_optimization_flavor"]
+    assert script.commands[1].keyword("optimization_level") == "0"
+    assert script.text == (ROOT / "hailo_optimization.mscript").read_text()
+    assert with_level(script, None) == script
+    assert parse_script(script.text, script.source) == script
+
+
+def test_the_shipped_script_survives_our_changes() -> None:
+    """A level and lines of ours: the rest of the text stays word for word, comments included."""
+    script = read_script(ROOT / "hailo_optimization.mscript")
+    changed = with_lines(with_level(script, 2), ["model_optimization_config(calibration, calibset_size=64)"])
+
+    old, new = script.text.splitlines(), changed.text.splitlines()
+    [at] = [i for i, line in enumerate(old) if line.startswith("model_optimization_flavor")]
+    assert new[:at] == old[:at] and new[at + 1 : len(old)] == old[at + 1 :]
+    assert new[at] == "model_optimization_flavor(optimization_level=2, compression_level=0)"
+    assert new[len(old) :] == ["", "# added by hefkit", "model_optimization_config(calibration, calibset_size=64)"]
+    assert [c.name for c in changed.commands] == [
+        "normalization", "model_optimization_flavor", "model_optimization_config"
+    ]  # fmt: skip
+
+
+LEVELS = {
+    "absent": ("f(a)", "f(a)\n{}\n"),
+    "on one line": ("f(a)\nmodel_optimization_flavor(optimization_level=4)\ng(b)\n", "f(a)\n{}\ng(b)\n"),
+    "over several lines": (
+        "f(a)\nmodel_optimization_flavor(\n  optimization_level=4,  # high\n  batch_size=2\n)\ng(b)\n",
+        "f(a)\n{}\ng(b)\n",
+    ),
+    "twice": (
+        "model_optimization_flavor(optimization_level=1)\nf(a)\nmodel_optimization_flavor(\noptimization_level=2)\n",
+        "{}\nf(a)\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("text, expected", LEVELS.values(), ids=LEVELS.keys())
+def test_a_level_replaces_the_script_s(text: str, expected: str) -> None:
+    """Whatever stood there, exactly one flavor command is left, and it is explicit."""
+    changed = with_level(parse_script(text), 3)
+
+    line = "model_optimization_flavor(optimization_level=3, compression_level=0)"
+    assert changed.text == expected.format(line)
+    assert len(changed.named("model_optimization_flavor")) == 1
+
+
+FILES: dict[str, tuple[bytes, str]] = {
+    "binary": (b"\xff\xfe\x00\x81", "is no text"),
+    "too large": (b"#" * (MAX_SCRIPT_BYTES + 1), "larger than 1 MiB"),
+}
+
+
+@pytest.mark.parametrize("data, words", FILES.values(), ids=FILES.keys())
+def test_files_that_are_no_script(tmp_path: Path, data: bytes, words: str) -> None:
+    """Refused with the path; so are a folder and nothing at all."""
+    (tmp_path / "a.mscript").write_bytes(data)
+
+    with pytest.raises(ModelError, match=words):
+        read_script(tmp_path / "a.mscript")
+    for path in (tmp_path, tmp_path / "gone.mscript"):
+        with pytest.raises(ModelError, match="cannot read the model script"):
+            read_script(path)
+
+
+def test_a_byte_order_mark_is_no_command(tmp_path: Path) -> None:
+    """Editors on Windows put one before the first line."""
+    (tmp_path / "a.mscript").write_bytes(b"\xef\xbb\xbf" + NORMALIZATION.encode())
+
+    assert read_script(tmp_path / "a.mscript").normalization()[1] == (255.0,) * 3
