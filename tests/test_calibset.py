@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,7 @@ def test_arrays_that_are_no_set(tmp_path: Path, array: np.ndarray, words: str) -
 
 
 def test_a_pickle_is_never_run(tmp_path: Path) -> None:
-    """What a hostile .npy would do on loading does not happen."""
+    """What a hostile file would do on loading does not happen, be it an array of objects or a bare pickle."""
     mark = tmp_path / "it ran"
 
     class Hostile:
@@ -188,10 +189,12 @@ def test_a_pickle_is_never_run(tmp_path: Path) -> None:
             return open, (str(mark), "w")
 
     np.save(tmp_path / "s.npy", np.array([Hostile()], dtype=object), allow_pickle=True)
+    (tmp_path / "bare.npy").write_bytes(pickle.dumps(Hostile()))
 
-    with pytest.raises(DataError):
-        CalibrationSet(tmp_path / "s.npy", SIZE)
-    assert not mark.exists()
+    for name in ("s.npy", "bare.npy"):
+        with pytest.raises(DataError):
+            CalibrationSet(tmp_path / name, SIZE)
+        assert not mark.exists()
 
 
 def test_truncated_and_several_arrays(tmp_path: Path) -> None:

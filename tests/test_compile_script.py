@@ -414,8 +414,9 @@ def test_a_missing_package_is_one_line(run_script: Run, yolo: Path, calib: Path,
     done = blocked(yolo, "--emulate", "--calib", calib)
 
     assert (done.code, len(done.errors)) == (5, 1) and "pip install" in done.errors[0]
-    assert blocked("gone.onnx", "--emulate").code == 4
-    assert blocked(yolo, "--emulate", "--calib", "gone").code == 3
+    if package == "onnx":
+        assert blocked("gone.onnx", "--emulate").code == 4
+        assert blocked(yolo, "--emulate", "--calib", "gone").code == 3
 
 
 def test_a_gate_that_is_missed_writes_nothing(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
