@@ -13,6 +13,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     quant       codes <-> real values
     detections  boxes, scores, classes
     nms         suppress boxes that overlap a better one
+    readers     one raw tensor -> its scores above the threshold, the boxes of chosen cells
     decode      raw head tensors -> detections
     engines     one protocol for every way to run a model
     sources     folders, globs, lists -> images in path order
@@ -22,6 +23,15 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     draw        boxes, labels and the emulation's stamp in a picture
     runfolder   names of a run's files; nothing of the user's is overwritten
     sinks       JSON lines, annotated pictures, crops
+    xxh3        the checksum of newer HEFs
+    hefwire     protobuf's wire format, with bounds on everything
+    hefproto    the messages of a HEF that we read
+    hefcontainer  header, lengths and checksum of a HEF
+    hefstreams  boundary layers of a HEF -> virtual streams
+    hefops      what HailoRT computes on the host: NMS, softmax, argmax
+    hefgroups   network groups, and the order of their outputs
+    hef         a HEF as an inspection shows it, without HailoRT
+    hefwords    the same in words, and held against its spec
     pipeline    photographs through a detector into files
     evaluate    do two sets of boxes agree?
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from hefkit.decode import MAX_CANDIDATES, Decoder, DecodeSettings, check_outputs, decode_all
 from hefkit.detections import Detections
+from hefkit.readers import FOLDS, WORTH_FOLDING, positions_at_least
 from hefkit.spec import HeadSpec, OutputSpec
 from tests.helpers.heads import (
     Found,
@@ -251,6 +252,68 @@ def test_a_flood_is_capped(dtype: str) -> None:
     assert len(found) == MAX_CANDIDATES
     assert found.score[-1] == np.sort(scores.ravel())[-MAX_CANDIDATES]
     assert len(Decoder(head, replace(everything, max_det=300))(tensors)) == 300
+
+
+def test_ties_at_the_cap_go_by_class_then_anchor() -> None:
+    """More equal scores than places: the lower classes stay, and within a class the first anchors."""
+    anchors = MAX_CANDIDATES - 1000
+    head = make_head((8, 8 * anchors), (8,), 3, 1, nms_free=True)
+    box, cls = np.zeros((1, anchors, 4), np.uint8), np.zeros((1, anchors, 3), np.uint8)
+    cls[0, :, :2] = 200
+    cls[0, -1, 2] = 201
+
+    found = Decoder(head, DecodeSettings(max_det=40_000))([box, cls])
+
+    assert found.class_id.tolist() == [2] + [0] * anchors + [1] * 999
+    assert found.xyxy[-999:, 0].tolist() == (np.arange(999) * 8.0 + 4.0).tolist()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
+    extra=st.integers(-FOLDS - 1, 3 * FOLDS),
+    hits=st.integers(0, 60),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_the_quick_scan_finds_what_a_comparison_finds(dtype: str, extra: int, hits: int, seed: int) -> None:
+    """Any length around the one from which the array is folded; ends, neighbours, and NaN in float."""
+    rng = np.random.default_rng(seed)
+    flat = rng.integers(0, 200, WORTH_FOLDING + extra).astype(dtype)
+    flat[rng.integers(0, len(flat), hits)] = 255
+    flat[[0, -1]] = rng.choice([3, 255], 2)
+    if dtype == "float32":
+        flat[rng.integers(0, len(flat), hits)] = np.nan
+    for least in (np.dtype(dtype).type(201), np.dtype(dtype).type(0)):
+        assert positions_at_least(flat, least).tolist() == np.flatnonzero(flat >= least).tolist()
+
+
+@pytest.mark.parametrize("scale", [1e-4, 0.07, 0.5, 0.6, 3.0, 40.0])
+def test_bins_of_any_scale(scale: float) -> None:
+    """Where exp() of all codes fits no table the boxes are still right."""
+    head = make_head((64, 64), (8, 16), 1, 16)
+    head = replace(head, outputs=tuple(replace(o, scale=scale) if o.role == "box" else o for o in head.outputs))
+    tensors = random_tensors(head, np.random.default_rng(3))
+
+    boxes, _ = decode_all(tensors, head)
+
+    assert np.abs(boxes - plain_boxes(tensors, head)).max() < 1e-3
+
+
+def test_results_are_the_callers_own() -> None:
+    """A decoder that goes on working, or a caller that writes into a result, changes no other result."""
+    head = make_head()
+    first, second = (random_tensors(head, np.random.default_rng(seed)) for seed in (1, 2))
+    decoder = Decoder(head, DecodeSettings())
+    found = decoder(first)
+    copy = Detections(found.xyxy.copy(), found.score.copy(), found.class_id.copy())
+
+    decoder(second).xyxy[:] = -1
+    again = decoder(first)
+    again.score[:] = 0
+
+    for one in (found, decoder(first)):
+        assert len(copy) and (one.xyxy == copy.xyxy).all()
+        assert (one.score == copy.score).all() and (one.class_id == copy.class_id).all()
 
 
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 3e38], ids=str)

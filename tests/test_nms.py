@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hefkit import nms as nms_module
 from hefkit.nms import nms
 from tests.helpers.heads import plain_iou
 
@@ -24,11 +25,11 @@ def plain_nms(xyxy: np.ndarray, class_id: np.ndarray | None, iou: float) -> list
 @settings(max_examples=200, deadline=None)
 @given(
     n=st.integers(0, 60),
-    size=st.sampled_from([5.0, 100.0, 8000.0]),
-    classes=st.sampled_from([1, 3, 80]),
+    size=st.sampled_from([5.0, 100.0, 8000.0, 400_000.0]),
+    classes=st.sampled_from([1, 3, 9, 80]),
     agnostic=st.booleans(),
     iou=st.sampled_from([0.0, 0.2, 0.5, 0.7, 0.99]),
-    odd=st.sampled_from(["none", "empty", "inverted", "tiny"]),
+    odd=st.sampled_from(["none", "empty", "inverted", "tiny", "repeated", "whole"]),
     seed=st.integers(0, 2**32 - 1),
 )
 def test_nms_equals_all_pairs(
@@ -45,6 +46,10 @@ def test_nms_equals_all_pairs(
         boxes[some] = boxes[some][:, [2, 3, 0, 1]]
     elif odd == "tiny":
         boxes[some, 2:] = boxes[some, :2] + np.float32(0.01)
+    elif odd == "repeated" and n:
+        boxes[some] = boxes[0]
+    elif odd == "whole":
+        boxes = np.round(boxes)  # many share sides
     class_id = None if agnostic else rng.integers(0, classes, n)
     overlaps = [plain_iou(tuple(map(float, a)), tuple(map(float, b))) for i, a in enumerate(boxes) for b in boxes[:i]]
     assume(not any(v > 0 and abs(v - iou) < 1e-6 for v in overlaps))
@@ -61,6 +66,31 @@ def test_a_limit_changes_nothing_but_the_length(spread: int) -> None:
     boxes = np.concatenate([corner, corner + rng.uniform(5, 30, (20_000, 2))], axis=1).astype(np.float32)
 
     assert nms(boxes, None, 0.5, limit=300).tolist() == nms(boxes, None, 0.5)[:300].tolist()
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    objects=st.integers(1, 30),
+    classes=st.sampled_from([2, 7, 20, 300]),
+    iou=st.sampled_from([0.0, 0.45, 0.7, 1.0]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_numpy_and_opencv_agree(objects: int, classes: int, iou: float, seed: int) -> None:
+    """Crowds as detectors return them: settled in numpy to the end, in OpenCV alone, and as both share the work."""
+    rng = np.random.default_rng(seed)
+    one = rng.integers(0, objects, 300)
+    corner, sides = rng.uniform(0, 600, (objects, 2)), rng.uniform(10, 200, (objects, 2))
+    boxes = np.concatenate([corner, corner + sides], axis=1)[one] + rng.normal(0, 4, (300, 4))
+    boxes, class_id = boxes.astype(np.float32), rng.integers(0, classes, objects)[one]
+    assume(not any(abs(plain_iou(tuple(a), tuple(b)) - iou) < 1e-6 for a in boxes[:40] for b in boxes[:40]))
+
+    results = []
+    for few in (1, nms_module.FEW_CLASSES, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(nms_module, "FEW_CLASSES", few)
+            results.append(nms(boxes, class_id, iou).tolist())
+
+    assert results[0] == results[1] == results[2]
 
 
 def test_classes_do_not_suppress_each_other() -> None:

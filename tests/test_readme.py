@@ -98,7 +98,7 @@ def test_the_list_of_files_is_complete(heading: str, folder: str) -> None:
     """Every script and every room has its sentence in the README, and nothing else has one."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     section = text.split(f"\n{heading}\n")[1].split("\n##")[0]
-    listed = re.findall(r"^- `([a-z_]+\.py)`: \S.*", section, re.MULTILINE)
+    listed = re.findall(r"^- `([a-z0-9_]+\.py)`: \S.*", section, re.MULTILINE)
 
     there = {path.name for path in (ROOT / folder).glob("*.py")} - {"__init__.py"}
     assert len(listed) == len(set(listed))

@@ -1,0 +1,110 @@
+"""A HEF as an inspection shows it, read without HailoRT: standard library, and numpy for one kind of checksum.
+
+    hef = read_hef(Path("yolov8n.hef"))
+    hef.arch                        # "hailo8"
+    hef.groups[0].outputs[0].shape  # (80, 80, 64)
+
+Strict about what it needs, lenient about what it does not know; whatever HailoRT 4.23 refuses to open is refused
+here as well, but for a wrong digest of an otherwise readable file: that is told by `digest_ok`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hefkit.cli import one_line
+from hefkit.errors import ModelError
+from hefkit.hefcontainer import Container, digest_fits, read_container
+from hefkit.hefgroups import Features, Group, read_groups
+from hefkit.hefproto import SCHEMA
+from hefkit.hefwire import Message, Reader
+
+# Header.hw_arch -> architecture (hef.proto and DeviceBase::hef_arch_to_device_arch of HailoRT 4.23)
+ARCHS = {
+    0: "hailo8", 1: "hailo8", 2: "hailo8", 101: "hailo8", 102: "hailo8", 100: "hailo8_a0", 3: "hailo8l",
+    103: "hailo15h", 104: "hailo15h", 105: "hailo15h", 4: "hailo15m", 5: "hailo10h", 6: "hailo15l", 106: "hailo15l",
+    108: "mars",
+}  # fmt: skip
+
+# ProtoHEFExtensionType: what HailoRT 4.23 can do; the others it refuses
+SUPPORTED_EXTENSIONS = {*range(7), *range(9, 33)}
+NET_FLOW, SCALE_PER_FEATURE, PERIPH_IN_HAILORT = 13, 25, 26
+
+
+@dataclass(frozen=True)
+class Hef:
+    """What a HEF says about itself."""
+
+    path: Path
+    arch: str  # "hailo8", "hailo8l", "hailo10h" ...
+    sdk: str | None  # version of the compiler
+    container_version: int
+    digest_ok: bool
+    groups: tuple[Group, ...]  # the default one first
+
+    def to_json(self) -> dict[str, Any]:
+        """The inspection of the contract."""
+        return {
+            "file": str(self.path),
+            "arch": self.arch,
+            "sdk": self.sdk,
+            "container_version": self.container_version,
+            "digest_ok": self.digest_ok,
+            "groups": [group.to_json() for group in self.groups],
+        }
+
+
+def read_hef(path: Path) -> Hef:
+    """Open a HEF and read all but its weights, in a few hundred kilobytes of memory.
+
+    Raises:
+        ModelError: the file is missing or unreadable, no HEF, damaged beyond its digest, or too old or too new.
+    """
+    try:
+        with open(path, "rb") as file:
+            return _read(path, file)
+    except OSError as exc:
+        raise ModelError(f"cannot read {path}: {exc.strerror}; expected a HEF") from exc
+
+
+def _read(path: Path, file: BinaryIO) -> Hef:
+    try:
+        container = read_container(file)
+    except ModelError as exc:
+        raise ModelError(f"{path} cannot be used: {exc}") from exc
+    try:
+        message = Reader(file, SCHEMA).parse("Hef", *container.proto_span)
+        arch, features = _arch(message), _features(message)
+        groups = read_groups(message, arch, features)
+    except ModelError as exc:
+        raise _refusal(path, file, container, exc) from exc
+    sdk = message.message("header").text("sdk_version") or None
+    return Hef(path, arch, sdk, container.version, digest_fits(file, container), groups)
+
+
+def _refusal(path: Path, file: BinaryIO, container: Container, exc: ModelError) -> ModelError:
+    """A file that was damaged on its way needs other advice than one that never was right."""
+    if digest_fits(file, container):
+        return ModelError(f"{path} cannot be used: {one_line(exc)}; compile it again, or update HailoRT and hefkit")
+    return ModelError(f"{path} is damaged: its checksum does not fit, and {one_line(exc)}; copy or download it again")
+
+
+def _arch(message: Message) -> str:
+    number = message.message("header").number("hw_arch")
+    if number not in ARCHS:
+        raise ModelError(f"it is for an unknown chip, number {number}")
+    return ARCHS[number]
+
+
+def _features(message: Message) -> Features:
+    """The extensions; those of files from before there were any cannot run on HailoRT 4.23."""
+    extensions = {e.number("type_index"): e.text("name") for e in message.messages("extensions")}
+    unknown = sorted(index for index in extensions if index not in SUPPORTED_EXTENSIONS)
+    if unknown:
+        names = ", ".join(extensions[index] or f"number {index}" for index in unknown[:5])
+        raise ModelError(f"it needs extensions that HailoRT 4.23 does not have: {names}")
+    if not message.message("header").number("version") or PERIPH_IN_HAILORT not in extensions:
+        raise ModelError("it is outdated: HailoRT has not run files without 'periph_calculation_in_hailort' for long")
+    return Features(net_flow=NET_FLOW in extensions, per_feature=SCALE_PER_FEATURE in extensions)

@@ -1,0 +1,117 @@
+"""The outer layer of a HEF: header, lengths, checksum; container versions 0 to 3.
+
+    [header, big endian][protobuf message][version 3: zeros][weights][version 3: additional info]
+
+As HailoRT 4.23 reads it (hef_internal.hpp and hef.cpp): the version is looked at before the magic, the lengths before
+the digest, and the digest covers everything after the header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from hefkit.errors import ModelError
+
+MAGIC = b"\x01HEF"
+COMMON = struct.Struct(">4sII")  # magic, version, bytes of the protobuf message
+PIECE = 1 << 18  # bytes hashed at a time
+MAX_PROTO = (1 << 31) - 1  # protobuf's own limit
+
+# what a file of another kind begins with
+LOOKS_LIKE = (
+    (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
+    (b"<", "an HTML or XML text, perhaps an error page; download the HEF again"),
+    (b"PK\x03\x04", "a ZIP archive; unpack it"),
+    (b"\x1f\x8b", "a gzip archive; unpack it"),
+)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The rest of a version's header; `digest` is read big endian, like everything."""
+
+    rest: struct.Struct
+    names: tuple[str, ...]
+
+
+LAYOUTS = {
+    0: Layout(struct.Struct(">I16s"), ("reserved", "digest")),  # MD5
+    1: Layout(struct.Struct(">IQI"), ("digest", "ccws", "reserved")),  # CRC-32
+    2: Layout(struct.Struct(">QQQQ"), ("digest", "ccws", "reserved", "reserved")),  # XXH3-64
+    3: Layout(struct.Struct(">QQIQQQ"), ("digest", "ccws", "padding", "additional", "reserved", "reserved")),  # XXH3-64
+}
+
+
+@dataclass(frozen=True)
+class Container:
+    """A header that agrees with the file's length."""
+
+    version: int
+    header_size: int
+    proto_size: int
+    size: int  # of the whole file
+    digest: int | bytes  # as the header says
+
+    @property
+    def proto_span(self) -> tuple[int, int]:
+        """Where the protobuf message begins and ends in the file."""
+        return self.header_size, self.header_size + self.proto_size
+
+
+def read_container(file: BinaryIO) -> Container:
+    """Read and check the header; raises ModelError with what is wrong."""
+    size = os.fstat(file.fileno()).st_size
+    start = file.read(COMMON.size)
+    if len(start) < COMMON.size:
+        raise ModelError(f"it is no HEF: {size} bytes are fewer than the smallest header has")
+    magic, version, proto_size = COMMON.unpack(start)
+    for prefix, what in LOOKS_LIKE:
+        if start.startswith(prefix[: COMMON.size]):
+            raise ModelError(f"it is no HEF but {what}")
+    if magic != MAGIC:
+        raise ModelError("it is no HEF: it does not begin with 01 48 45 46; download or compile it again")
+    if version not in LAYOUTS:
+        raise ModelError(f"its container version is {version}, expected 0 to 3; compile it with a DFC 3.x")
+    return _complete(version, proto_size, size, file.read(LAYOUTS[version].rest.size))
+
+
+def _complete(version: int, proto_size: int, size: int, rest: bytes) -> Container:
+    layout = LAYOUTS[version]
+    if len(rest) < layout.rest.size:
+        raise ModelError(f"it is cut off inside its header, after {size} bytes; copy or download it again")
+    values = dict(zip(layout.names, layout.rest.unpack(rest), strict=True))
+    header_size = COMMON.size + layout.rest.size
+    expected = header_size + proto_size + values.get("ccws", 0) + values.get("additional", 0)
+    if size != expected:
+        raise ModelError(f"it has {size} bytes, but its header says {expected}; copy or download it again")
+    if values.get("ccws", 0) < values.get("padding", 0):
+        raise ModelError("its header is damaged: the padding is larger than what it pads; download it again")
+    if proto_size > MAX_PROTO:
+        raise ModelError(f"its description has {proto_size} bytes, expected less than 2 GiB; download it again")
+    return Container(version, header_size, proto_size, size, values["digest"])
+
+
+def digest_fits(file: BinaryIO, container: Container) -> bool:
+    """Hash everything after the header, piece by piece, and compare."""
+    file.seek(container.header_size)
+    if container.version == 0:
+        md5 = hashlib.md5(usedforsecurity=False)
+        while piece := file.read(PIECE):
+            md5.update(piece)
+        return md5.digest() == container.digest
+    if container.version == 1:
+        crc = 0
+        while piece := file.read(PIECE):
+            crc = zlib.crc32(piece, crc)
+        return crc == container.digest
+    from hefkit.xxh3 import new_xxh3  # late: it brings numpy
+
+    xxh3 = new_xxh3()
+    while piece := file.read(PIECE):
+        xxh3.update(piece)
+    return xxh3.intdigest() == container.digest

@@ -1,0 +1,138 @@
+"""Network groups of a HEF: which record counts, its vstreams, and their order.
+
+Read in HailoRT 4.23, hef.cpp: fill_core_ops, fill_networks_metadata, get_network_group_name; the sorting in
+core_op_metadata.cpp: get_output_vstream_infos.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from hefkit.errors import ModelError
+from hefkit.hefops import Nms, read_ops
+from hefkit.hefstreams import LayerReader, VStream, checked_name
+from hefkit.hefwire import Message
+
+PARTIAL_ARCHS = ("hailo8l", "hailo15m")  # several layouts of the same network, one for each set of clusters
+
+
+@dataclass(frozen=True)
+class Group:
+    """A network group: what is configured on a chip as one."""
+
+    name: str
+    contexts: int
+    inputs: tuple[VStream, ...]
+    outputs: tuple[VStream, ...]  # in the file's sorted order
+    nms: Nms | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The object of the contract."""
+        return {
+            "name": self.name,
+            "contexts": self.contexts,
+            "inputs": [stream.to_json() for stream in self.inputs],
+            "outputs": [stream.to_json() for stream in self.outputs],
+            "nms": None if self.nms is None else self.nms.to_json(),
+        }
+
+
+@dataclass(frozen=True)
+class Features:
+    """What the extensions switch on."""
+
+    net_flow: bool
+    per_feature: bool
+
+
+def read_groups(hef: Message, arch: str, features: Features) -> tuple[Group, ...]:
+    """All groups, the default one first: HailoRT takes them from the end of the file."""
+    groups = tuple(_group(message, arch, features) for message in reversed(hef.messages("network_groups")))
+    if not groups:
+        raise ModelError("it holds no network")
+    if len({group.name for group in groups}) != len(groups):
+        raise ModelError("two of its network groups have the same name")
+    return groups
+
+
+def _group(group: Message, arch: str, features: Features) -> Group:
+    partial = group.messages("partial_network_groups")
+    named = partial[0].message("network_group") if partial else group
+    name = checked_name(named.message("network_group_metadata").text("network_group_name"))
+    whole = _core_op(group) if features.net_flow else group
+    record = _record(whole, arch, features)
+    own_name = record.message("network_group_metadata").text("network_group_name")
+    if own_name != name:
+        raise ModelError(f"the network group {name} holds a network of the name {own_name}")
+    layers = _layer_reader(record, features).layers(record.messages("contexts"))
+    ops = read_ops(group, layers) if features.net_flow else read_ops(Message(), [])
+    outputs = [
+        stream for layer in layers if layer.output and layer.name not in ops.consumed for stream in layer.vstreams
+    ]
+    return Group(
+        name=name,
+        contexts=len(record.messages("contexts")),
+        inputs=_some([stream for layer in layers if not layer.output for stream in layer.vstreams], "input", name),
+        outputs=_some(_sorted([*outputs, *ops.vstreams], _order(group, whole, features)), "output", name),
+        nms=ops.nms,
+    )
+
+
+def _core_op(group: Message) -> Message:
+    """With the extension HAILO_NET_FLOW the chip's part is the first core op."""
+    for op in group.messages("ops"):
+        if "core_op" in op:
+            return op.message("core_op")
+    raise ModelError("a network group has no part for the chip")
+
+
+def _record(whole: Message, arch: str, features: Features) -> Message:
+    """The message with the contexts; of several layouts the one with the lowest bitmap."""
+    if arch not in PARTIAL_ARCHS:
+        return whole
+    many, one = ("partial_core_ops", "core_op") if features.net_flow else ("partial_network_groups", "network_group")
+    layouts = whole.messages(many)
+    if not layouts:
+        raise ModelError(f"it is for {arch}, but holds no layout for a part of the clusters")
+    lowest = min(layouts, key=lambda layout: layout.message("layout").number("partial_clusters_layout_bitmap"))
+    return lowest.message(one)
+
+
+def _layer_reader(record: Message, features: Features) -> LayerReader:
+    fused = record.message("fused_layers_metadata")
+    wanted = fused.messages("fused_layers") if fused.number("network_has_fused_layers") else []
+    return LayerReader(
+        transposed_net=bool(record.message("network_group_metadata").number("transposed_net")),
+        per_feature=features.per_feature,
+        fused={layer.message("layer_info").text("name"): layer for layer in reversed(wanted)},  # the first wins
+    )
+
+
+def _order(group: Message, whole: Message, features: Features) -> list[str]:
+    """Names of the outputs as the compiler sorted them; older compilers left them in other places."""
+    fused = whole.message("fused_layers_metadata")
+    if fused.number("network_has_fused_layers"):
+        return fused.texts("updated_sorted_output_names")
+    partial = group.messages("partial_network_groups")
+    contexts = whole.messages("contexts")
+    return (
+        (partial[0].message("network_group").texts("sorted_outputs_order") if partial and not features.net_flow else [])
+        or group.texts("sorted_outputs_order")
+        or (contexts[-1].message("metadata").texts("sorted_outputs_order") if contexts else [])
+    )
+
+
+def _sorted(streams: list[VStream], order: list[str]) -> list[VStream]:
+    places = {name: place for place, name in reversed(list(enumerate(order)))}
+    unique = {stream.name: stream for stream in reversed(streams)}  # parts of a fused layer are one vstream
+    missing = next((name for name in unique if name not in places), None)
+    if missing is not None:
+        raise ModelError(f"the output {missing} has no place in the order of outputs")
+    return sorted(unique.values(), key=lambda stream: places[stream.name])
+
+
+def _some(streams: list[VStream], what: str, name: str) -> tuple[VStream, ...]:
+    if not streams:
+        raise ModelError(f"the network group {name} has no {what}")
+    return tuple(streams)

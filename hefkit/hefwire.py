@@ -1,0 +1,260 @@
+"""Protobuf's wire format, read from a file with bounds on everything: memory, depth, number of fields.
+
+Only the fields of a schema are kept; the rest, weights included, is stepped over without being read. As protobuf
+does it: a field of another wire type than its own is an unknown field, a single message that comes twice is merged,
+the last of a `oneof` wins, repeated numbers may be packed or not (protobuf.dev/programming-guides/encoding).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Mapping
+from typing import BinaryIO, NamedTuple
+
+from hefkit.errors import ModelError
+
+VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
+MAX_DEPTH = 100  # protobuf's own limit on nested messages
+MAX_FIELDS = 400_000  # stepped over or kept; a second of work, and far more than a compiler writes
+MAX_KEPT = 100_000  # values of the schema, which bounds memory
+MAX_BYTES = 1 << 19  # of one text or one list of packed numbers
+TEXT_COST = 100  # so many characters count as one more value
+WINDOW = 1 << 16  # bytes of the file in memory at a time
+
+SCALARS = {"uint32": VARINT, "uint64": VARINT, "bool": VARINT, "float": FIXED32, "double": FIXED64, "string": LENGTH}
+UNPACK = {FIXED64: struct.Struct("<d"), FIXED32: struct.Struct("<f")}
+
+
+class Field(NamedTuple):
+    """One field of a message: `kind` is one of SCALARS or the name of a message; enums are uint32."""
+
+    name: str
+    kind: str
+    many: bool = False
+    oneof: str = ""
+
+
+Schema = Mapping[str, Mapping[int, Field]]  # message -> number -> field
+
+
+class Message:
+    """A parsed message; what the file does not say has proto3's default."""
+
+    __slots__ = ("_values",)
+
+    def __init__(self) -> None:
+        self._values: dict[str, list] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._values
+
+    def number(self, name: str) -> int:
+        """An integer, a bool or an enum; 0 by default."""
+        return int(self._values[name][-1]) if name in self._values else 0
+
+    def real(self, name: str) -> float:
+        """A float or double; 0 by default."""
+        return float(self._values[name][-1]) if name in self._values else 0.0
+
+    def text(self, name: str) -> str:
+        """A string; empty by default."""
+        return str(self._values[name][-1]) if name in self._values else ""
+
+    def texts(self, name: str) -> list[str]:
+        """A repeated string."""
+        return list(self._values.get(name, ()))
+
+    def reals(self, name: str) -> list[float]:
+        """A repeated float or double."""
+        return list(self._values.get(name, ()))
+
+    def message(self, name: str) -> Message:
+        """A message; an empty one by default."""
+        return self._values[name][-1] if name in self._values else Message()
+
+    def messages(self, name: str) -> list[Message]:
+        """A repeated message."""
+        return list(self._values.get(name, ()))
+
+    def keep(self, field: Field, values: list) -> None:
+        """Add to a repeated field, replace a single one."""
+        if field.many:
+            self._values.setdefault(field.name, []).extend(values)
+        else:
+            self._values[field.name] = values[-1:]
+
+    def drop(self, name: str) -> None:
+        """Forget a field: another one of its oneof was set."""
+        self._values.pop(name, None)
+
+
+class Reader:
+    """Parses one span of a file; `file` must be seekable, and positions are those of the file."""
+
+    def __init__(self, file: BinaryIO, schema: Schema) -> None:
+        self._file = file
+        self._schema = schema
+        self._base, self._window = 0, b""
+        self._fields = self._kept = 0
+
+    def parse(self, kind: str, start: int, end: int) -> Message:
+        """The message at file[start:end]; raises ModelError with what is wrong."""
+        message = Message()
+        self._parse(message, kind, start, end, 0)
+        return message
+
+    def _parse(self, message: Message, kind: str, position: int, end: int, depth: int) -> None:
+        if depth >= MAX_DEPTH:
+            raise ModelError(f"messages are nested deeper than {MAX_DEPTH}")
+        fields = self._schema[kind]
+        while position < end:
+            number, wire, position = self._tag(position, end)
+            if wire == GROUP_END:
+                raise ModelError("a group ends that never began")
+            field = fields.get(number)
+            if field is None or not _fits(field, wire):
+                position = self._skip(number, wire, position, end, depth)
+            elif field.kind in SCALARS:
+                values, position = self._scalars(field, wire, position, end)
+                self._keep(message, fields, field, values)
+            else:
+                size, position = self._length(position, end)
+                self._submessage(message, fields, field, position, position + size, depth)
+                position += size
+
+    def _submessage(
+        self, message: Message, fields: Mapping[int, Field], field: Field, start: int, end: int, depth: int
+    ) -> None:
+        merged = not field.many and field.name in message
+        inner = message.message(field.name) if merged else Message()
+        if not merged:
+            self._keep(message, fields, field, [inner])
+        self._parse(inner, field.kind, start, end, depth + 1)
+
+    def _keep(self, message: Message, fields: Mapping[int, Field], field: Field, values: list) -> None:
+        self._kept += len(values) + sum(len(v) // TEXT_COST for v in values if isinstance(v, str))
+        if self._kept > MAX_KEPT:
+            raise ModelError(f"it describes more than {MAX_KEPT} things")
+        if field.oneof:
+            for other in fields.values():
+                if other.oneof == field.oneof and other.name != field.name:
+                    message.drop(other.name)
+        message.keep(field, values)
+
+    def _scalars(self, field: Field, wire: int, position: int, end: int) -> tuple[list, int]:
+        """The value of a scalar field, or the values of a packed one; and where it ends."""
+        if wire == VARINT:
+            value, position = self._varint(position, end)
+            return [value & 0xFFFFFFFF if field.kind == "uint32" else value], position
+        if wire in UNPACK:
+            unpack = UNPACK[wire]
+            return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size
+        size, position = self._length(position, end)
+        if size > MAX_BYTES:
+            raise ModelError(f"a text or list is {size} bytes long")
+        data = self._take(position, size, end)
+        return _text(data) if field.kind == "string" else _packed(field, data), position + size
+
+    def _skip(self, number: int, wire: int, position: int, end: int, depth: int) -> int:
+        """Where an unknown field ends; groups by a stack of their own, so that depth is a count and no recursion."""
+        open_groups: list[int] = []
+        while True:
+            if wire == GROUP:
+                open_groups.append(number)
+                if depth + len(open_groups) >= MAX_DEPTH:
+                    raise ModelError(f"groups are nested deeper than {MAX_DEPTH}")
+            elif wire == GROUP_END:
+                if not open_groups or open_groups.pop() != number:
+                    raise ModelError("a group ends that never began")
+            else:
+                position = self._past(wire, position, end)
+            if not open_groups:
+                return position
+            number, wire, position = self._tag(position, end)
+
+    def _past(self, wire: int, position: int, end: int) -> int:
+        if wire == VARINT:
+            return self._varint(position, end)[1]
+        size = {FIXED64: 8, FIXED32: 4}.get(wire)
+        if size is None:
+            size, position = self._length(position, end)
+        if size > end - position:
+            raise ModelError("a field reaches beyond its message")
+        return position + size
+
+    def _tag(self, position: int, end: int) -> tuple[int, int, int]:
+        """Field number, wire type, and where the value begins."""
+        self._fields += 1
+        if self._fields > MAX_FIELDS:
+            raise ModelError(f"it holds more than {MAX_FIELDS} fields")
+        tag, position = self._varint(position, end)
+        number, wire = tag >> 3, tag & 7
+        if not 0 < number < 1 << 29 or wire > FIXED32:
+            raise ModelError(f"byte {position - 1} begins no field")
+        return number, wire, position
+
+    def _length(self, position: int, end: int) -> tuple[int, int]:
+        size, position = self._varint(position, end)
+        if size > end - position:
+            raise ModelError(f"a field of {size} bytes stands where {end - position} are left")
+        return size, position
+
+    def _varint(self, position: int, end: int) -> tuple[int, int]:
+        """Up to 64 bits, seven a byte, lowest first."""
+        value = 0
+        for i, byte in enumerate(self._take(position, min(10, end - position), end)):
+            value |= (byte & 0x7F) << 7 * i
+            if byte < 0x80:
+                return value & 0xFFFFFFFFFFFFFFFF, position + i + 1
+        raise ModelError("a number does not end")
+
+    def _take(self, position: int, size: int, end: int) -> bytes:
+        """file[position:position + size] through the window; never beyond `end`."""
+        if size > end - position:
+            raise ModelError("a field reaches beyond its message")
+        at = position - self._base
+        if not 0 <= at <= len(self._window) - size:
+            self._file.seek(position)
+            self._window = self._file.read(max(WINDOW, size))
+            self._base, at = position, 0
+            if len(self._window) < size:
+                raise ModelError("the file became shorter while it was read")
+        return self._window[at : at + size]
+
+
+def _fits(field: Field, wire: int) -> bool:
+    """Is this the wire type of the field, or the packed form of its numbers?"""
+    own = SCALARS.get(field.kind, LENGTH)
+    return wire == own or (wire == LENGTH and field.many)
+
+
+def _text(data: bytes) -> list[str]:
+    try:
+        return [data.decode("utf-8")]
+    except UnicodeDecodeError as exc:  # protobuf refuses it as well
+        raise ModelError("a name is not UTF-8") from exc
+
+
+def _packed(field: Field, data: bytes) -> list:
+    """Repeated numbers without tags between them."""
+    wire = SCALARS[field.kind]
+    if wire == VARINT:
+        return _packed_varints(data)
+    if len(data) % UNPACK[wire].size:
+        raise ModelError(f"a list of {len(data)} bytes holds no whole number of {field.kind}s")
+    return [value for (value,) in UNPACK[wire].iter_unpack(data)]
+
+
+def _packed_varints(data: bytes) -> list[int]:
+    values, value, shift = [], 0, 0
+    for byte in data:
+        value |= (byte & 0x7F) << shift
+        shift += 7
+        if byte < 0x80:
+            values.append(value & 0xFFFFFFFFFFFFFFFF)
+            value = shift = 0
+        elif shift >= 70:
+            break
+    if shift:
+        raise ModelError("a number does not end")
+    return values

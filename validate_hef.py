@@ -1,0 +1,117 @@
+#!/usr/bin/env python3
+"""Look into a HEF: what it takes, what comes out, where it runs. Needs neither HailoRT nor a chip.
+
+    python3 validate_hef.py yolov8n.hef
+    python3 validate_hef.py yolov8n.hef --json
+
+Prints a table of its streams on stdout and says on stderr what it is. A spec beside it (NAME.json) must fit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hefkit import cli
+from hefkit.cli import log
+from hefkit.errors import ModelError
+
+if TYPE_CHECKING:  # --help must not wait for these
+    from hefkit.hef import Hef
+    from hefkit.hefgroups import Group
+    from hefkit.hefstreams import Numbers, VStream
+
+MAX_LISTED = 3  # scales of a stream in the table; --json has all
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; nothing is opened."""
+    parser = cli.Parser(__doc__)
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a .hef file")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Read the file, show it, and hold it against its spec."""
+    args = parse_args(argv)
+    from hefkit.hef import read_hef
+    from hefkit.hefwords import check_spec, describe
+    from hefkit.spec import read_spec
+
+    cli.set_up_logging(args.quiet)
+    check_model(args.model)
+    hef = read_hef(args.model)
+    spec = args.model.with_suffix(".json")
+    with_spec = hef.digest_ok and cli.existing(spec)  # what a damaged file says proves nothing about its spec
+    if with_spec:
+        check_spec(hef, read_spec(spec))
+    if not args.json:
+        sys.stdout.write("\n".join(table(hef)) + "\n")
+    for line in describe(hef):
+        log.info("%s", line)
+    if hef.digest_ok:
+        log.info("its spec %s %s", cli.one_line(spec), "fits" if with_spec else "is not beside it")
+    if args.json:
+        cli.print_json({**hef.to_json(), "spec": str(spec) if with_spec else None})
+    if not hef.digest_ok:
+        raise ModelError(f"{args.model} is damaged: its checksum does not fit; copy or download it again")
+    return 0
+
+
+def check_model(model: Path) -> None:
+    """Refuse (exit 4) what cannot be a HEF, before it is opened."""
+    from hefkit.engines import check_model_file
+
+    check_model_file(model)
+    if model.suffix.lower() != ".hef":
+        raise ModelError(f"{model} is an ONNX, but this inspection is for HEF files; expected a .hef")
+
+
+def table(hef: Hef) -> Iterator[str]:
+    """Lines for people; everything from the file is escaped."""
+    yield f"file       {cli.one_line(hef.path)}"
+    yield f"arch       {hef.arch}"
+    yield f"sdk        {cli.one_line(hef.sdk or 'unknown')}"
+    yield f"container  version {hef.container_version}, checksum {'ok' if hef.digest_ok else 'WRONG'}"
+    for group in hef.groups:
+        yield f"group      {cli.one_line(group.name)}, {cli.counted(group.contexts, 'context')}"
+        yield from aligned(group)
+
+
+def aligned(group: Group) -> Iterator[str]:
+    """The streams of a group in columns."""
+    rows = [("input", stream) for stream in group.inputs] + [("output", stream) for stream in group.outputs]
+    cells = [(kind, *columns(stream)) for kind, stream in rows]
+    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
+    for row in cells:
+        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def columns(stream: VStream) -> tuple[str, ...]:
+    """Name, type, order, shape, quantisation, names in the ONNX."""
+    return (
+        cli.one_line(stream.name),
+        stream.dtype,
+        stream.order,
+        "x".join(map(str, stream.shape)),
+        f"scale {numbers(stream.scale)}",
+        f"zero point {numbers(stream.zero_point)}",
+        cli.one_line(", ".join(stream.original_names), 80),
+    )
+
+
+def numbers(value: Numbers) -> str:
+    """`0.0902`, or the first few of many."""
+    if value is None:
+        return "-"
+    if not isinstance(value, tuple):
+        return f"{value:.6g}"
+    shown = ", ".join(f"{v:.6g}" for v in value[:MAX_LISTED])
+    return shown if len(value) <= MAX_LISTED else f"{shown} ... ({len(value)})"
+
+
+if __name__ == "__main__":
+    cli.run(main)
