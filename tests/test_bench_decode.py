@@ -1,0 +1,119 @@
+"""The decode benchmark prints what its contract says and decodes what it times; nothing here is about time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hefkit.decode import DecodeSettings
+from hefkit.spec import HeadSpec
+from tests.conftest import Finished
+from tests.helpers.heads import make_head, plain_decode, random_tensors
+
+BENCH = "benchmarks/bench_decode.py"
+KEYS = {"input", "ours_us", "reference_us", "ratio", "detections"}
+STAGES = ["scan", "boxes", "order", "nms"]
+Run = Callable[..., Finished]
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> tuple[Path, HeadSpec, list[np.ndarray]]:
+    """A folder of tiny tensors, with its head and the tensors themselves."""
+    head = make_head((64, 64), (8, 16), 2)
+    tensors = random_tensors(head, np.random.default_rng(5))
+    folder = tmp_path / "heads"
+    folder.mkdir()
+    lines = ["# name role stride height width features scale zero_point file"]
+    for spec, tensor in zip(head.outputs, tensors, strict=True):
+        name, role = f"{spec.role}{spec.stride}", {"box": "reg", "cls": "cls"}[spec.role]
+        np.save(folder / f"{name}.npy", tensor)
+        numbers = " ".join(map(str, [spec.stride, *spec.shape, spec.scale, spec.zero_point]))
+        lines.append(f"{name} {role} {numbers} {name}.npy")
+    (folder / "meta.txt").write_text("\n".join(lines) + "\n")
+    return folder, head, tensors
+
+
+def test_a_folder_gives_json_and_the_detections(
+    run_script: Run, recorded: tuple[Path, HeadSpec, list[np.ndarray]], tmp_path: Path
+) -> None:
+    """The contract's keys, and a dump that equals loops over every anchor, class and pair of boxes."""
+    folder, head, tensors = recorded
+    dump = tmp_path / "new" / "found.txt"
+
+    done = run_script(BENCH, folder, "--json", "--runs", 3, "--dump", dump)
+
+    assert done.code == 0, done.err
+    assert done.json.keys() >= KEYS and list(done.json["stage_us"]) == STAGES
+    assert done.json["input"] == str(folder)
+    assert done.json["ratio"] == pytest.approx(done.json["ours_us"] / done.json["reference_us"])
+    expected = plain_decode(tensors, head, DecodeSettings(max_det=30_000, multi_label=True))
+    rows = np.array([line.split() for line in dump.read_text().splitlines()], np.float64)
+    assert done.json["detections"] == len(rows) == len(expected) > 5
+    assert rows[:, 0].tolist() == [f.class_id for f in expected]
+    assert np.abs(rows[:, 1] - [f.score for f in expected]).max() < 1e-5
+    assert np.abs(rows[:, 2:] - [f.xyxy for f in expected]).max() < 1e-3
+
+
+def test_a_person_gets_a_table(run_script: Run, recorded: tuple[Path, HeadSpec, list[np.ndarray]]) -> None:
+    """Without --json: one row, each stage a column."""
+    done = run_script(BENCH, recorded[0], "--runs", 2)
+
+    assert done.code == 0 and all(stage in done.out for stage in STAGES)
+    assert len(done.out.splitlines()) == 3
+
+
+def test_without_a_folder_it_makes_its_own(run_script: Run) -> None:
+    """Four inputs: 80 classes with 0, 30 and 150 objects, and two classes with 30."""
+    done = run_script(BENCH, "--json", "--runs", 1)
+
+    results = done.json["results"]
+    assert [r["input"].split()[0] for r in results] == ["80", "80", "80", "2"]
+    assert all(r.keys() >= KEYS for r in results)
+    found = [r["detections"] for r in results]
+    assert found[0] == 0 and 20 < found[1] < 60 and 100 < found[2] < 300 and 20 < found[3] < 60
+
+
+@pytest.mark.parametrize(
+    ("spoil", "code"),
+    [
+        pytest.param(lambda folder: (folder / "meta.txt").unlink(), 3, id="no meta.txt"),
+        pytest.param(lambda folder: (folder / "cls8.npy").unlink(), 3, id="a file is missing"),
+        pytest.param(lambda folder: (folder / "cls8.npy").write_bytes(b"\x93NUMPY"), 3, id="a file is cut off"),
+        pytest.param(lambda folder: np.save(folder / "cls8.npy", np.zeros(7, np.uint8)), 3, id="another size"),
+        pytest.param(lambda folder: np.save(folder / "cls8.npy", np.zeros(128)), 3, id="no codes"),
+        pytest.param(lambda folder: (folder / "meta.txt").write_text("box8 reg 8\n"), 3, id="a short line"),
+        pytest.param(lambda folder: (folder / "meta.txt").write_text("# nothing\n"), 3, id="no tensors"),
+        pytest.param(lambda folder: (folder / "meta.txt").write_bytes(b"\xff\xfe"), 3, id="no text"),
+    ],
+)
+def test_bad_folders_are_one_line(
+    run_script: Run,
+    recorded: tuple[Path, HeadSpec, list[np.ndarray]],
+    spoil: Callable[[Path], object],
+    code: int,
+) -> None:
+    """What cannot be read is named, with the exit code of bad data."""
+    spoil(recorded[0])
+
+    done = run_script(BENCH, recorded[0], "--runs", 1)
+
+    assert done.code == code and len(done.errors) == 1 == len(done.err.splitlines())
+
+
+@pytest.mark.parametrize("flags", [["--runs", "0"], ["--dump", "x.txt"]], ids=["no runs", "dump of several inputs"])
+def test_bad_flags(run_script: Run, flags: list[str]) -> None:
+    """Usage errors are found before anything is timed."""
+    done = run_script(BENCH, *flags)
+
+    assert done.code == 2 and len(done.errors) == 1
+
+
+def test_real_heads_give_hailorts_number_of_boxes(run_script: Run, shared: Path) -> None:
+    """The tensors beside the project, as the contract runs them."""
+    done = run_script(BENCH, shared / "bench" / "heads_80c_30obj", "--json", "--runs", 2)
+
+    assert json.loads(done.out.splitlines()[-1])["detections"] == 38
