@@ -89,6 +89,8 @@ class _Walk:
     def _split(self, node: onnx.NodeProto, energy: np.ndarray) -> None:
         """Undo a concatenation along the channels."""
         sizes = [len(self.stats[i].mean) if i in self.stats else 0 for i in node.input]
+        if sizes.count(0) == 1:  # the picture itself, say: it is not measured, but its size follows
+            sizes[sizes.index(0)] = len(energy) - sum(sizes)
         if sum(sizes) != len(energy):
             return
         for name, part in zip(node.input, np.split(energy, np.cumsum(sizes)[:-1]), strict=True):

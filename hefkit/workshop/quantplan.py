@@ -112,13 +112,36 @@ class Plan:
             # an activation that no layer can take in is one layer, however many nodes spell it
             found = self._activation(self.data_inputs(node)[0], shared=True)
         if node.op_type in FUSING and (found is None or found == [start]):
-            found = self._activation(start, shared=False)
+            folded = self._folded(start)
+            found = [*folded, *(self._activation((folded or [start])[-1], shared=False) or [])] or None
         elif found is not None and start not in found:
             found = None
         if found is None:
             return start
         inside.update({start, *found} - {found[-1]})
         return found[-1]
+
+    def _folded(self, tensor: str) -> list[str]:
+        """What follows a layer and folds into its weights and bias: batch normalisation, a constant a channel."""
+        path = [tensor]
+        while path[-1] not in self.graph.output_names:
+            readers = self.graph.readers(path[-1])
+            if len(readers) != 1 or not self._is_affine(readers[0]):
+                break
+            path.append(readers[0].output[0])
+        return path[1:]
+
+    def _is_affine(self, node: onnx.NodeProto) -> bool:
+        if node.op_type == "BatchNormalization":
+            return True
+        if node.op_type not in ("Add", "Sub", "Mul", "Div") or self.data_inputs(node) != [node.input[0]]:
+            return False
+        return self._small_constants(node)
+
+    def _small_constants(self, node: onnx.NodeProto) -> bool:
+        """Are a node's constants one number, or one a channel? A whole map is an operand of its own."""
+        constants = [self.graph.constant(i) for i in node.input if i and i not in self.dynamic]
+        return all(c is not None and sum(side > 1 for side in c.shape) <= 1 for c in constants)
 
     def _activation(self, source: str, *, shared: bool) -> list[str] | None:
         """Follow element-wise nodes fed by `source` alone until their results meet in one tensor.
@@ -147,6 +170,8 @@ class Plan:
             node = self.graph.nodes[index]
             inputs = self.data_inputs(node)
             if not inputs or not set(inputs) <= reached or node.op_type not in ELEMENTWISE:
+                continue
+            if not self._small_constants(node):
                 continue
             yield node
             reached.add(node.output[0])
