@@ -16,7 +16,9 @@ from typing import Any
 import hypothesis
 import pytest
 
-hypothesis.settings.register_profile("hefkit", deadline=None)  # a busy machine is no bug
+# no deadline: a busy machine is no bug. In CI the same examples every time, as hypothesis itself would have it;
+# on a person's machine new ones, which is where a new counterexample can be looked into
+hypothesis.settings.register_profile("hefkit", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("hefkit")
 
 ROOT = Path(__file__).resolve().parent.parent

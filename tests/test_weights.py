@@ -24,8 +24,12 @@ def test_every_channel_has_its_own_levels(seed: int, bits: int, axis: int) -> No
     assert found.scale.shape == (weight.shape[axis],) and found.scale.dtype == np.float32
     channels = np.moveaxis(found.codes, axis, 0).reshape(weight.shape[axis], -1).astype(int)
     assert (np.abs(channels).max(axis=1) == last).all()
-    errors = np.moveaxis(np.abs(found.real() - weight), axis, 0).reshape(weight.shape[axis], -1)
-    assert (errors.max(axis=1) <= found.scale * 0.5001).all()
+    errors = np.moveaxis(np.abs(found.real().astype(np.float64) - weight), axis, 0).reshape(weight.shape[axis], -1)
+    # half a step, and what float32 loses in a division and a product: with 16 bit that is no longer nothing
+    lost = (
+        2 * np.finfo(np.float32).eps * np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1)
+    )
+    assert (errors.max(axis=1) <= found.scale.astype(np.float64) * 0.5 + lost).all()
 
 
 def test_codes_by_hand() -> None:
