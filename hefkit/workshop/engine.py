@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ FORMAT = "1"  # of emulated models: metadata hefkit.format
 INPUT = "images"
 
 
-class _OnnxEngine:
+class _OnnxEngine(ABC):
     """What both kinds share: one session, one picture at a time, because the graphs have batch 1."""
 
     kind = ""
@@ -45,8 +46,9 @@ class _OnnxEngine:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {batch.shape} {batch.dtype}")
         return [self._one(self._session, batch[i : i + 1]) for i in range(len(batch))]
 
+    @abstractmethod
     def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
-        raise NotImplementedError
+        """(1, H, W, 3) uint8 RGB -> the head tensors, (H, W, C) each, in the order of the spec."""
 
     def close(self) -> None:
         """Free the model; calling it twice is allowed."""
