@@ -16,6 +16,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     readers     one raw tensor -> its scores above the threshold, the boxes of chosen cells
     decode      raw head tensors -> detections
     engines     one protocol for every way to run a model
+    slots       several batches in flight, for engines on the CPU
     sources     folders, globs, lists -> images in path order
     detector    source image -> detections in its own pixels, with timings
     tally       counts and times of a run
