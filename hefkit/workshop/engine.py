@@ -108,9 +108,7 @@ class EmulatedEngine(_OnnxEngine):
         return [t[0] for t in run_session(session, self._outputs, {self._input: np.ascontiguousarray(picture)})]
 
 
-def open_onnx(
-    path: Path, names: Mapping[int, str] | None = None, batch_size: int = 1
-) -> FloatEngine | EmulatedEngine:
+def open_onnx(path: Path, names: Mapping[int, str] | None = None, batch_size: int = 1) -> FloatEngine | EmulatedEngine:
     """Open an ONNX by what its metadata say it is.
 
     Args:
