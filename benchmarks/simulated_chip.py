@@ -6,7 +6,6 @@ Never used by the toolkit itself: its detections are always the same made-up one
 from __future__ import annotations
 
 import time
-from collections import deque
 from types import TracebackType
 
 import numpy as np
@@ -73,20 +72,3 @@ class SimulatedChip:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-
-def chip_alone(chip: SimulatedChip, pictures: int) -> float:
-    """Pictures a second when every slot is always full: the limit that a pipeline can reach."""
-    waiting = deque(chip.slots)
-    for slot in chip.slots:
-        chip.submit(slot, 1)
-    for _ in range(len(chip.slots)):  # the start does not count
-        chip.result(waiting[0])
-        chip.submit(waiting[0], 1)
-        waiting.rotate(-1)
-    start = time.perf_counter()
-    for _ in range(pictures):
-        chip.result(waiting[0])
-        chip.submit(waiting[0], 1)
-        waiting.rotate(-1)
-    return pictures / (time.perf_counter() - start)

@@ -30,6 +30,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     formats     JSON lines, CSV, COCO, YOLO labels
     sinks       formats, annotated pictures or video, crops
     filerun     every frame of a run into the outputs and the tally
+    benchmark   an engine alone, and the share of its rate that the pipeline reaches
     xxh3        the checksum of newer HEFs
     hefwire     protobuf's wire format, with bounds on everything
     hefproto    the messages of a HEF that we read
