@@ -34,13 +34,19 @@ class Channel(Generic[T]):
             self._items.append(item)
             self._changed.notify_all()
 
-    def get(self) -> T:
-        """Wait for an item. Raises Closed after `abandon`, and after `end` once nothing waits."""
+    def get(self, timeout_s: float | None = None) -> T:
+        """Wait for an item.
+
+        Raises:
+            Closed: after `abandon`, and after `end` once nothing waits.
+            TimeoutError: nothing came in time.
+        """
         with self._changed:
-            while not self._items and not self._ended and not self._abandoned:
-                self._changed.wait()
-            if self._abandoned or not self._items:
+            ready = self._changed.wait_for(lambda: self._items or self._ended or self._abandoned, timeout_s)
+            if self._abandoned or (ready and not self._items):
                 raise Closed
+            if not ready:
+                raise TimeoutError
             item = self._items.popleft()
             self._changed.notify_all()
             return item

@@ -28,6 +28,9 @@ class Frame:
     number: int | None  # of a video's frame, from 0; None for a photograph
     picture: Picture
     read_s: float  # seconds that reading took
+    captured: float = 0.0  # time.monotonic() when a camera gave it
+    # (h, w, 3) uint8 RGB: the same view, scaled down by the camera; takes the place of the letterbox's resize
+    small: np.ndarray | None = None
 
 
 def read_photographs(items: Iterable[Item], readers: int = READERS) -> Generator[Frame, None, None]:
