@@ -1,9 +1,11 @@
 """Frames through a detector, all stages at once: read | letterbox and submit | result and decode | the caller.
 
-    for result in detect(frames, detector):   # in the order of the frames
-        ...
+    with contextlib.closing(detect(frames, detector)) as results:
+        for result in results:  # in the order of the frames
+            ...
 
-Every queue is bounded, so memory does not grow with the source; files lose nothing. The first error of any thread
+`detect` is for files; the live detector uses `Pipeline` itself, because it cannot wait for a frame for ever. Every
+queue is bounded, so memory does not grow with the source; files lose nothing. The first error of any thread
 stops all of them and is the one that the caller sees. Leaving the loop early, by an error or Ctrl-C, waits for what
 is in the engine and ends the threads.
 """
@@ -50,29 +52,34 @@ class _Batch:
 
 
 def detect(frames: Generator[Frame, None, None], detector: Detector) -> Generator[Result, None, None]:
-    """Detections of every frame, in order.
+    """Detections of every frame, in order; see `Pipeline` for the arguments and errors."""
+    with contextlib.closing(Pipeline(frames, detector)) as pipeline:
+        while (result := pipeline.take()) is not None:
+            yield result
+
+
+class Pipeline:
+    """The two threads between the source and the caller, and what lies between them.
 
     Args:
         frames: read by a thread of ours, and closed by it.
         detector: its engine is not used elsewhere meanwhile.
-
-    Raises:
-        what reading, the engine or the decoder raised first.
+        depth: batches in flight at once; None: as many as the engine has slots. Fewer make results younger.
+        ahead: results that may wait for the caller.
     """
-    with contextlib.closing(_Pipeline(frames, detector)) as pipeline:
-        yield from pipeline.results
-        pipeline.raise_error()
 
-
-class _Pipeline:
-    """The two threads between the source and the caller, and what lies between them."""
-
-    def __init__(self, frames: Generator[Frame, None, None], detector: Detector) -> None:
+    def __init__(
+        self,
+        frames: Generator[Frame, None, None],
+        detector: Detector,
+        depth: int | None = None,
+        ahead: int = RESULTS_AHEAD,
+    ) -> None:
         self._frames, self._detector, self._engine = frames, detector, detector.engine
-        slots = self._engine.slots
+        slots = self._engine.slots[:depth]
         self._free: Channel[Slot] = Channel(len(slots))
         self._flying: Channel[_Batch] = Channel(len(slots))
-        self.results: Channel[Result] = Channel(RESULTS_AHEAD)
+        self._results: Channel[Result] = Channel(ahead)
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         for slot in slots:
@@ -84,23 +91,38 @@ class _Pipeline:
         for thread in self._threads:
             thread.start()
 
-    def raise_error(self) -> None:
-        """Raise the first error of the threads, if there was one."""
-        if self._error is not None:
-            raise self._error
+    def take(self, timeout_s: float | None = None) -> Result | None:
+        """The next result, or None when the source has ended.
 
-    def close(self) -> None:
-        """Stop: nothing more is read or submitted, what is in the engine is waited for."""
+        Raises:
+            TimeoutError: none came in time; ask again.
+            what reading, the engine or the decoder raised first.
+        """
+        try:
+            return self._results.get(timeout_s)
+        except Closed:
+            if self._error is not None:
+                raise self._error from None
+            return None
+
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Stop: nothing more is read or submitted, what is in the engine is waited for.
+
+        Returns:
+            Whether both threads have ended; without a limit they always have. Calling it twice is allowed.
+        """
         self._free.abandon()
-        self.results.abandon()
+        self._results.abandon()
+        until = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
-            thread.join()
+            thread.join(None if until is None else max(until - time.monotonic(), 0))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._error = self._error or error
         self._free.abandon()
-        self.results.abandon()
+        self._results.abandon()
 
     # --- source -> engine ---
 
@@ -117,14 +139,18 @@ class _Pipeline:
 
     def _feed_all(self) -> None:
         batch = None
-        for frame in self._frames:
+        while True:
+            # the slot first: a frame that waits for one grows old
             batch = batch or _Batch(self._free.get())
+            frame = next(self._frames, None)
+            if frame is None:
+                break
             self._add(batch, frame)
             full = len(batch.transforms) == len(batch.slot.inputs)
             if full or len(batch.frames) >= MANY * len(batch.slot.inputs):
                 self._launch(batch)
                 batch = None
-        if batch is not None:
+        if batch.frames:
             self._launch(batch)
 
     def _add(self, batch: _Batch, frame: Frame) -> None:
@@ -151,7 +177,7 @@ class _Pipeline:
             self._fail(exc)
         finally:
             self._drain()
-            self.results.end()
+            self._results.end()
 
     def _collect_all(self) -> None:
         done = 0.0
@@ -162,7 +188,7 @@ class _Pipeline:
             results = self._decoded(batch, outputs, (done - begun) / max(len(outputs), 1))
             self._free.put(batch.slot)
             for result in results:
-                self.results.put(result)
+                self._results.put(result)
 
     def _decoded(self, batch: _Batch, outputs: list[list[np.ndarray]], infer_s: float) -> list[Result]:
         results, readable = [], iter(zip(outputs, batch.transforms, batch.prepare_s, strict=True))
