@@ -31,6 +31,13 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     sinks       formats, annotated pictures or video, crops
     filerun     every frame of a run into the outputs and the tally
     benchmark   an engine alone, and the share of its rate that the pipeline reaches
+    detectflags flags that every detecting script has
+    live        what a camera gives, what a sink gets, the figures of a live run
+    grabber     a camera's thread: the newest frame wins
+    livesinks   JSON lines, a recording, pictures of what was seen
+    window      the live picture in a window
+    livesignals Ctrl-C and SIGTERM for a program that runs for weeks
+    liverun     the live detector's loop
     xxh3        the checksum of newer HEFs
     hefwire     protobuf's wire format, with bounds on everything
     hefproto    the messages of a HEF that we read
