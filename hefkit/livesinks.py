@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import cv2
 
-from hefkit.cli import log, one_line
+from hefkit.cli import counted, log, one_line
 from hefkit.errors import HefkitError, UsageError
 from hefkit.files import check_writable, explained
 from hefkit.formats import Shot, json_line
@@ -188,7 +188,7 @@ def check_free(folder: Path) -> None:
     usage = shutil.disk_usage(folder)
     least = min(LEAST_FREE_BYTES, usage.total // 20)
     if usage.free < least:
-        raise OSError(errno.ENOSPC, f"the disk is full, less than {least / 1e6:.0f} MB are free")
+        raise OSError(errno.ENOSPC, f"the disk is full, less than {least / 1e6:.3g} MB are free")
 
 
 class Recorder(ThreadSink):
@@ -219,6 +219,7 @@ class Recorder(ThreadSink):
         """Write the frame as often as it was on."""
         if self.trouble.resting:
             return
+        self._wanted.parent.mkdir(parents=True, exist_ok=True)
         check_free(self._wanted.parent)
         film = self._film or self._open(result)
         times = 1
@@ -231,7 +232,6 @@ class Recorder(ThreadSink):
         self.trouble.worked()
 
     def _open(self, result: LiveResult) -> VideoWriter:
-        self._wanted.parent.mkdir(parents=True, exist_ok=True)
         self._path = fresh_file(self._wanted)
         self._film = VideoWriter(part_of(self._path), self._fps or self._nominal_fps, result.size_wh)
         self._begun, self._written = result.frame.captured, 0
@@ -248,7 +248,7 @@ class Recorder(ThreadSink):
             film.close()
             film.check()
             os.replace(part_of(self._path), self._path)
-            log.info("recorded %s, %d frames", one_line(self._path), self._written)
+            log.info("recorded %s, %s", one_line(self._path), counted(self._written, "frame"))
 
 
 class FrameSaver(ThreadSink):
