@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Step 3: find objects in photographs, with an emulated or a float model.
+"""Step 3: find objects in photographs or a video, with an emulated or a float model.
 
     python3 hailo_inference.py model.emulated.onnx photos/
     python3 hailo_inference.py --model best.onnx --source 'photos/**/*.jpg' --conf 0.4 --classes person,dog
+    python3 hailo_inference.py model.emulated.onnx flight.mp4 --save-video --format jsonl,csv
     find photos -name '*.jpg' | python3 hailo_inference.py model.emulated.onnx -
 
 Writes annotated pictures and detections.jsonl (one line a picture) into runs/predict/NAME or --save-dir.
@@ -18,63 +19,68 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.cli import log
+from hefkit.detectflags import (
+    ENGINES,
+    add_detection_flags,
+    add_model_and_source,
+    decode_settings,
+    describe_engine,
+    model_and_source,
+)
+from hefkit.runfolder import FORMATS, JSONL
+from hefkit.sources import is_video
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.decode import DecodeSettings
     from hefkit.engines import Engine
-    from hefkit.runfolder import Plan
-    from hefkit.sources import Item
+    from hefkit.runfolder import Kinds, Plan
     from hefkit.tally import Tally
+    from hefkit.videofile import VideoFacts
 
-ENGINES = {
-    "emulated": "INT8 emulation on the CPU: what the chip is expected to compute, not the chip",
-    "float": "float model on the CPU",
-    "hailort": "Hailo chip",
-}
+MAX_BATCH = 63  # HailoRT's own limit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; every value is checked here, nothing is opened."""
     parser = cli.Parser(__doc__, usage="%(prog)s [--model] MODEL [--source] SOURCE [options]")
-    parser.add_argument("given", nargs="*", metavar="MODEL SOURCE", help="the same as --model MODEL --source SOURCE")
-    parser.add_argument("--model", help="a .emulated.onnx with its .json beside it, or a float YOLO in .onnx")
-    parser.add_argument("--source", help="an image, a folder, a 'glob', a text list, or - for a list on stdin")
-    parser.add_argument("--conf", type=cli.fraction, default=0.25, metavar="P", help="least score (0.25)")
-    parser.add_argument("--iou", type=cli.fraction, default=0.7, metavar="P", help="most overlap in a class (0.7)")
-    parser.add_argument(
-        "--max-det", type=cli.whole_number(1), default=300, metavar="N", help="most detections an image (300)"
-    )
-    parser.add_argument("--classes", nargs="+", action=cli.CommaList, metavar="CLASS", help="only these: ids or names")
-    parser.add_argument("--agnostic-nms", action="store_true", help="boxes of different classes suppress each other")
-    parser.add_argument("--multi-label", action="store_true", help="every class of an anchor, not only its best")
-    parser.add_argument(
-        "--names", metavar="FILE|A,B,C", help="class names instead of the model's: one a line, or a,b,c"
-    )
+    add_model_and_source(parser, "an image, a folder, a 'glob', a text list, - for a list on stdin, or a video")
+    add_detection_flags(parser)
     parser.add_argument("--save-dir", type=Path, metavar="DIR", help="where the results go (runs/predict/NAME)")
-    parser.add_argument("--no-images", action="store_true", help="detections.jsonl only, no annotated pictures")
+    parser.add_argument(
+        "--format",
+        nargs="+",
+        action=cli.CommaList,
+        metavar="FORMAT",
+        help=f"of the detections: {', '.join(FORMATS)} (jsonl)",
+    )
+    parser.add_argument("--no-images", action="store_true", help="no annotated pictures")
+    parser.add_argument("--save-video", action="store_true", help="of a video: annotated, as NAME.mp4")
     parser.add_argument("--save-crop", action="store_true", help="also cut every object out: crops/CLASS/NAME-N.jpg")
     parser.add_argument("--line-width", type=cli.whole_number(1, 100), metavar="N", help="pixels (by picture size)")
     parser.add_argument("--hide-labels", action="store_true", help="boxes without words")
+    parser.add_argument(
+        "--batch-size", type=cli.whole_number(1, MAX_BATCH), default=1, metavar="N", help="pictures a batch (1)"
+    )
     args = parser.parse_intermixed_args(argv)
-    args.model, args.source = _model_and_source(parser, args)
+    args.model, args.source = model_and_source(parser, args)
+    args.format = _formats(parser, args.format)
+    if args.save_video and not is_video(args.source):
+        parser.error(f"--save-video needs a video as source, and {args.source} is none")
     return args
 
 
-def _model_and_source(parser: cli.Parser, args: argparse.Namespace) -> tuple[Path, str]:
-    """Both by flag or both by place: one of each would leave open which is which."""
-    by_flag = [args.model, args.source]
-    if args.given and any(by_flag):
-        parser.error("expected --model MODEL --source SOURCE, or MODEL SOURCE without flags; not a mixture")
-    model, source = (args.given if args.given else by_flag) if len(args.given) in (0, 2) else (None, None)
-    if not model or not source:
-        parser.error("expected one model and one source: --model MODEL --source SOURCE, or MODEL SOURCE")
-    return Path(model), source
+def _formats(parser: cli.Parser, given: list[str] | None) -> tuple[str, ...]:
+    """Each format once, in our order."""
+    unknown = sorted(set(given or ()) - set(FORMATS))
+    if unknown:
+        parser.error(f"argument --format: there is no format {unknown[0]!r}; expected {', '.join(FORMATS)}")
+    return tuple(name for name in FORMATS if name in (given or [JSONL]))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check everything that can be checked in a moment, detect, tell what was found."""
     args = parse_args(argv)
-    from hefkit.engines import check_model_file, open_engine
+    from hefkit.engines import EngineOptions, check_model_file, open_engine
     from hefkit.files import check_writable
     from hefkit.names import model_names, parse_names
     from hefkit.runfolder import DEFAULT_ROOT, default_folder, plan_run
@@ -84,13 +90,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     given_names = None if args.names is None else parse_names(args.names)
     check_writable(args.save_dir or DEFAULT_ROOT)
     check_model_file(args.model)
-    items = find_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT])
-    folder = args.save_dir or default_folder(args.model)
-    plan = plan_run(folder, items, images=not args.no_images, crops=args.save_crop)
+    items = find_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT], videos=True)
+    plan = plan_run(args.save_dir or default_folder(args.model), items, kinds(args))
     cli.need("numpy", "cv2")
-    with open_engine(args.model) as engine:
+    video = look_into_video(args)
+    options = EngineOptions(batch_size=args.batch_size, conf=args.conf, iou=args.iou)
+    with open_engine(args.model, options) as engine:
         names = model_names(given_names, engine.spec)
-        tally, seconds = detect(args, engine, names, items, plan)
+        tally, seconds = detect(args, engine, names, plan, video)
         result = summary(args, engine, plan, tally, seconds)
     report(args, result, tally, names)
     if args.json:
@@ -98,45 +105,42 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
+def kinds(args: argparse.Namespace) -> Kinds:
+    """What is to be written. Of a video there are no single pictures: thousands of files are nobody's wish."""
+    from hefkit.runfolder import Kinds
+
+    images = not args.no_images and not is_video(args.source)
+    return Kinds(args.format, images=images, crops=args.save_crop, video=args.save_video)
+
+
+def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
+    """Rate and size of the source, where it is a video."""
+    from hefkit.videofile import open_video
+
+    return open_video(Path(args.source), args.source) if is_video(args.source) else None
+
+
 def detect(
-    args: argparse.Namespace, engine: Engine, names: dict[int, str], items: list[Item], plan: Plan
+    args: argparse.Namespace, engine: Engine, names: dict[int, str], plan: Plan, video: VideoFacts | None
 ) -> tuple[Tally, float]:
     """Every picture through the engine into the run folder; returns the seconds that took, files included."""
     from hefkit.detector import Detector
-    from hefkit.pipeline import run
+    from hefkit.filerun import run
+    from hefkit.frames import read_photographs
     from hefkit.progress import progress
-    from hefkit.sinks import Outputs, Wanted
+    from hefkit.sinks import Outputs, Style
+    from hefkit.videofile import read_video
 
     settings = decode_settings(args, names)
-    wanted = Wanted(not args.no_images, args.save_crop, args.line_width, args.hide_labels)
-    log.info("%s: %s, input %s", cli.one_line(args.model), ENGINES[engine.kind], describe_input(engine))
+    log.info("%s", describe_engine(args.model, engine))
     start = time.perf_counter()
-    with Outputs(plan, items, engine.kind, names, wanted) as outputs:
-        with progress(len(items), "image", quiet=args.quiet) as bar:
-            tally = run(items, Detector(engine, settings), outputs, bar)
+    with Outputs(plan, engine.kind, names, Style(args.line_width, args.hide_labels), video) as outputs:
+        total, unit = (video.frames, "frame") if video else (len(plan.items), "image")
+        frames = read_video(video) if video else read_photographs(plan.items)
+        with progress(total, unit, quiet=args.quiet) as bar:
+            tally = run(frames, Detector(engine, settings), outputs, bar)
         outputs.commit(facts(args, engine, settings, tally))
     return tally, time.perf_counter() - start
-
-
-def decode_settings(args: argparse.Namespace, names: dict[int, str]) -> DecodeSettings:
-    """The detection flags; classes by name are looked up in `names`."""
-    from hefkit.decode import DecodeSettings
-    from hefkit.names import find_classes
-
-    return DecodeSettings(
-        conf=args.conf,
-        iou=args.iou,
-        max_det=args.max_det,
-        classes=None if args.classes is None else find_classes(args.classes, names),
-        agnostic_nms=args.agnostic_nms,
-        multi_label=args.multi_label,
-    )
-
-
-def describe_input(engine: Engine) -> str:
-    """`640x640 letterbox`, height first as everywhere."""
-    height, width = engine.spec.input.size
-    return f"{height}x{width} {engine.spec.input.fit}"
 
 
 def facts(args: argparse.Namespace, engine: Engine, settings: DecodeSettings, tally: Tally) -> dict[str, Any]:
@@ -175,17 +179,25 @@ def summary(args: argparse.Namespace, engine: Engine, plan: Plan, tally: Tally, 
 def report(args: argparse.Namespace, result: dict[str, Any], tally: Tally, names: dict[int, str]) -> None:
     """The same for people, on stderr."""
     failed = f" ({tally.failed} more unreadable)" if tally.failed else ""
-    log.info("%s%s, %s", cli.counted(tally.images, "image"), failed, cli.counted(tally.detections, "detection"))
+    unit = "frame" if is_video(args.source) else "image"
+    log.info("%s%s, %s", cli.counted(tally.images, unit), failed, cli.counted(tally.detections, "detection"))
     for line in tally.class_lines(names):
         log.info("%s", line)
-    log.info("%.1f images per second, reading and writing included", result["images_per_second"])
+    log.info("%.1f %ss per second, reading and writing included", result["images_per_second"], unit)
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result["stage_ms"].items())
-    log.info("median milliseconds an image: %s; latency of one image: %.1f", stages, result["latency_ms"])
-    pictures = "" if args.no_images else ", annotated pictures"
-    crops = ", crops" if args.save_crop else ""
+    log.info("median milliseconds of each: %s; one after the other: %.1f", stages, result["latency_ms"])
     if result["engine"] == "emulated":
         log.info("%s", ENGINES["emulated"])
-    log.info("%s: detections.jsonl%s%s", cli.one_line(result["save_dir"]), pictures, crops)
+    log.info("%s: %s", cli.one_line(result["save_dir"]), ", ".join(written(args)))
+
+
+def written(args: argparse.Namespace) -> list[str]:
+    """What lies in the run folder, in words."""
+    from hefkit.runfolder import FILES, LABELS
+
+    wanted = kinds(args)
+    flags = ((wanted.images, "annotated pictures"), (wanted.video, "annotated video"), (wanted.crops, "crops"))
+    return [*(FILES.get(name, LABELS) for name in wanted.formats), *(words for flag, words in flags if flag)]
 
 
 if __name__ == "__main__":

@@ -16,13 +16,28 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     readers     one raw tensor -> its scores above the threshold, the boxes of chosen cells
     decode      raw head tensors -> detections
     engines     one protocol for every way to run a model
-    sources     folders, globs, lists -> images in path order
+    slots       several batches in flight, for engines on the CPU
+    sources     folders, globs, lists -> images in path order; or one video
+    frames      pictures read ahead, in order
+    videofile   frames out of a video, annotated frames into one
     detector    source image -> detections in its own pixels, with timings
+    channel     a bounded queue that either side can end
+    pipeline    reading, letterbox, engine, decoding and the caller, all at once
     tally       counts and times of a run
     progress    a bar on stderr, where tqdm is installed
     draw        boxes, labels and the emulation's stamp in a picture
     runfolder   names of a run's files; nothing of the user's is overwritten
-    sinks       JSON lines, annotated pictures, crops
+    formats     JSON lines, CSV, COCO, YOLO labels
+    sinks       formats, annotated pictures or video, crops
+    filerun     every frame of a run into the outputs and the tally
+    benchmark   an engine alone, and the share of its rate that the pipeline reaches
+    detectflags flags that every detecting script has
+    live        what a camera gives, what a sink gets, the figures of a live run
+    grabber     a camera's thread: the newest frame wins
+    livesinks   JSON lines, a recording, pictures of what was seen
+    window      the live picture in a window
+    livesignals Ctrl-C and SIGTERM for a program that runs for weeks
+    liverun     the live detector's loop
     xxh3        the checksum of newer HEFs
     hefwire     protobuf's wire format, with bounds on everything
     hefproto    the messages of a HEF that we read
@@ -32,7 +47,6 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     hefgroups   network groups, and the order of their outputs
     hef         a HEF as an inspection shows it, without HailoRT
     hefwords    the same in words, and held against its spec
-    pipeline    photographs through a detector into files
     evaluate    do two sets of boxes agree?
 
 `hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except

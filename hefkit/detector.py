@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy as np
 from hefkit.decode import Decoder, DecodeSettings
 from hefkit.detections import Detections
 from hefkit.engines import Engine
-from hefkit.preprocess import letterbox
+from hefkit.preprocess import Transform, letterbox
 
 
 class Timings(NamedTuple):
@@ -22,24 +23,36 @@ class Timings(NamedTuple):
 
 
 class Detector:
-    """Runs one engine with one set of thresholds; the tables of the decoder are made once."""
+    """Runs one engine with one set of thresholds; the tables of the decoder are made once.
+
+    `detect` does one picture after the other. A pipeline calls its two halves, `prepare` and `finish`, from two
+    threads, with the engine between them.
+    """
 
     def __init__(self, engine: Engine, settings: DecodeSettings) -> None:
         self.engine = engine
         self._decode = Decoder(engine.spec.head, settings)
 
-    def detect(self, image_bgr: np.ndarray) -> tuple[Detections, Timings]:
-        """(h, w, 3) uint8 BGR -> Detections in pixels of that picture, clipped to it, best first.
+    def prepare(self, image_bgr: np.ndarray, out: np.ndarray) -> Transform:
+        """Fit a (h, w, 3) uint8 BGR picture into `out`, (H, W, 3) uint8 RGB of an engine's slot."""
+        return letterbox(image_bgr, self.engine.spec.input, out)[1]
+
+    def finish(self, outputs: Sequence[np.ndarray], transform: Transform) -> Detections:
+        """Tensors of one picture -> Detections in pixels of that picture, clipped to it, best first.
 
         A box that lay in the padding is clipped to an empty one at the picture's edge and stays: so does
         ultralytics', and a detection that vanishes here would make `--max-det` mean something else.
         """
+        found = self._decode(outputs)
+        return found.with_boxes(transform.to_original(found.xyxy))
+
+    def detect(self, image_bgr: np.ndarray) -> tuple[Detections, Timings]:
+        """(h, w, 3) uint8 BGR -> what `finish` says, and how long each stage took."""
         start = time.perf_counter()
-        tensor, transform = letterbox(image_bgr, self.engine.spec.input)  # (H, W, 3) uint8 RGB
+        tensor = np.empty((*self.engine.spec.input.size, 3), np.uint8)
+        transform = self.prepare(image_bgr, tensor)
         prepared = time.perf_counter()
         [outputs] = self.engine.infer(tensor[None])
         inferred = time.perf_counter()
-        found = self._decode(outputs)
-        found = found.with_boxes(transform.to_original(found.xyxy))
-        done = time.perf_counter()
-        return found, Timings(prepared - start, inferred - prepared, done - inferred)
+        found = self.finish(outputs, transform)
+        return found, Timings(prepared - start, inferred - prepared, time.perf_counter() - inferred)

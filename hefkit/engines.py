@@ -1,12 +1,14 @@
 """One protocol for every way to run a model, and the one door to them.
 
-An engine takes uint8 pictures and returns raw head tensors; nothing downstream can tell a chip from an
-emulator but by `kind`.
+An engine takes uint8 pictures and returns tensors; nothing downstream can tell a chip from an emulator but by
+`kind`. It owns a few slots, each with the memory of one batch: fill `slot.inputs`, `submit` it, fill the next one
+while the first is computed, ask for its `result`, use it again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
@@ -18,14 +20,58 @@ if TYPE_CHECKING:  # a missing model is told of before a missing numpy
     import numpy as np
 
 
+@dataclass(frozen=True)
+class EngineOptions:
+    """What must be known before a model is opened.
+
+    Attributes:
+        names: class names that replace those of the model.
+        batch_size: pictures that a slot holds.
+        conf, iou: thresholds for models with NMS inside, which HailoRT takes before it configures the chip;
+            other engines leave them to the decoder.
+    """
+
+    names: Mapping[int, str] | None = None
+    batch_size: int = 1
+    conf: float = 0.25
+    iou: float = 0.7
+
+
+class Slot(Protocol):
+    """The memory of one batch on its way through an engine; the engine owns it and uses it again and again."""
+
+    inputs: np.ndarray  # (batch_size, H, W, 3) uint8 RGB, C-contiguous; to be filled from the front
+
+
 class Engine(Protocol):
-    """What the detector needs from a chip, an emulator or a float model."""
+    """What the pipeline needs from a chip, an emulator or a float model.
+
+    One thread submits, one thread (the same or another) asks for results, in the order of submission; `close` when
+    both have ended.
+    """
 
     kind: str  # "hailort" | "emulated" | "float": printed in every result
     spec: ModelSpec
+    slots: Sequence[Slot]  # as many batches as are worth having in flight
+
+    def submit(self, slot: Slot, count: int) -> None:
+        """Start `slot.inputs[:count]`; returns as soon as it is taken, and until `result` the slot is not touched.
+
+        Raises:
+            DeviceError: the chip does not take it in time, or failed earlier.
+        """
+
+    def result(self, slot: Slot) -> list[list[np.ndarray]]:
+        """Wait for a submitted slot: for each of its `count` pictures the tensors of `spec.head.outputs`.
+
+        Each is (H, W, C); they may be views, which are good until the slot is submitted again.
+
+        Raises:
+            DeviceError: the chip failed or does not answer.
+        """
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
-        """(N, H, W, 3) uint8 RGB -> for each picture the tensors of `spec.head.outputs`, (H, W, C) each."""
+        """(N, H, W, 3) uint8 RGB -> the same for each picture, at once; for callers without a pipeline."""
 
     def close(self) -> None:
         """Free the model; calling it twice is allowed."""
@@ -45,12 +91,11 @@ def check_model_file(model: Path) -> None:
         raise ModelError(f"the model {model} does not exist; check the path")
 
 
-def open_engine(model: Path, names: Mapping[int, str] | None = None) -> Engine:
+def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
     """Open a model by what it is: emulated or float ONNX.
 
     Args:
         model: an emulated ONNX with its spec beside it, or any float YOLO ONNX, which is cut on the fly.
-        names: class names that replace those of the model.
 
     Raises:
         ModelError: no such file, not a detector, spec missing or contradicting the model.
@@ -58,6 +103,7 @@ def open_engine(model: Path, names: Mapping[int, str] | None = None) -> Engine:
         DeviceError: a `.hef`, which needs the chip.
     """
     check_model_file(model)
+    options = options or EngineOptions()
     if model.suffix.lower() == ".hef":
         raise DeviceError(
             f"{model} needs a Hailo chip, and this version of hefkit has no engine for it yet; "
@@ -68,4 +114,4 @@ def open_engine(model: Path, names: Mapping[int, str] | None = None) -> Engine:
     need("onnx", "onnxruntime")
     from hefkit.workshop.engine import open_onnx
 
-    return open_onnx(model, names)
+    return open_onnx(model, options.names, options.batch_size)

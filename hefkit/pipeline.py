@@ -1,90 +1,210 @@
-"""Photographs through a detector into files: the next picture is read while this one is worked on."""
+"""Frames through a detector, all stages at once: read | letterbox and submit | result and decode | the caller.
+
+    with contextlib.closing(detect(frames, detector)) as results:
+        for result in results:  # in the order of the frames
+            ...
+
+`detect` is for files; the live detector uses `Pipeline` itself, because it cannot wait for a frame for ever. Every
+queue is bounded, so memory does not grow with the source; files lose nothing. The first error of any thread
+stops all of them and is the one that the caller sees. Leaving the loop early, by an error or Ctrl-C, waits for what
+is in the engine and ends the threads.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
-from collections import deque
-from collections.abc import Generator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 
-from hefkit.cli import one_line
-from hefkit.detector import Detector
-from hefkit.errors import DataError
-from hefkit.images import UnreadableImage, read_image
-from hefkit.progress import Progress
-from hefkit.sinks import Outputs
-from hefkit.sources import Item
-from hefkit.tally import Tally
+from hefkit.channel import Channel, Closed
+from hefkit.detections import Detections
+from hefkit.detector import Detector, Timings
+from hefkit.engines import Slot
+from hefkit.frames import Frame
+from hefkit.preprocess import Transform
 
-AHEAD = 2  # pictures read before they are asked for: bounds the memory
-NARROW = 3  # an aspect ratio beyond which the letterbox wastes most of the input
-Picture = np.ndarray | UnreadableImage
+RESULTS_AHEAD = 4  # results that may wait for the caller
+MANY = 8  # times the size of a batch: so many frames do not wait for pictures that can be read
 
 
-def run(items: Sequence[Item], detector: Detector, outputs: Outputs, bar: Progress) -> Tally:
-    """Detect in every item and write the results; pictures that cannot be read are named and counted.
+class Result(NamedTuple):
+    """What became of one frame; None and None where it could not be read."""
 
-    Raises:
-        DataError: not one of them can be read, or the disk is full.
+    frame: Frame
+    detections: Detections | None  # in pixels of the picture
+    timings: Timings | None
+
+
+@dataclass
+class _Batch:
+    """The frames of one slot, unreadable ones among them, so that order survives."""
+
+    slot: Slot
+    frames: list[Frame] = field(default_factory=list)
+    transforms: list[Transform] = field(default_factory=list)  # of the readable ones
+    prepare_s: list[float] = field(default_factory=list)
+    submitted: float = 0.0
+
+
+def detect(frames: Generator[Frame, None, None], detector: Detector) -> Generator[Result, None, None]:
+    """Detections of every frame, in order; see `Pipeline` for the arguments and errors."""
+    with contextlib.closing(Pipeline(frames, detector)) as pipeline:
+        while (result := pipeline.take()) is not None:
+            yield result
+
+
+class Pipeline:
+    """The two threads between the source and the caller, and what lies between them.
+
+    Args:
+        frames: read by a thread of ours, and closed by it.
+        detector: its engine is not used elsewhere meanwhile.
+        depth: batches in flight at once; None: as many as the engine has slots. Fewer make results younger.
+        ahead: results that may wait for the caller.
     """
-    tally = Tally()
-    with contextlib.closing(read_ahead(items)) as pictures:
-        for index, (picture, read_s) in enumerate(pictures):
-            if isinstance(picture, UnreadableImage):
-                tally.failed += 1
-                bar.warn("%s left out: %s", one_line(items[index].source), one_line(picture))
-            else:
-                found, took = detector.detect(picture)
-                start = time.perf_counter()
-                outputs.write(index, picture, found)
-                write_s = time.perf_counter() - start
-                tally.add(found.class_id.tolist(), read=read_s, write=write_s, **took._asdict())
-                tally.narrow += _is_narrow(picture)
-            bar.step()
-    if not tally.images:
-        raise DataError(f"none of the {len(items)} images can be read; expected at least one; see the warnings above")
-    if tally.narrow and detector.engine.spec.input.fit == "letterbox":
-        bar.warn(
-            "%d of %d images are longer than %d:1; fitting them in shrinks what they show, and small objects get lost",
-            tally.narrow,
-            tally.images,
-            NARROW,
-        )
-    return tally
 
+    def __init__(
+        self,
+        frames: Generator[Frame, None, None],
+        detector: Detector,
+        depth: int | None = None,
+        ahead: int = RESULTS_AHEAD,
+    ) -> None:
+        self._frames, self._detector, self._engine = frames, detector, detector.engine
+        slots = self._engine.slots[:depth]
+        self._free: Channel[Slot] = Channel(len(slots))
+        self._flying: Channel[_Batch] = Channel(len(slots))
+        self._results: Channel[Result] = Channel(ahead)
+        self._error: BaseException | None = None
+        self._lock = threading.Lock()
+        for slot in slots:
+            self._free.put(slot)
+        self._threads = [
+            threading.Thread(target=self._feed, name="feeder", daemon=True),
+            threading.Thread(target=self._collect, name="collector", daemon=True),
+        ]
+        for thread in self._threads:
+            thread.start()
 
-def read_ahead(items: Sequence[Item]) -> Generator[tuple[Picture, float], None, None]:
-    """(picture, seconds of its reading) of every item, in order; one thread stays AHEAD pictures in front.
+    def take(self, timeout_s: float | None = None) -> Result | None:
+        """The next result, or None when the source has ended.
 
-    A picture is (h, w, 3) uint8 BGR, upright, or the reason why there is none.
-    """
-    waiting: deque[Future[tuple[Picture, float]]] = deque()
-    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="reader")
-    try:
-        for item in items:
-            waiting.append(reader.submit(_read, item))
-            if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        # after an error or Ctrl-C: what has not begun is dropped, the picture in hand is not waited for
-        reader.shutdown(wait=False, cancel_futures=True)
+        Raises:
+            TimeoutError: none came in time; ask again.
+            what reading, the engine or the decoder raised first.
+        """
+        try:
+            return self._results.get(timeout_s)
+        except Closed:
+            if self._error is not None:
+                raise self._error from None
+            return None
 
+    def close(self, timeout_s: float | None = None) -> bool:
+        """Stop: nothing more is read or submitted, what is in the engine is waited for.
 
-def _is_narrow(picture: np.ndarray) -> bool:
-    sides = picture.shape[:2]
-    return max(sides) > NARROW * min(sides)
+        Returns:
+            Whether both threads have ended; without a limit they always have. Calling it twice is allowed.
+        """
+        self._free.abandon()
+        self._results.abandon()
+        until = None if timeout_s is None else time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(None if until is None else max(until - time.monotonic(), 0))
+        return not any(thread.is_alive() for thread in self._threads)
 
+    def _fail(self, error: BaseException) -> None:
+        with self._lock:
+            self._error = self._error or error
+        self._free.abandon()
+        self._results.abandon()
 
-def _read(item: Item) -> tuple[Picture, float]:
-    start = time.perf_counter()
-    picture: Picture
-    try:
-        picture = read_image(item.path)
-    except UnreadableImage as exc:
-        picture = exc
-    return picture, time.perf_counter() - start
+    # --- source -> engine ---
+
+    def _feed(self) -> None:
+        try:
+            with contextlib.closing(self._frames):
+                self._feed_all()
+        except Closed:
+            pass
+        except BaseException as exc:  # noqa: BLE001 (raised again in the caller's thread)
+            self._fail(exc)
+        finally:
+            self._flying.end()
+
+    def _feed_all(self) -> None:
+        batch = None
+        while True:
+            # the slot first: a frame that waits for one grows old
+            batch = batch or _Batch(self._free.get())
+            frame = next(self._frames, None)
+            if frame is None:
+                break
+            self._add(batch, frame)
+            full = len(batch.transforms) == len(batch.slot.inputs)
+            if full or len(batch.frames) >= MANY * len(batch.slot.inputs):
+                self._launch(batch)
+                batch = None
+        if batch.frames:
+            self._launch(batch)
+
+    def _add(self, batch: _Batch, frame: Frame) -> None:
+        batch.frames.append(frame)
+        if isinstance(frame.picture, np.ndarray):
+            start = time.perf_counter()
+            batch.transforms.append(self._detector.prepare(frame.picture, batch.slot.inputs[len(batch.transforms)]))
+            batch.prepare_s.append(time.perf_counter() - start)
+
+    def _launch(self, batch: _Batch) -> None:
+        batch.submitted = time.perf_counter()
+        if batch.transforms:
+            self._engine.submit(batch.slot, len(batch.transforms))
+        self._flying.put(batch)
+
+    # --- engine -> caller ---
+
+    def _collect(self) -> None:
+        try:
+            self._collect_all()
+        except Closed:
+            pass
+        except BaseException as exc:  # noqa: BLE001 (raised again in the caller's thread)
+            self._fail(exc)
+        finally:
+            self._drain()
+            self._results.end()
+
+    def _collect_all(self) -> None:
+        done = 0.0
+        for batch in self._flying:
+            outputs = self._engine.result(batch.slot) if batch.transforms else []
+            # a batch occupies the engine from when it came or the one before it left, whichever is later
+            begun, done = max(done, batch.submitted), time.perf_counter()
+            results = self._decoded(batch, outputs, (done - begun) / max(len(outputs), 1))
+            self._free.put(batch.slot)
+            for result in results:
+                self._results.put(result)
+
+    def _decoded(self, batch: _Batch, outputs: list[list[np.ndarray]], infer_s: float) -> list[Result]:
+        results, readable = [], iter(zip(outputs, batch.transforms, batch.prepare_s, strict=True))
+        for frame in batch.frames:
+            if not isinstance(frame.picture, np.ndarray):
+                results.append(Result(frame, None, None))
+                continue
+            tensors, transform, prepare_s = next(readable)
+            start = time.perf_counter()
+            found = self._detector.finish(tensors, transform)
+            results.append(Result(frame, found, Timings(prepare_s, infer_s, time.perf_counter() - start)))
+        return results
+
+    def _drain(self) -> None:
+        """Wait for what is still in the engine: its memory is ours, and a chip goes on writing to it."""
+        for batch in self._flying:
+            if batch.transforms:
+                with contextlib.suppress(Exception):  # the first error is the one that counts
+                    self._engine.result(batch.slot)

@@ -69,5 +69,8 @@ def letterbox(image_bgr: np.ndarray, spec: InputSpec, out: np.ndarray | None = N
     out[:top] = out[top + new_h :] = spec.pad_value
     out[top : top + new_h, :left] = out[top : top + new_h, left + new_w :] = spec.pad_value
     # the colours change after the resize: at most H * W pixels, never the camera's full frame
-    out[top : top + new_h, left : left + new_w] = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB)
+    inner = out[top : top + new_h, left : left + new_w]
+    written = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB, dst=inner)
+    if written is not inner:  # OpenCV makes an array of its own where it cannot write into a view
+        inner[...] = written
     return out, transform

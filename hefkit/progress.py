@@ -31,8 +31,8 @@ class Progress:
 
 
 @contextlib.contextmanager
-def progress(total: int, unit: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A bar of `total` steps; silent when quiet, without a terminal, or without tqdm (it may lack on a Pi)."""
+def progress(total: int | None, unit: str, *, quiet: bool = False) -> Iterator[Progress]:
+    """A bar of `total` steps (None: unknown); silent when quiet, without a terminal or without tqdm."""
     bar = None
     if not quiet and sys.stderr.isatty():
         with contextlib.suppress(ImportError):

@@ -1,6 +1,6 @@
 """Where a run's files go: names without clashes, and never over a file that hefkit did not write.
 
-Standard library only. `run.json` in a run folder says how the run was made and which pictures are ours;
+Standard library only. `run.json` in a run folder says how the run was made and which files are ours;
 only those may be replaced by the next run into the same folder.
 """
 
@@ -19,13 +19,31 @@ from hefkit.files import fresh_folder
 from hefkit.sources import Item
 
 DEFAULT_ROOT = Path("runs", "predict")
-DETECTIONS = "detections.jsonl"
+JSONL, CSV, COCO, TXT = "jsonl", "csv", "coco", "txt"
+FORMATS = (JSONL, CSV, COCO, TXT)
+FILES = {JSONL: "detections.jsonl", CSV: "detections.csv", COCO: "coco.json"}  # format -> its file
 CROPS = "crops"
+LABELS = "labels"  # the folder of TXT
 RECORD = "run.json"
 FORMAT = 1
 MAX_RECORD_BYTES = 256 << 20
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"))  # others become .jpg
-_OURS = frozenset((CROPS, "labels", DETECTIONS, RECORD))  # no folder of the source takes these names
+_OURS = frozenset((CROPS, LABELS, *FILES.values(), RECORD))  # no file or folder of the source takes these names
+
+
+@dataclass(frozen=True)
+class Kinds:
+    """What a run writes beside its record."""
+
+    formats: tuple[str, ...] = (JSONL,)
+    images: bool = True
+    crops: bool = False
+    video: bool = False  # one annotated .mp4; the source is a video
+
+    @property
+    def folders(self) -> list[str]:
+        """Folders that must be ours as a whole."""
+        return [name for name, wanted in ((CROPS, self.crops), (LABELS, TXT in self.formats)) if wanted]
 
 
 @dataclass(frozen=True)
@@ -33,9 +51,12 @@ class Plan:
     """Every name of a run before its first picture is read; lists run parallel to the items."""
 
     folder: Path
-    pictures: list[PurePosixPath]  # below `folder`
-    stems: list[str]  # of the crops: `crops/CLASS/STEM-1.jpg`
-    earlier: list[str]  # pictures of earlier runs into this folder
+    kinds: Kinds
+    items: Sequence[Item]
+    pictures: list[PurePosixPath]  # below `folder`; with `video` the one .mp4
+    stems: list[str]  # of crops and labels: `crops/CLASS/STEM-1.jpg`
+    earlier: list[str]  # files of earlier runs into this folder
+    earlier_folders: list[str]
 
 
 def default_folder(model: Path) -> Path:
@@ -43,20 +64,21 @@ def default_folder(model: Path) -> Path:
     return fresh_folder(DEFAULT_ROOT, model.stem.removesuffix(".emulated") or "model")
 
 
-def plan_run(folder: Path, items: Sequence[Item], *, images: bool, crops: bool) -> Plan:
-    """Names for the pictures and crops of every item.
+def plan_run(folder: Path, items: Sequence[Item], kinds: Kinds) -> Plan:
+    """Names for the pictures, crops and labels of every item.
 
     Raises:
-        UsageError: a picture would replace a file that is not ours, or one of the photographs.
+        UsageError: a file would replace one that is not ours, or one of the photographs.
     """
-    earlier, had_crops = _read_record(folder)
-    pictures = unique(_picture_name(item.relative) for item in items)
+    earlier, folders = _read_record(folder)
+    pictures = unique(_picture_name(item.relative, video=kinds.video) for item in items)
     stems = [path.stem for path in unique(PurePosixPath(_short(item.relative.stem) + ".jpg") for item in items)]
-    if images:
-        _refuse_foreign(folder, pictures, earlier, items)
-    if crops and not had_crops and (folder / CROPS).exists():
-        raise UsageError(f"{folder / CROPS} exists and is not hefkit's; choose another --save-dir")
-    return Plan(folder, pictures, stems, earlier)
+    written = [PurePosixPath(FILES[name]) for name in kinds.formats if name in FILES]
+    _refuse_foreign(folder, written + (pictures if kinds.images or kinds.video else []), earlier, items)
+    for name in kinds.folders:
+        if name not in folders and (folder / name).exists():
+            raise UsageError(f"{folder / name} exists and is not hefkit's; choose another --save-dir")
+    return Plan(folder, kinds, items, pictures, stems, earlier, folders)
 
 
 def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
@@ -79,23 +101,26 @@ def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
     return paths
 
 
-def write_record(path: Path, plan: Plan, written: Iterable[str], crops: bool, facts: dict[str, Any]) -> None:
-    """Write `run.json`: how the run was made (`facts`), and which pictures in the folder are ours."""
+def write_record(path: Path, plan: Plan, written: Iterable[str], facts: dict[str, Any]) -> None:
+    """Write `run.json`: how the run was made (`facts`), and which files and folders are ours."""
     still_there = [name for name in plan.earlier if (plan.folder / name).is_file()]
+    folders = {*plan.kinds.folders, *(name for name in plan.earlier_folders if (plan.folder / name).is_dir())}
     record = {
         "format": FORMAT,
         "tool": f"hefkit {__version__}",
         **facts,
-        "crops": crops or (plan.folder / CROPS).is_dir(),
+        "folders": sorted(folders),
         "files": sorted({*still_there, *written}),
     }
     path.write_text(json.dumps(record, indent=1, ensure_ascii=True) + "\n", encoding="ascii")
 
 
-def _picture_name(relative: PurePosixPath) -> PurePosixPath:
+def _picture_name(relative: PurePosixPath, *, video: bool) -> PurePosixPath:
     """Where an annotated picture goes: the same tree and name, in a format that OpenCV can write."""
-    if len(relative.parts) > 1 and relative.parts[0].casefold() in _OURS:
+    if relative.parts[0].casefold() in _OURS:
         relative = PurePosixPath(f"{relative.parts[0]}-2", *relative.parts[1:])
+    if video:
+        return relative.with_suffix(".mp4")
     return relative if relative.suffix.lower() in PICTURE_SUFFIXES else relative.with_suffix(".jpg")
 
 
@@ -113,22 +138,22 @@ def _refuse_foreign(folder: Path, names: list[PurePosixPath], earlier: list[str]
     for name in there:
         path = folder / name
         if os.path.realpath(path) in photographs:
-            raise UsageError(f"{path} is one of the photographs, and its result would replace it; choose a --save-dir")
+            raise UsageError(f"{path} is the source itself, and its result would replace it; choose a --save-dir")
         if _key(name) not in ours:
             raise UsageError(f"{path} exists and is not hefkit's, and would be replaced; choose another --save-dir")
 
 
-def _read_record(folder: Path) -> tuple[list[str], bool]:
-    """The pictures of earlier runs into this folder, and whether `crops` is ours."""
+def _read_record(folder: Path) -> tuple[list[str], list[str]]:
+    """The files of earlier runs into this folder, and the folders in it that are ours as a whole."""
     path = folder / RECORD
     try:
         with open(path, "rb") as file:
             record = json.loads(file.read(MAX_RECORD_BYTES))
         if not record["tool"].startswith("hefkit ") or record["format"] != FORMAT:
             raise ValueError(record["format"])
-        return [str(name) for name in record["files"]], record["crops"] is True
+        return [str(name) for name in record["files"]], [str(name) for name in record["folders"]]
     except (FileNotFoundError, NotADirectoryError):
-        return [], False
+        return [], []
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}; choose another --save-dir") from exc
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:

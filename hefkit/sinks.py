@@ -1,14 +1,13 @@
-"""What becomes of detections: JSON lines, annotated pictures, crops; all of them appear at once or not at all."""
+"""What becomes of detections: text formats, annotated pictures or a video, crops; all appear at once or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import cv2
 import numpy as np
@@ -17,44 +16,21 @@ from hefkit.detections import Detections
 from hefkit.draw import annotate
 from hefkit.errors import DataError
 from hefkit.files import Staging, explained
-from hefkit.runfolder import CROPS, DETECTIONS, RECORD, Plan, write_record
-from hefkit.sources import Item
+from hefkit.formats import WRITERS, Shot, Writer
+from hefkit.frames import Frame
+from hefkit.runfolder import CROPS, FILES, RECORD, Plan, write_record
+from hefkit.videofile import VideoFacts, VideoWriter
 
 EMULATION_STAMP = "INT8 emulation"
 MAX_FOLDER_NAME = 60
 
 
 @dataclass(frozen=True)
-class Wanted:
-    """What a run writes beside its JSON lines."""
+class Style:
+    """How annotated pictures look."""
 
-    images: bool = True
-    crops: bool = False
     line_width: int | None = None  # pixels; None: by the size of the picture
     hide_labels: bool = False
-
-
-def json_line(
-    source: str,
-    frame: int | None,
-    size_wh: tuple[int, int],
-    engine: str,
-    detections: Detections,
-    names: Mapping[int, str],
-) -> str:
-    """One line of `detections.jsonl`, without the line end; boxes in pixels, best first, ASCII only."""
-    # boxes are float32: four decimals hold all that a picture of 8192 pixels can tell
-    rows = [
-        f'{{"class_id": {class_id}, "class": {json.dumps(names[class_id])}, "score": {score:.6f}, '
-        f'"xyxy": [{x1:.4f}, {y1:.4f}, {x2:.4f}, {y2:.4f}]}}'
-        for (x1, y1, x2, y2), score, class_id in zip(
-            (detections.xyxy + 0.0).tolist(), detections.score.tolist(), detections.class_id.tolist(), strict=True
-        )
-    ]
-    return (
-        f'{{"source": {json.dumps(source)}, "frame": {json.dumps(frame)}, "width": {size_wh[0]}, '
-        f'"height": {size_wh[1]}, "engine": {json.dumps(engine)}, "detections": [{", ".join(rows)}]}}'
-    )
 
 
 class Outputs:
@@ -64,25 +40,36 @@ class Outputs:
     """
 
     def __init__(
-        self, plan: Plan, items: Sequence[Item], engine: str, names: Mapping[int, str], wanted: Wanted
+        self,
+        plan: Plan,
+        engine: str,
+        names: Mapping[int, str],
+        style: Style | None = None,
+        video: VideoFacts | None = None,
     ) -> None:
         self.plan = plan
-        self.items = items
         self.engine = engine
         self.names = names
-        self.wanted = wanted
+        self.style = style or Style()
+        self._video = video
         self._stamp = EMULATION_STAMP if engine == "emulated" else None
         self._class_folders = class_folders(names)
-        self._written: list[str] = []
+        self._written = [FILES[name] for name in plan.kinds.formats if name in FILES]
         self._close = contextlib.ExitStack()
         self._stage: Staging
-        self._lines: IO[str]
+        self._writers: list[Writer] = []
+        self._film: VideoWriter | None = None
 
     def __enter__(self) -> Outputs:
         with contextlib.ExitStack() as stack:
             self._stage = stack.enter_context(Staging(self.plan.folder))
             with explained(self.plan.folder):
-                self._lines = stack.enter_context(open(self._stage.path / DETECTIONS, "x", encoding="ascii"))
+                for name in self.plan.kinds.formats:
+                    self._writers.append(WRITERS[name](self._stage.path, self.names))
+                    stack.callback(self._writers[-1].close)
+                if self.plan.kinds.video and self._video is not None:
+                    self._film = self._open_film(self._video)
+                    stack.callback(self._film.close)
             self._close = stack.pop_all()
         return self
 
@@ -90,39 +77,58 @@ class Outputs:
         with explained(self.plan.folder):
             self._close.close()
 
-    def write(self, index: int, image_bgr: np.ndarray, detections: Detections) -> None:
-        """Everything about one picture, (h, w, 3) uint8 BGR, `items[index]`."""
-        height, width = image_bgr.shape[:2]
+    def write(self, frame: Frame, found: Detections) -> None:
+        """Everything about one readable frame; boxes in pixels of its picture."""
+        assert isinstance(frame.picture, np.ndarray)
+        # the frames of a video share one item
+        index, ending = (frame.index, "") if frame.number is None else (0, f"_{frame.number:06d}")
+        item, stem = self.plan.items[index], self.plan.stems[index] + ending
+        height, width = frame.picture.shape[:2]
+        shot = Shot(frame.source, item.relative.as_posix(), stem, frame.number, width, height, self.engine)
         with explained(self.plan.folder):
-            line = json_line(self.items[index].source, None, (width, height), self.engine, detections, self.names)
-            self._lines.write(line + "\n")
-            if self.wanted.images:
-                self._write_picture(self.plan.pictures[index].as_posix(), image_bgr, detections)
-            if self.wanted.crops:
-                self._write_crops(self.plan.stems[index], image_bgr, detections)
+            for writer in self._writers:
+                writer.add(shot, found)
+            if self._film is not None:
+                self._film.write(self._annotated(frame.picture, found))
+            elif self.plan.kinds.images:
+                self._write_picture(self.plan.pictures[index].as_posix(), self._annotated(frame.picture, found))
+            if self.plan.kinds.crops:
+                self._write_crops(stem, frame.picture, found)
 
     def commit(self, facts: dict[str, Any]) -> None:
         """Put every file in its place; `facts` about the run go into `run.json`."""
         with explained(self.plan.folder):
-            self._lines.close()
-            write_record(self._stage.path / RECORD, self.plan, self._written, self.wanted.crops, facts)
-        self._stage.commit(last=DETECTIONS)
+            for writer in self._writers:
+                writer.close()
+            if self._film is not None:
+                self._film.close()
+                self._film.check()
+            write_record(self._stage.path / RECORD, self.plan, self._written, facts)
+        self._stage.commit(last=FILES.get(self.plan.kinds.formats[0], RECORD))
 
-    def _write_picture(self, name: str, image_bgr: np.ndarray, detections: Detections) -> None:
-        drawn = annotate(
+    def _open_film(self, video: VideoFacts) -> VideoWriter:
+        name = self.plan.pictures[0].as_posix()
+        self._written.append(name)
+        (self._stage.path / name).parent.mkdir(parents=True, exist_ok=True)
+        return VideoWriter(self._stage.path / name, video.fps, video.size_wh)
+
+    def _annotated(self, image_bgr: np.ndarray, found: Detections) -> np.ndarray:
+        return annotate(
             image_bgr,
-            detections,
+            found,
             self.names,
-            line_width=self.wanted.line_width,
-            hide_labels=self.wanted.hide_labels,
+            line_width=self.style.line_width,
+            hide_labels=self.style.hide_labels,
             stamp=self._stamp,
         )
+
+    def _write_picture(self, name: str, drawn: np.ndarray) -> None:
         _write_image(self._stage.path / name, drawn)
         self._written.append(name)
 
-    def _write_crops(self, stem: str, image_bgr: np.ndarray, detections: Detections) -> None:
+    def _write_crops(self, stem: str, image_bgr: np.ndarray, found: Detections) -> None:
         """`crops/CLASS/STEM-N.jpg`; N counts the picture's detections from 1, best first."""
-        for number, (box, class_id) in enumerate(zip(detections.xyxy, detections.class_id.tolist(), strict=True), 1):
+        for number, (box, class_id) in enumerate(zip(found.xyxy, found.class_id.tolist(), strict=True), 1):
             folder = self._stage.path / CROPS / self._class_folders[class_id]
             _write_image(folder / f"{stem}-{number}.jpg", crop(image_bgr, box))
 

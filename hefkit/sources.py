@@ -1,6 +1,6 @@
-"""SOURCE on the command line -> the photographs it means, in order; none of them is opened here.
+"""SOURCE on the command line -> the photographs it means, in order, or one video; none of them is opened here.
 
-One image, a folder (searched recursively), a glob, a text list, or `-` for a list on stdin.
+One image, a folder (searched recursively), a glob, a text list, `-` for a list on stdin, or a video.
 """
 
 from __future__ import annotations
@@ -19,20 +19,23 @@ from hefkit.folders import IMAGE_SUFFIXES, find_images
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"))
-KINDS = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
+PHOTOGRAPHS = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
+KINDS = f"{PHOTOGRAPHS}, or a video"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photograph to be read."""
+    """One photograph, or one video, to be read."""
 
     path: Path  # what to open
     source: str  # what results call it: SOURCE joined with the relative path, as given
     relative: PurePosixPath  # where its picture lies below an output folder; never leaves it
 
 
-def find_items(source: str, exclude: Sequence[Path] = ()) -> list[Item]:
+def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = False) -> list[Item]:
     """Every photograph that SOURCE means: folders and globs sorted by relative path, lists in their order.
+
+    Of a video, where `videos` are welcome, it is the one item; `is_video` tells.
 
     Args:
         source: SOURCE as given.
@@ -46,10 +49,18 @@ def find_items(source: str, exclude: Sequence[Path] = ()) -> list[Item]:
         return _listed(_lines(raw, "the list on stdin"), "", "the list on stdin")
     path = Path(source)
     if existing(path):
+        if is_video(source) and not videos:
+            raise DataError(f"{source} is a video; expected photographs: {PHOTOGRAPHS}")
         return _in_folder(source, exclude) if path.is_dir() else _one_file(source)
     if glob.has_magic(source):
         return _matching(source, exclude)
     raise DataError(f"the source {source} does not exist; expected {KINDS}")
+
+
+def is_video(source: str) -> bool:
+    """Whether SOURCE is called like a video; folders, globs and lists are not, whatever they hold."""
+    path = Path(source)
+    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not glob.has_magic(source)
 
 
 def _one_file(source: str) -> list[Item]:
@@ -64,8 +75,6 @@ def _one_file(source: str) -> list[Item]:
         except OSError as exc:
             raise DataError(f"cannot read the list {source}: {exc.strerror}; expected one image path a line") from exc
         return _listed(_lines(raw, f"the list {source}"), os.path.dirname(source), f"the list {source}")
-    if suffix in VIDEO_SUFFIXES:
-        raise DataError(f"{source} is a video, which is not supported yet; expected {KINDS}")
     return [Item(path, source, PurePosixPath(path.name))]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
 import signal
@@ -167,6 +168,110 @@ def test_pictures_with_and_without_labels(run_script: Run, toy: Path, photos: Pa
     assert (tmp_path / "out0/detections.jsonl").read_bytes() == (tmp_path / "out2/detections.jsonl").read_bytes()
 
 
+def test_formats(run_script: Run, yolo: Path, photos: Path, tmp_path: Path) -> None:
+    """The same detections four times; run.json knows every file, so that a second run may replace them."""
+    flags = ["--format", "coco", "txt", "--format", "csv,jsonl", "--conf", 0.1, "--no-images"]
+    for _ in range(2):
+        done = run_script(SCRIPT, yolo, photos, "--save-dir", tmp_path / "out", *flags)
+        assert done.code == 0, done.err
+
+    out = tmp_path / "out"
+    assert tree(out) == [
+        "coco.json", "detections.csv", "detections.jsonl", "labels/a.txt", "labels/b.txt", "labels/c.txt", "run.json"
+    ]  # fmt: skip
+    assert "detections.jsonl, detections.csv, coco.json, labels" in done.err
+    lines = read_lines(out)
+    table = list(csv.DictReader((out / "detections.csv").read_text().splitlines()))
+    coco = json.loads((out / "coco.json").read_text())
+    assert [image["file_name"] for image in coco["images"]] == ["a.jpg", "b.png", "sub/c.jpg"]
+    for number, line in enumerate(lines, 1):
+        found = line["detections"]
+        rows = [row for row in table if row["source"] == line["source"]]
+        notes = [a for a in coco["annotations"] if a["image_id"] == number]
+        labels = [label.split() for label in (out / f"labels/{'abc'[number - 1]}.txt").read_text().splitlines()]
+        assert len(found) == len(rows) == len(notes) == len(labels) > 0
+        for detection, row, note, label in zip(found, rows, notes, labels, strict=True):
+            x1, y1, x2, y2 = detection["xyxy"]
+            assert [float(row[key]) for key in ("score", "x1", "y1", "x2", "y2")] == [
+                detection["score"],
+                x1,
+                y1,
+                x2,
+                y2,
+            ]
+            assert row["class"] == detection["class"] and row["frame"] == ""
+            assert note["bbox"] == pytest.approx([x1, y1, x2 - x1, y2 - y1], abs=2e-4)
+            assert [int(label[0]), float(label[5])] == [detection["class_id"], detection["score"]]
+            assert float(label[1]) * line["width"] == pytest.approx((x1 + x2) / 2, abs=1e-3)
+            assert float(label[4]) * line["height"] == pytest.approx(y2 - y1, abs=1e-3)
+
+
+def test_batches_change_nothing(run_script: Run, yolo: Path, photos: Path, tmp_path: Path) -> None:
+    """--batch-size groups pictures; an unreadable one in the middle of a batch costs only itself."""
+    (photos / "ba.jpg").write_text("no picture")
+    lines = []
+    for size in (1, 2, 8):
+        done = run_script(SCRIPT, yolo, photos, "--save-dir", tmp_path / f"{size}", "--batch-size", size, "--json")
+        assert (done.code, done.json["images"], done.json["failed"]) == (0, 3, 1)
+        lines.append((tmp_path / f"{size}" / "detections.jsonl").read_bytes())
+
+    assert lines[0] == lines[1] == lines[2]
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    """Ten frames of 96x64 at 12.5 a second."""
+    path = tmp_path / "clips" / "flight.avi"
+    path.parent.mkdir()
+    film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.5, (96, 64))
+    for i in range(10):
+        film.write(drawn((64, 96), i)[..., ::-1].copy())
+    film.release()
+    return path
+
+
+def test_video(run_script: Run, yolo: Path, clip: Path, tmp_path: Path) -> None:
+    """One line a frame, numbered from 0, equal to those of the frames as photographs; the film keeps rate and size."""
+    out = tmp_path / "out"
+    done = run_script(
+        SCRIPT, yolo, clip, "--save-dir", out, "--save-video", "--conf", 0.1, "--json", "--format", "jsonl,txt,coco"
+    )
+
+    assert done.code == 0 and (done.json["images"], done.json["failed"]) == (10, 0), done.err
+    assert "10 frames, " in done.err and "annotated video" in done.err
+    labels = [f"labels/flight_{i:06d}.txt" for i in range(10)]
+    assert tree(out) == ["coco.json", "detections.jsonl", "flight.mp4", *labels, "run.json"]
+    lines = read_lines(out)
+    assert [(line["source"], line["frame"]) for line in lines] == [(str(clip), i) for i in range(10)]
+    capture, frames = cv2.VideoCapture(str(clip)), tmp_path / "frames"
+    for i in range(10):
+        write(frames / f"{i}.png", capture.read()[1])
+    run_script(SCRIPT, yolo, frames, "--save-dir", tmp_path / "single", "--no-images", "--conf", 0.1)
+    assert [line["detections"] for line in lines] == [line["detections"] for line in read_lines(tmp_path / "single")]
+    film = cv2.VideoCapture(str(out / "flight.mp4"))
+    facts = [film.get(key) for key in (cv2.CAP_PROP_FPS, cv2.CAP_PROP_FRAME_WIDTH, cv2.CAP_PROP_FRAME_HEIGHT)]
+    assert facts == [12.5, 96, 64] and film.get(cv2.CAP_PROP_FRAME_COUNT) == 10
+
+
+def test_video_without_film(run_script: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
+    """Without --save-video there are lines and no picture; crops carry the frame's number."""
+    done = run_script(SCRIPT, toy, clip, "--save-dir", tmp_path / "out", "--save-crop")
+
+    crops = [f"crops/drone/flight_{i:06d}-1.jpg" for i in range(10)]
+    assert done.code == 0 and tree(tmp_path / "out") == [*crops, "detections.jsonl", "run.json"]
+
+
+def test_a_film_never_replaces_its_source(run_script: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
+    """An .mp4 whose annotated copy would land on itself is refused."""
+    source = clip.rename(clip.with_suffix(".mp4"))
+    before = source.read_bytes()
+
+    done = run_script(SCRIPT, toy, source, "--save-dir", source.parent, "--save-video")
+
+    assert done.code == 2 and "flight.mp4 is the source itself" in done.err
+    assert source.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("flags", "count"),
     [
@@ -239,7 +344,9 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{toy}", "{photos}", "--sav", "x"], 2, "unrecognized arguments", id="abbreviation"),
         pytest.param(["{toy}", "{photos}", "--save-dir", "{toy}"], 2, "cannot write", id="output is a file"),
         pytest.param(["{toy}", "{photos}", "--save-dir", "/proc/out"], 2, "cannot write", id="output not writable"),
-        pytest.param(["{toy}", "{photos}", "--save-dir", "{photos}"], 2, "photographs", id="output is the source"),
+        pytest.param(
+            ["{toy}", "{photos}", "--save-dir", "{photos}"], 2, "is the source itself", id="output is the source"
+        ),
         pytest.param(["{toy}", "{photos}", "--names", "gone.txt"], 2, "does not exist", id="names missing"),
         pytest.param(["{toy}", "{photos}", "--names", "a,b,c,d"], 2, "the model has 3 classes", id="names too many"),
         pytest.param(["{toy}", "{photos}", "--classes", "cat"], 2, "0 car, 1 drone, 2 bird", id="class unknown"),
@@ -252,7 +359,10 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{toy}", "gone"], 3, "the source gone does not exist", id="source missing"),
         pytest.param(["{toy}", "{empty}"], 3, "holds no images", id="empty folder"),
         pytest.param(["{toy}", "{jpeg}"], 3, "none of the 1 images can be read", id="nothing readable"),
-        pytest.param(["{toy}", "{video}"], 3, "video, which is not supported yet", id="video"),
+        pytest.param(["{toy}", "{video}"], 3, "cannot be read as a video", id="no video"),
+        pytest.param(["{toy}", "{photos}", "--save-video"], 2, "needs a video as source", id="video of photographs"),
+        pytest.param(["{toy}", "{photos}", "--format", "xml"], 2, "there is no format 'xml'", id="format"),
+        pytest.param(["{toy}", "{photos}", "--batch-size", "64"], 2, "out of range", id="batch-size"),
         pytest.param(["{hef}", "gone"], 3, "the source gone does not exist", id="source before the chip"),
         pytest.param(["{hef}", "{photos}"], 6, "needs a Hailo chip", id="hef"),
     ],

@@ -1,7 +1,7 @@
 """What README.md and docs/ say is true: their commands run, and their list of files is the list of files.
 
-The commands run in a folder like the reader's: a copy of the project, `photos/` with pictures, and `best.onnx`, for
-which a toy model of the same input size stands in.
+The commands run in a folder like the reader's: a copy of the project, `photos/` with pictures, `flight.mp4`, and
+`best.onnx`, for which a toy model of the same input size stands in.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import cv2
 import pytest
 
 from tests.conftest import ROOT
@@ -50,6 +51,10 @@ def reader(tmp_path: Path) -> Iterator[Path]:
         shutil.copy(path, home)
     for i in range(PHOTOS):
         write(home / "photos" / f"{i}.jpg", drawn((240, 320), i))
+    film = cv2.VideoWriter(str(home / "flight.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (320, 240))
+    for i in range(PHOTOS):
+        film.write(drawn((240, 320), i))
+    film.release()
     save(tiny_yolo(size=(640, 640)), home / "best.onnx")
     python = tmp_path / "bin" / "python3"
     python.parent.mkdir()

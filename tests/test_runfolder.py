@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from hefkit.errors import UsageError
-from hefkit.runfolder import RECORD, default_folder, plan_run, unique, write_record
+from hefkit.runfolder import RECORD, Kinds, default_folder, plan_run, unique, write_record
 from hefkit.sources import Item
 
 
@@ -19,7 +19,7 @@ def items(*relatives: str, root: Path = Path("in")) -> list[Item]:
 
 def pictures(folder: Path, *relatives: str) -> list[str]:
     """Planned names of annotated pictures."""
-    return [str(p) for p in plan_run(folder, items(*relatives), images=True, crops=False).pictures]
+    return [str(p) for p in plan_run(folder, items(*relatives), Kinds()).pictures]
 
 
 @pytest.mark.parametrize(
@@ -34,6 +34,7 @@ def pictures(folder: Path, *relatives: str) -> list[str]:
         pytest.param(["a.jpg", "a.jpg", "a-2.jpg"], ["a.jpg", "a-3.jpg", "a-2.jpg"], id="a real a-2 keeps its name"),
         pytest.param(["crops/a.jpg", "labels/b.jpg"], ["crops-2/a.jpg", "labels-2/b.jpg"], id="folders of ours"),
         pytest.param(["Detections.jsonl/a.jpg"], ["Detections.jsonl-2/a.jpg"], id="a folder called like our file"),
+        pytest.param(["coco.json/a.jpg"], ["coco.json-2/a.jpg"], id="a folder called like a format's file"),
     ],
 )
 def test_picture_names(tmp_path: Path, given: list[str], expected: list[str]) -> None:
@@ -52,7 +53,7 @@ def test_crops_of_equal_stems_stay_apart(tmp_path: Path) -> None:
     """x/a.jpg, y/a.png and a-2.jpg: their crops share a folder, so their stems must differ."""
     given = items("x/a.jpg", "y/a.png", "a-2.jpg", "s/" + "é" * 120 + ".jpg", "..jpg")
 
-    stems = plan_run(tmp_path, given, images=True, crops=True).stems
+    stems = plan_run(tmp_path, given, Kinds(crops=True)).stems
 
     assert stems[:3] == ["a", "a-3", "a-2"] and len(set(stems)) == 5
     assert all(len(f"{stem}-30000.jpg".encode()) <= 255 and "/" not in stem for stem in stems)
@@ -82,18 +83,18 @@ def test_photographs_are_never_overwritten(tmp_path: Path, save_dir: str, source
     given = items(relative, root=tmp_path / source)
 
     with pytest.raises(UsageError, match="--save-dir"):
-        plan_run(tmp_path / save_dir, given, images=True, crops=False)
-    assert plan_run(tmp_path / save_dir, given, images=False, crops=False), "without pictures nothing is in danger"
+        plan_run(tmp_path / save_dir, given, Kinds())
+    assert plan_run(tmp_path / save_dir, given, Kinds(images=False)), "without pictures nothing is in danger"
 
 
 def write_run(folder: Path, *names: str, crops: bool = False) -> None:
     """What a finished run leaves."""
+    plan = plan_run(folder, [], Kinds(crops=crops))
     folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    plan = plan_run(folder, [], images=True, crops=False)
-    write_record(folder / RECORD, plan, names, crops, {"images": len(names)})
+    write_record(folder / RECORD, plan, names, {"images": len(names)})
 
 
 def test_results_of_an_earlier_run_are_replaced(tmp_path: Path) -> None:
@@ -114,8 +115,8 @@ def test_results_are_not_their_own_source(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_run(out, "a.jpg")
 
-    with pytest.raises(UsageError, match="is one of the photographs"):
-        plan_run(out, items("a.jpg", root=out), images=True, crops=False)
+    with pytest.raises(UsageError, match="is the source itself"):
+        plan_run(out, items("a.jpg", root=out), Kinds())
 
 
 def test_a_crops_folder_of_somebody_else(tmp_path: Path) -> None:
@@ -124,9 +125,9 @@ def test_a_crops_folder_of_somebody_else(tmp_path: Path) -> None:
     write_run(ours, "crops/x/a-1.jpg", crops=True)
     (theirs / "crops").mkdir(parents=True)
 
-    assert plan_run(ours, items("a.jpg"), images=True, crops=True)
+    assert plan_run(ours, items("a.jpg"), Kinds(crops=True))
     with pytest.raises(UsageError, match="crops exists and is not hefkit's"):
-        plan_run(theirs, items("a.jpg"), images=True, crops=True)
+        plan_run(theirs, items("a.jpg"), Kinds(crops=True))
 
 
 @pytest.mark.parametrize(
@@ -149,3 +150,42 @@ def test_a_foreign_record_is_not_replaced(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(UsageError, match="not a record that this hefkit wrote"):
         pictures(tmp_path, "a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "theirs"),
+    [
+        pytest.param(Kinds(("coco",)), "coco.json", id="annotations"),
+        pytest.param(Kinds(("csv",)), "detections.csv", id="a table"),
+        pytest.param(Kinds(("jsonl",)), "detections.jsonl", id="lines"),
+        pytest.param(Kinds(("txt",)), "labels/a.txt", id="labels of a dataset"),
+        pytest.param(Kinds(images=False, video=True), "a.mp4", id="a video"),
+    ],
+)
+def test_files_of_somebody_else(tmp_path: Path, kinds: Kinds, theirs: str) -> None:
+    """A folder with the user's own annotations, labels or video is refused, unless they are not to be written."""
+    (tmp_path / theirs).parent.mkdir(exist_ok=True)
+    (tmp_path / theirs).touch()
+
+    with pytest.raises(UsageError, match=f"{Path(theirs).parts[0]} exists and is not hefkit's"):
+        plan_run(tmp_path, items("a.mov"), kinds)
+    other = Kinds(("csv",)) if "csv" not in kinds.formats else Kinds(("coco",))
+    assert plan_run(tmp_path, items("a.mov"), other)
+
+
+def test_folders_of_an_earlier_run_stay_ours(tmp_path: Path) -> None:
+    """Crops once, labels the next time, then both: run.json knows both folders."""
+    for kinds in (Kinds(crops=True), Kinds(("txt",))):
+        plan = plan_run(tmp_path, [], kinds)
+        for name in kinds.folders:
+            (tmp_path / name).mkdir()
+        write_record(tmp_path / RECORD, plan, [], {})
+
+    assert plan_run(tmp_path, items("a.jpg"), Kinds(("txt",), crops=True)).earlier_folders == ["crops", "labels"]
+
+
+def test_a_video_keeps_its_name(tmp_path: Path) -> None:
+    """The annotated video is an .mp4, whatever the source was."""
+    plan = plan_run(tmp_path, items("flight.MOV"), Kinds(images=False, video=True))
+
+    assert [str(p) for p in plan.pictures] == ["flight.mp4"] and plan.stems == ["flight"]

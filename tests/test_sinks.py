@@ -1,9 +1,10 @@
-"""JSON lines, annotated pictures and crops: exact, safe, and all of them or none."""
+"""Lines, annotated pictures, crops and a video: exact, safe, and all of them or none."""
 
 from __future__ import annotations
 
 import errno
 import json
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import cv2
@@ -13,9 +14,11 @@ import pytest
 from hefkit import files, sinks
 from hefkit.detections import Detections
 from hefkit.errors import DataError, UsageError
-from hefkit.runfolder import plan_run
-from hefkit.sinks import Outputs, Wanted, class_folders, crop, json_line
+from hefkit.frames import Frame
+from hefkit.runfolder import Kinds, plan_run
+from hefkit.sinks import Outputs, Style, class_folders, crop
 from hefkit.sources import Item
+from hefkit.videofile import VideoFacts, VideoWriter, open_video, read_video
 
 FOUND = Detections(
     np.array([[1.00049, 2.5, 30.25, 20.125], [0, 0, 12, 9]], np.float32),
@@ -23,49 +26,6 @@ FOUND = Detections(
     np.array([1, 0]),
 )
 NAMES = {0: "drone", 1: "bird"}
-
-
-def test_json_line_has_the_contract_keys() -> None:
-    """The line is the contract's object, keys in its order, coordinates with four decimals."""
-    line = json_line("in/a.jpg", None, (64, 48), "float", FOUND, NAMES)
-
-    assert line == (
-        '{"source": "in/a.jpg", "frame": null, "width": 64, "height": 48, "engine": "float", "detections": ['
-        '{"class_id": 1, "class": "bird", "score": 0.900000, "xyxy": [1.0005, 2.5000, 30.2500, 20.1250]}, '
-        '{"class_id": 0, "class": "drone", "score": 0.250000, "xyxy": [0.0000, 0.0000, 12.0000, 9.0000]}]}'
-    )
-
-
-def test_json_line_of_nothing_and_of_a_frame() -> None:
-    """No detections are an empty list; a video frame has its number."""
-    line = json_line("v.mp4", 7, (64, 48), "emulated", Detections.empty(), NAMES)
-
-    assert json.loads(line) == {
-        "source": "v.mp4", "frame": 7, "width": 64, "height": 48, "engine": "emulated", "detections": []
-    }  # fmt: skip
-
-
-def test_json_line_survives_any_name() -> None:
-    """Quotes, line ends, other alphabets and names that are not UTF-8: one ASCII line that reads back equal."""
-    source, name = 'in/"a"\n\udcff.jpg', "犬\x1b\u2028\\"
-
-    line = json_line(source, None, (1, 1), "float", FOUND[:1], {1: name})
-
-    assert line.isascii() and "\n" not in line
-    assert json.loads(line)["source"] == source and json.loads(line)["detections"][0]["class"] == name
-
-
-def test_json_line_keeps_a_thousandth_of_a_pixel() -> None:
-    """Every float32 coordinate up to 8192 comes back within 0.001 px, every score within 1e-6."""
-    rng = np.random.default_rng(0)
-    many = Detections(
-        rng.uniform(0, 8192, (500, 4)).astype(np.float32), rng.random(500).astype(np.float32), np.zeros(500, int)
-    )
-
-    read = json.loads(json_line("a", None, (8192, 8192), "float", many, NAMES))["detections"]
-
-    assert np.abs(np.array([d["xyxy"] for d in read]) - many.xyxy).max() < 1e-3
-    assert np.abs(np.array([d["score"] for d in read]) - many.score).max() < 1e-6
 
 
 @pytest.mark.parametrize(
@@ -113,20 +73,22 @@ def test_class_folders_are_safe_and_different() -> None:
 class Run:
     """A run over two small pictures, one below a folder."""
 
-    def __init__(self, tmp_path: Path, wanted: Wanted | None = None, engine: str = "float") -> None:
+    def __init__(self, tmp_path: Path, kinds: Kinds | None = None, engine: str = "float") -> None:
         self.folder = tmp_path / "out"
-        self.wanted = wanted or Wanted()
+        self.kinds = kinds or Kinds()
         self.engine = engine
         self.items = [Item(tmp_path / n, f"in/{n}", PurePosixPath(n)) for n in ("a.png", "s/b.png")]
 
     def open(self) -> Outputs:
-        plan = plan_run(self.folder, self.items, images=self.wanted.images, crops=self.wanted.crops)
-        return Outputs(plan, self.items, self.engine, NAMES, self.wanted)
+        return Outputs(plan_run(self.folder, self.items, self.kinds), self.engine, NAMES)
+
+    def frame(self, index: int) -> Frame:
+        return Frame(index, self.items[index].source, None, np.full((40, 50, 3), 90, np.uint8), 0.0)
 
     def finish(self) -> None:
         with self.open() as outputs:
             for index in range(2):
-                outputs.write(index, np.full((40, 50, 3), 90, np.uint8), FOUND)
+                outputs.write(self.frame(index), FOUND)
             outputs.commit({"model": "m.onnx"})
 
     def files(self) -> list[str]:
@@ -147,24 +109,28 @@ def test_a_finished_run(tmp_path: Path) -> None:
     assert [line["source"] for line in lines] == ["in/a.png", "in/s/b.png"]
     assert (lines[0]["width"], lines[0]["height"]) == (50, 40)
     record = json.loads((run.folder / "run.json").read_text())
-    assert (record["format"], record["model"], record["files"]) == (1, "m.onnx", ["a.png", "s/b.png"])
+    assert (record["format"], record["model"], record["files"]) == (
+        1,
+        "m.onnx",
+        ["a.png", "detections.jsonl", "s/b.png"],
+    )
     assert record["tool"].startswith("hefkit ")
 
 
 @pytest.mark.parametrize(
-    ("wanted", "expected"),
+    ("kinds", "expected"),
     [
-        pytest.param(Wanted(images=False), [], id="no images"),
+        pytest.param(Kinds(images=False), [], id="no images"),
         pytest.param(
-            Wanted(images=False, crops=True),
+            Kinds(images=False, crops=True),
             ["crops/bird/a-1.jpg", "crops/bird/b-1.jpg", "crops/drone/a-2.jpg", "crops/drone/b-2.jpg"],
             id="crops only",
         ),
     ],
 )
-def test_what_is_written(tmp_path: Path, wanted: Wanted, expected: list[str]) -> None:
+def test_what_is_written(tmp_path: Path, kinds: Kinds, expected: list[str]) -> None:
     """`--no-images` and `--save-crop`; a crop's number is the detection's rank in its picture."""
-    run = Run(tmp_path, wanted)
+    run = Run(tmp_path, kinds)
 
     run.finish()
 
@@ -173,7 +139,7 @@ def test_what_is_written(tmp_path: Path, wanted: Wanted, expected: list[str]) ->
 
 def test_crops_come_from_the_photograph(tmp_path: Path) -> None:
     """A crop shows the object, not the box and label drawn over it."""
-    run = Run(tmp_path, Wanted(crops=True))
+    run = Run(tmp_path, Kinds(crops=True))
 
     run.finish()
 
@@ -223,7 +189,7 @@ def test_a_failed_run_leaves_everything(tmp_path: Path) -> None:
     before = {name: (run.folder / name).read_bytes() for name in run.files()}
 
     with pytest.raises(KeyboardInterrupt), run.open() as outputs:
-        outputs.write(0, np.zeros((9, 9, 3), np.uint8), FOUND)
+        outputs.write(run.frame(0), FOUND)
         raise KeyboardInterrupt
 
     assert {name: (run.folder / name).read_bytes() for name in run.files()} == before
@@ -263,11 +229,11 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is held back until the end: after many pictures the staged file has grown."""
-    run = Run(tmp_path, Wanted(images=False))
+    run = Run(tmp_path, Kinds(images=False))
 
     with run.open() as outputs:
         for _ in range(200):
-            outputs.write(0, np.zeros((9, 9, 3), np.uint8), FOUND)
+            outputs.write(run.frame(0), FOUND)
         [staged] = run.folder.glob(".hefkit-partial-*/detections.jsonl")
         size = staged.stat().st_size
 
@@ -280,3 +246,54 @@ def test_what_opencv_cannot_encode_is_told(tmp_path: Path, monkeypatch: pytest.M
 
     with pytest.raises(DataError, match="cannot encode a picture of 50x40"):
         Run(tmp_path).finish()
+
+
+def frames_of(video: VideoFacts, count: int) -> Iterator[Frame]:
+    """Grey frames that grow brighter."""
+    for number in range(count):
+        picture = np.full((video.size_wh[1], video.size_wh[0], 3), 20 * number, np.uint8)
+        yield Frame(number, video.source, number, picture, 0.0)
+
+
+def test_a_video_is_one_film(tmp_path: Path) -> None:
+    """Annotated frames at the source's rate and size; crops and labels are named by frame; one record."""
+    video = VideoFacts(tmp_path / "in.avi", "in.avi", 12.5, (64, 48), 9)
+    item = Item(video.path, video.source, PurePosixPath("in.avi"))
+    kinds = Kinds(("jsonl", "txt"), images=False, crops=True, video=True)
+
+    with Outputs(plan_run(tmp_path / "out", [item], kinds), "emulated", NAMES, Style(), video) as outputs:
+        for frame in frames_of(video, 9):
+            outputs.write(frame, FOUND[1:] if frame.number == 7 else Detections.empty())
+        outputs.commit({})
+
+    out = tmp_path / "out"
+    assert (out / "crops/drone/in_000007-1.jpg").is_file() and len(list((out / "labels").iterdir())) == 9
+    assert json.loads((out / "run.json").read_text())["files"] == ["detections.jsonl", "in.mp4"]
+    film = open_video(out / "in.mp4", "in.mp4")
+    assert (film.fps, film.size_wh, film.frames) == (12.5, (64, 48), 9)
+    pictures = [frame.picture for frame in read_video(film)]
+    assert len(pictures) == 9
+    # the lower left corner holds the emulation's stamp, black; the right one the frame's grey
+    assert all(np.abs(p[2:20, -10:].mean() - 20 * i) < 6 for i, p in enumerate(pictures))  # type: ignore[union-attr]
+    assert all(p[-4:, :4].mean() < 30 for p in pictures)  # type: ignore[union-attr]
+
+
+def test_a_film_that_was_cut_short_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV says nothing of a full disk; the finished film is counted, and nothing is put in place."""
+    video = VideoFacts(tmp_path / "in.avi", "in.avi", 25, (64, 48), 5)
+    item = Item(video.path, video.source, PurePosixPath("in.avi"))
+    monkeypatch.setattr("hefkit.videofile.VideoWriter.write", _lose_every_frame)
+
+    with (
+        pytest.raises(DataError, match="the video has 0 of 5 frames"),
+        Outputs(plan_run(tmp_path / "out", [item], Kinds(video=True)), "float", NAMES, None, video) as outputs,
+    ):
+        for frame in frames_of(video, 5):
+            outputs.write(frame, FOUND)
+        outputs.commit({})
+
+    assert not (tmp_path / "out").exists()
+
+
+def _lose_every_frame(self: VideoWriter, image_bgr: np.ndarray) -> None:
+    self._frames += 1

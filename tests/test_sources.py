@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import DataError
-from hefkit.sources import Item, find_items
+from hefkit.sources import Item, find_items, is_video
 
 
 @pytest.fixture
@@ -172,16 +172,37 @@ def test_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("none*.jpg", r"the pattern none\*.jpg holds no images", id="pattern without match"),
         pytest.param("blank.txt", "the list blank.txt holds no images", id="empty list"),
         pytest.param("binary.txt", "binary.txt is no text list", id="binary list"),
-        pytest.param("clip.MP4", "is a video, which is not supported yet", id="video"),
         pytest.param("pipe", "neither a file nor a folder", id="pipe"),
     ],
 )
 def test_refused(here: Path, source: str, message: str) -> None:
     """Everything that means no photograph is a DataError with a sentence."""
-    touch("empty/readme.md", "blank.txt", "clip.MP4")
+    touch("empty/readme.md", "blank.txt")
     Path("blank.txt").write_text("# nothing\n\n")
     Path("binary.txt").write_bytes(b"\x89PNG\0\0")
     os.mkfifo("pipe")
 
     with pytest.raises(DataError, match=message):
         find_items(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "video"),
+    [
+        pytest.param("clip.MP4", True, id="by its suffix"),
+        pytest.param("gone.mkv", True, id="even where it is missing"),
+        pytest.param("a.jpg", False, id="photograph"),
+        pytest.param("folder.mp4", False, id="a folder of that name"),
+        pytest.param("*.mp4", False, id="a pattern"),
+        pytest.param("-", False, id="a list on stdin"),
+    ],
+)
+def test_what_is_a_video(here: Path, source: str, video: bool) -> None:
+    """One video is one item; folders, patterns and lists speak of photographs."""
+    touch("clip.MP4", "folder.mp4/a.jpg")
+
+    assert is_video(source) == video
+    if source == "clip.MP4":
+        assert [(i.source, str(i.relative)) for i in find_items(source, videos=True)] == [("clip.MP4", "clip.MP4")]
+        with pytest.raises(DataError, match=r"clip\.MP4 is a video; expected photographs"):
+            find_items(source)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import onnxruntime as ort
 from onnx import helper
 
 from hefkit.errors import ModelError
+from hefkit.slots import CpuSlots
 from hefkit.spec import InputSpec, ModelSpec, class_names, read_spec
 from hefkit.workshop.cut import cut, image_inputs, shape_of
 from hefkit.workshop.heads import discover
@@ -26,12 +27,13 @@ FORMAT = "1"  # of emulated models: metadata hefkit.format
 INPUT = "images"
 
 
-class _OnnxEngine(ABC):
+class _OnnxEngine(CpuSlots):
     """What both kinds share: one session, one picture at a time, because the graphs have batch 1."""
 
     kind = ""
 
-    def __init__(self, spec: ModelSpec, session: ort.InferenceSession) -> None:
+    def __init__(self, spec: ModelSpec, session: ort.InferenceSession, batch_size: int) -> None:
+        super().__init__(batch_size, spec.input.size)
         self.spec = spec
         self._session: ort.InferenceSession | None = session
         self._input = session.get_inputs()[0].name
@@ -52,6 +54,7 @@ class _OnnxEngine(ABC):
 
     def close(self) -> None:
         """Free the model; calling it twice is allowed."""
+        super().close()
         self._session = None
 
     def __enter__(self) -> _OnnxEngine:
@@ -68,7 +71,9 @@ class FloatEngine(_OnnxEngine):
 
     kind = "float"
 
-    def __init__(self, path: Path, model: onnx.ModelProto, sha256: str, names: Mapping[int, str] | None) -> None:
+    def __init__(
+        self, path: Path, model: onnx.ModelProto, sha256: str, names: Mapping[int, str] | None, batch_size: int
+    ) -> None:
         file = prepare(path, model, sha256)
         layout = discover(file)
         head = layout.to_head_spec()
@@ -80,7 +85,7 @@ class FloatEngine(_OnnxEngine):
             source={"file": file.file, "sha256": sha256},
         )
         self._dtype = file.dtype
-        super().__init__(spec, open_session(cut(file.model, layout.tensors)))
+        super().__init__(spec, open_session(cut(file.model, layout.tensors)), batch_size)
 
     def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
         feed = {self._input: to_network_input(picture, self._dtype)}
@@ -92,30 +97,31 @@ class EmulatedEngine(_OnnxEngine):
 
     kind = "emulated"
 
-    def __init__(self, path: Path, model: onnx.ModelProto, names: Mapping[int, str] | None) -> None:
+    def __init__(self, path: Path, model: onnx.ModelProto, names: Mapping[int, str] | None, batch_size: int) -> None:
         spec = _spec_beside(path, model)
         _check_tensors(path, model, spec)
         if names is not None:
             spec = _with_names(path, spec, names)
-        super().__init__(spec, open_session(model))
+        super().__init__(spec, open_session(model), batch_size)
 
     def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
         return [t[0] for t in run_session(session, self._outputs, {self._input: np.ascontiguousarray(picture)})]
 
 
-def open_onnx(path: Path, names: Mapping[int, str] | None = None) -> FloatEngine | EmulatedEngine:
+def open_onnx(path: Path, names: Mapping[int, str] | None = None, batch_size: int = 1) -> FloatEngine | EmulatedEngine:
     """Open an ONNX by what its metadata say it is.
 
     Args:
         names: one name a class, 0..classes-1, that replace those of the model.
+        batch_size: pictures that a slot holds; they are computed one by one.
 
     Raises:
         ModelError: not a detector, dynamic size, or an emulation whose spec is missing or another's.
     """
     model, sha256 = read_model(path)
     if is_emulated(model):
-        return EmulatedEngine(path, model, names)
-    return FloatEngine(path, model, sha256, names)
+        return EmulatedEngine(path, model, names, batch_size)
+    return FloatEngine(path, model, sha256, names, batch_size)
 
 
 def spec_path(path: Path) -> Path:

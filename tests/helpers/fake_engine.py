@@ -7,11 +7,12 @@ from types import TracebackType
 
 import numpy as np
 
+from hefkit.slots import CpuSlots
 from hefkit.spec import ModelSpec
 from tests.helpers.heads import make_head, make_spec
 
 
-class FakeEngine:
+class FakeEngine(CpuSlots):
     """Behaves like any engine to the detector; `tensors` may be a function of the picture it was fed."""
 
     def __init__(
@@ -19,24 +20,25 @@ class FakeEngine:
         spec: ModelSpec,
         tensors: list[np.ndarray] | Callable[[np.ndarray], list[np.ndarray]],
         kind: str = "float",
+        batch_size: int = 1,
     ) -> None:
+        super().__init__(batch_size, spec.input.size)
         self.spec = spec
         self.kind = kind
         self.fed: list[np.ndarray] = []
         self._tensors = tensors
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
-        self.fed += list(batch)
+        self.fed += list(batch.copy())
         return [self._tensors(picture) if callable(self._tensors) else self._tensors for picture in batch]
-
-    def close(self) -> None: ...
 
     def __enter__(self) -> FakeEngine:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
+    ) -> None:
+        self.close()
 
 
 def engine_that_finds(
@@ -45,6 +47,7 @@ def engine_that_finds(
     classes: int = 3,
     kind: str = "float",
     fit: str = "letterbox",
+    batch_size: int = 1,
 ) -> FakeEngine:
     """An engine that sees (class, score, xyxy in pixels of the input) in every picture.
 
@@ -60,4 +63,4 @@ def engine_that_finds(
         box[y, x] = np.array([centre_x - x1, centre_y - y1, x2 - centre_x, y2 - centre_y]) / 8
         cls[y, x, class_id] = score
     spec = make_spec(head, size_hw, kind)
-    return FakeEngine(replace(spec, input=replace(spec.input, fit=fit)), [box, cls], kind)
+    return FakeEngine(replace(spec, input=replace(spec.input, fit=fit)), [box, cls], kind, batch_size)

@@ -5,11 +5,15 @@ computes arrays where `Net` adds nodes. Where it rounds is written down here by 
 activation, behind an Add, behind a Concat, and nowhere else. Out of the emulated model it takes only numbers: the
 k-th layer's weight codes, scales and bias, the k-th rounding point's scale and zero point. Both lists must be used
 up exactly.
+
+Every layer is given the codes that the emulated model found above it (`found`). Otherwise one sum that falls on the
+other side of a half, which another order of summing is enough for, would be carried from layer to layer, and the
+comparison would tell how a toy with random weights amplifies noise.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -85,12 +89,14 @@ class NumpyEmulation:
         self,
         emulated: onnx.ModelProto,
         picture: np.ndarray,  # (H, W, 3) uint8
+        found: Mapping[str, np.ndarray],  # the emulated model's codes of every rounding point, (1, C, H, W)
         mean: Sequence[float] = (0, 0, 0),
         std: Sequence[float] = (255, 255, 255),
         logits: bool = False,
     ) -> None:
         self.layers, self.roundings = layers(emulated), roundings(emulated)
         self.logits = logits
+        self._found = found
         self._ends = 0
         self.codes: dict[str, np.ndarray] = {}  # as the emulated model calls them -> (C, H, W)
         self.arrays: dict[str, np.ndarray] = {}
@@ -99,7 +105,7 @@ class NumpyEmulation:
         self.arrays["images"] = normal.transpose(2, 0, 1)
 
     def run(self, strides: Sequence[int], width: int, box_channels: int, classes: int) -> list[np.ndarray]:
-        """The outputs' codes, (H, W, C) each, box and cls of every stride."""
+        """The outputs' codes, (H, W, C) each, box and cls of every stride; fills `codes`, our own of every point."""
         pairs = heads(self, backbone(self, strides, width), box_channels, classes)  # type: ignore[arg-type]
         outputs = {}
         for box, cls in pairs:  # the class tensors' sigmoids stand at the end of the graph
@@ -165,7 +171,7 @@ class NumpyEmulation:
         codes = np.rint(value.astype(np.float32) / point.scale) + point.zero_point
         self.codes[point.codes] = np.clip(codes, 0, point.largest)
         self._last = point
-        return self.codes[point.codes]
+        return self._found[point.codes][0]
 
     def _real(self, value: np.ndarray) -> np.ndarray:
         codes = self._round(value)

@@ -1,0 +1,113 @@
+"""How fast an engine is alone, and how much of that the pipeline reaches: photographs from disk, files written."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from hefkit.decode import DecodeSettings
+from hefkit.detector import Detector
+from hefkit.engines import Engine, Slot
+from hefkit.filerun import run
+from hefkit.frames import read_photographs
+from hefkit.progress import Progress
+from hefkit.runfolder import Kinds, plan_run
+from hefkit.sinks import Outputs
+from hefkit.sources import Item
+from hefkit.tally import Tally
+
+WARM_UP = 50  # pictures that do not count
+DRAWN = 64  # different photographs
+
+
+class PipelineRun(NamedTuple):
+    """What one run of the pipeline reached between the end of its warm-up and its last picture."""
+
+    rate: float  # pictures a second, files written
+    tally: Tally
+    rss_after_warm_up_mb: float | None  # resident memory; None where the system does not tell
+    rss_mb: float | None
+
+
+def alone_rate(engine: Engine, pictures: int) -> float:
+    """Pictures a second when every slot is always full and nothing is read, decoded or written.
+
+    The slots keep whatever they hold; results are thrown away.
+    """
+    waiting = deque(engine.slots)
+    batch = len(engine.slots[0].inputs)
+    for slot in engine.slots:
+        engine.submit(slot, batch)
+    for _ in range(len(waiting)):  # the start does not count
+        _next(engine, waiting, batch)
+    rounds = max(pictures // batch, 1)
+    start = time.perf_counter()
+    for _ in range(rounds):
+        _next(engine, waiting, batch)
+    seconds = time.perf_counter() - start
+    for slot in waiting:
+        engine.result(slot)
+    return rounds * batch / seconds
+
+
+def _next(engine: Engine, waiting: deque[Slot], batch: int) -> None:
+    engine.result(waiting[0])
+    engine.submit(waiting[0], batch)
+    waiting.rotate(-1)
+
+
+def pipeline_rate(engine: Engine, items: list[Item], count: int, kinds: Kinds, folder: Path) -> PipelineRun:
+    """WARM_UP and then `count` pictures, the items again and again, through the pipeline into `folder`."""
+    clock = _Clock()
+    endless = [items[i % len(items)] for i in range(WARM_UP + count)]
+    names = engine.spec.names
+    with Outputs(plan_run(folder, endless, kinds), engine.kind, names) as outputs:
+        tally = run(read_photographs(endless), Detector(engine, DecodeSettings()), outputs, clock)
+    return PipelineRun(count / (clock.last - clock.begun), tally, clock.rss_mb, resident_mb())
+
+
+class _Clock(Progress):
+    """Stands where the progress bar does: notes when each picture was done with."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = self.last = 0.0
+        self.rss_mb: float | None = None
+        self.steps = 0
+
+    def step(self) -> None:
+        """One picture is done."""
+        self.last = time.perf_counter()
+        self.steps += 1
+        if self.steps == WARM_UP:
+            self.begun, self.rss_mb = self.last, resident_mb()
+
+
+def drawn_photographs(folder: Path) -> list[Item]:
+    """DRAWN different JPEGs of 640x480: soft shapes and grain, about as large as a camera's."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    items = []
+    for i in range(DRAWN):
+        soft = cv2.resize(rng.integers(0, 256, (15, 20, 3), np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
+        grain = rng.normal(0, 6, (480, 640, 1))
+        path = folder / f"{i:03d}.jpg"
+        cv2.imwrite(str(path), np.clip(soft + grain, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        items.append(Item(path, str(path), PurePosixPath(path.name)))
+    return items
+
+
+def resident_mb() -> float | None:
+    """Resident memory of this process now, on Linux."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmRSS:"):
+                return int(line.split()[1]) * 1024 / 1e6
+    except OSError:
+        pass
+    return None

@@ -1,0 +1,169 @@
+"""Detections as text: JSON lines, CSV, COCO and YOLO labels, written picture by picture in flat memory."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hefkit.detections import Detections
+from hefkit.runfolder import COCO, CSV, FILES, JSONL, LABELS, TXT
+
+
+@dataclass(frozen=True)
+class Shot:
+    """One readable picture, as results describe it."""
+
+    source: str  # SOURCE joined with the relative path, as given
+    relative: str  # below SOURCE
+    stem: str  # different for every picture of a run
+    frame: int | None  # of a video, from 0
+    width: int  # pixels, as displayed
+    height: int
+    engine: str  # "hailort" | "emulated" | "float"
+
+
+class Writer(ABC):
+    """One format; `add` for every picture in order, `close` once at the end."""
+
+    @abstractmethod
+    def add(self, shot: Shot, found: Detections) -> None:
+        """One picture; boxes in its pixels, best first."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Everything is on disk; calling it twice is allowed."""
+
+
+def json_line(shot: Shot, found: Detections, names: Mapping[int, str]) -> str:
+    """One line of `detections.jsonl`, without the line end; ASCII only."""
+    # boxes are float32: four decimals hold all that a picture of 8192 pixels can tell
+    rows = [
+        f'{{"class_id": {class_id}, "class": {json.dumps(names[class_id])}, "score": {score:.6f}, '
+        f'"xyxy": [{x1:.4f}, {y1:.4f}, {x2:.4f}, {y2:.4f}]}}'
+        for class_id, score, (x1, y1, x2, y2) in _rows(found)
+    ]
+    return (
+        f'{{"source": {json.dumps(shot.source)}, "frame": {json.dumps(shot.frame)}, "width": {shot.width}, '
+        f'"height": {shot.height}, "engine": {json.dumps(shot.engine)}, "detections": [{", ".join(rows)}]}}'
+    )
+
+
+class JsonLines(Writer):
+    """`detections.jsonl`: one object a readable picture."""
+
+    def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
+        self._names = names
+        self._file = open(folder / FILES[JSONL], "x", encoding="ascii")  # noqa: SIM115
+
+    def add(self, shot: Shot, found: Detections) -> None:
+        """One line."""
+        self._file.write(json_line(shot, found, self._names) + "\n")
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+
+class CsvTable(Writer):
+    """`detections.csv`: one row a detection; a picture without any has none."""
+
+    def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
+        self._names = names
+        # names of files need not be UTF-8; surrogateescape gives back the bytes they have
+        self._file = open(folder / FILES[CSV], "x", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._rows.writerow(["source", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2"])
+
+    def add(self, shot: Shot, found: Detections) -> None:
+        """The rows of one picture."""
+        frame = "" if shot.frame is None else shot.frame
+        self._rows.writerows(
+            [shot.source, frame, class_id, self._names[class_id], f"{score:.6f}", *(f"{v:.4f}" for v in box)]
+            for class_id, score, box in _rows(found)
+        )
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+
+
+class Coco(Writer):
+    """`coco.json`: images, annotations with scores, categories; `image_id` from 1, `category_id` = class_id.
+
+    The two lists grow side by side, so the annotations wait in a file of their own until the images are complete.
+    """
+
+    def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
+        self._waiting = folder / ".coco-annotations"
+        self._file = open(folder / FILES[COCO], "x+", encoding="ascii")  # noqa: SIM115
+        self._annotations = open(self._waiting, "x+", encoding="ascii")  # noqa: SIM115
+        self._images = self._count = 0
+        categories = [{"id": class_id, "name": name} for class_id, name in sorted(names.items())]
+        self._file.write(f'{{"categories": {json.dumps(categories)},\n"images": [')
+
+    def add(self, shot: Shot, found: Detections) -> None:
+        """One image and its annotations."""
+        image: dict[str, Any] = {"id": self._images + 1, "file_name": shot.relative, "source": shot.source}
+        image |= {"frame": shot.frame, "width": shot.width, "height": shot.height}
+        self._file.write((",\n" if self._images else "\n") + json.dumps(image))
+        self._images += 1
+        for class_id, score, (x1, y1, x2, y2) in _rows(found):
+            width, height = x2 - x1, y2 - y1
+            self._annotations.write(
+                (",\n" if self._count else "\n") + f'{{"id": {self._count + 1}, "image_id": {self._images}, '
+                f'"category_id": {class_id}, "bbox": [{x1:.4f}, {y1:.4f}, {width:.4f}, {height:.4f}], '
+                f'"area": {width * height:.4f}, "iscrowd": 0, "score": {score:.6f}}}'
+            )
+            self._count += 1
+
+    def close(self) -> None:
+        """Put the annotations behind the images."""
+        if self._annotations.closed:
+            return
+        self._annotations.seek(0)
+        self._file.write('],\n"annotations": [')
+        shutil.copyfileobj(self._annotations, self._file)
+        self._file.write("]}\n")
+        self._file.close()
+        self._annotations.close()
+        self._waiting.unlink()
+
+
+class YoloLabels(Writer):
+    """`labels/STEM.txt`: `class cx cy w h score` a line, normalised to 0..1; empty where nothing was found."""
+
+    def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
+        self._folder = folder / LABELS
+        self._folder.mkdir()
+
+    def add(self, shot: Shot, found: Detections) -> None:
+        """One file."""
+        lines = [
+            f"{class_id} {(x1 + x2) / 2 / shot.width:.6f} {(y1 + y2) / 2 / shot.height:.6f} "
+            f"{(x2 - x1) / shot.width:.6f} {(y2 - y1) / shot.height:.6f} {score:.6f}\n"
+            for class_id, score, (x1, y1, x2, y2) in _rows(found)
+        ]
+        (self._folder / f"{shot.stem}.txt").write_text("".join(lines), encoding="ascii")
+
+    def close(self) -> None:
+        """Every file is closed already."""
+
+
+WRITERS: Mapping[str, Callable[[Path, Mapping[int, str]], Writer]] = {
+    JSONL: JsonLines,
+    CSV: CsvTable,
+    COCO: Coco,
+    TXT: YoloLabels,
+}
+
+
+def _rows(found: Detections) -> list[tuple[int, float, list[float]]]:
+    """(class, score, [x1, y1, x2, y2]) of every detection; adding 0.0 turns -0.0 into 0.0."""
+    boxes = (found.xyxy + 0.0).tolist()
+    return list(zip(found.class_id.tolist(), found.score.tolist(), boxes, strict=True))

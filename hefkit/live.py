@@ -1,0 +1,257 @@
+"""The live detector's vocabulary: what a camera gives, what a sink gets, what everybody may ask and say.
+
+    camera --> grabber thread: keeps the newest frame --> pipeline --> LiveResult --> sinks
+
+A sink is fed by the main thread. It never raises for trouble of its own (a broken broker, a full disk, a slow
+viewer): it says so once, drops what it must, and recovers by itself. Detection goes on.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from hefkit.detections import Detections
+from hefkit.detector import Timings
+from hefkit.draw import annotate
+from hefkit.frames import Frame
+
+JPEG_QUALITY = 80
+RECENT = 300  # frames that rate and latencies are told of
+STAGES = ("read", *Timings._fields, "sinks", "latency")
+
+
+class Shot(NamedTuple):
+    """What a camera gives: (h, w, 3) uint8 BGR, and perhaps the same view as (h, w, 3) uint8 RGB, scaled down."""
+
+    picture: np.ndarray
+    small: np.ndarray | None = None
+
+
+class Camera(Protocol):
+    """An opened source of frames. One thread opens, reads and closes it."""
+
+    name: str  # as messages call it: without passwords
+
+    def read(self) -> Shot | None:
+        """Wait for the next frame; None when the source has ended, stalled or was unplugged."""
+
+    def close(self) -> None:
+        """Give the device or the connection back; never raises."""
+
+
+@dataclass(frozen=True)
+class LiveResult:
+    """One processed frame on its way to the sinks. The pictures are made once, when the first sink asks."""
+
+    frame: Frame
+    detections: Detections  # in pixels of the picture, best first
+    timings: Timings
+    engine: str  # "hailort" | "emulated" | "float"
+    names: Mapping[int, str]
+    wall: float  # time.time() when the frame was captured
+    latency_s: float  # from capture to result
+    stamp: str | None = None  # words for a corner, such as "INT8 emulation"
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        """Width and height of the picture, pixels."""
+        return self.picture.shape[1], self.picture.shape[0]
+
+    @property
+    def picture(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR, as the camera gave it; not to be changed."""
+        assert isinstance(self.frame.picture, np.ndarray)
+        return self.frame.picture
+
+    @functools.cached_property
+    def annotated(self) -> np.ndarray:
+        """(h, w, 3) uint8 BGR with boxes, labels and the stamp; not to be changed. Main thread only."""
+        return annotate(self.picture, self.detections, self.names, stamp=self.stamp)
+
+
+def jpeg(image_bgr: np.ndarray) -> bytes:
+    """A picture for viewers."""
+    encoded, data = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    assert encoded
+    return data.tobytes()
+
+
+class LiveSink(Protocol):
+    """Where results go."""
+
+    def put(self, result: LiveResult) -> None:
+        """Take one result, in a moment; called by the main thread for every frame."""
+
+    def close(self) -> None:
+        """Finish within a second; calling it twice is allowed."""
+
+
+class Controls:
+    """What a person may ask of the running detector, from any thread."""
+
+    def __init__(self) -> None:
+        self.stop = threading.Event()
+        self._running = threading.Event()  # not paused
+        self._running.set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether frames are left unprocessed on request."""
+        return not self._running.is_set()
+
+    def pause(self, paused: bool) -> None:
+        """Stop or resume processing; the camera stays open."""
+        if paused:
+            self._running.clear()
+        else:
+            self._running.set()
+
+    def wait_while_paused(self, timeout_s: float) -> None:
+        """Return when processing may go on, or after the time."""
+        self._running.wait(timeout_s)
+
+
+class LiveStats:
+    """Counts and times of a run in bounded memory; every method may be called from any thread."""
+
+    def __init__(self, model: str, source: str) -> None:
+        self._facts: dict[str, Any] = {"model": model, "engine": None, "source": source, "preprocess": "letterbox"}
+        self._names: Mapping[int, str] = {}
+        self._lock = threading.Lock()
+        self._started = time.monotonic()
+        self._frames = self._dropped = self._reconnects = 0
+        self._by_class: Counter[int] = Counter()
+        self._now: Counter[int] = Counter()
+        self._done: deque[float] = deque(maxlen=RECENT)
+        self._recent: dict[str, deque[float]] = {name: deque(maxlen=RECENT) for name in STAGES}
+        self._all = {name: Histogram() for name in STAGES}
+        self._temperature_c: float | None = None
+        self._camera = "opening"
+
+    def model(self, engine: str, names: Mapping[int, str]) -> None:
+        """What runs: "hailort", "emulated" or "float", and its classes."""
+        with self._lock:
+            self._facts["engine"], self._names = engine, names
+
+    def add(self, result: LiveResult, sinks_s: float) -> None:
+        """One frame has reached every sink."""
+        ids = result.detections.class_id.tolist()
+        times = {**result.timings._asdict(), "read": result.frame.read_s, "sinks": sinks_s, "latency": result.latency_s}
+        with self._lock:
+            self._frames += 1
+            self._by_class.update(ids)
+            self._now = Counter(ids)
+            self._done.append(time.monotonic())
+            if result.frame.small is not None:
+                self._facts["preprocess"] = "isp"
+            for name, seconds in times.items():
+                self._recent[name].append(seconds)
+                self._all[name].add(seconds)
+
+    def dropped(self, count: int = 1) -> None:
+        """Frames that newer ones took the place of."""
+        with self._lock:
+            self._dropped += count
+
+    def camera(self, state: str, *, reconnected: bool = False) -> None:
+        """`open`, or what is the matter, in words."""
+        with self._lock:
+            self._camera = state
+            self._reconnects += reconnected
+
+    def temperature(self, celsius: float | None) -> None:
+        """Of the chip."""
+        with self._lock:
+            self._temperature_c = celsius
+
+    def snapshot(self, paused: bool = False) -> dict[str, Any]:
+        """The state now, times of the recent frames, as JSON-ready values."""
+        with self._lock:
+            return {
+                **self._facts,
+                **self._counts(),
+                "camera": self._camera,
+                "paused": paused,
+                "fps": self._rate(),
+                "stage_ms": {name: _percentiles(times) for name, times in self._recent.items()},
+                "in_last_frame": self._named(self._now),
+                "temperature_c": self._temperature_c,
+            }
+
+    def summary(self) -> dict[str, Any]:
+        """The whole run, for its end."""
+        with self._lock:
+            seconds = time.monotonic() - self._started
+            return {
+                **self._facts,
+                **self._counts(),
+                "frames_per_second": round(self._frames / seconds, 3),
+                "stage_ms": {name: times.percentiles_ms() for name, times in self._all.items()},
+            }
+
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "frames": self._frames,
+            "dropped": self._dropped,
+            "reconnects": self._reconnects,
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "detections": self._by_class.total(),
+            "by_class": self._named(self._by_class),
+        }
+
+    def _rate(self) -> float:
+        """Frames a second over the recent ones; 0 when the last is long ago."""
+        if len(self._done) < 2 or time.monotonic() - self._done[-1] > 5:
+            return 0.0
+        return round((len(self._done) - 1) / max(self._done[-1] - self._done[0], 1e-6), 2)
+
+    def _named(self, counts: Mapping[int, int]) -> dict[str, int]:
+        """Class name -> count; two classes of one name count together."""
+        named: Counter[str] = Counter()
+        for class_id, count in counts.items():
+            named[self._names.get(class_id, f"class{class_id}")] += count
+        return dict(named.most_common())
+
+
+class Histogram:
+    """Seconds in bins that widen by one percent each: percentiles of weeks in a few kilobytes."""
+
+    LEAST, STEP, BINS = 1e-6, 1.01, 1900  # up to 160 s
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self.BINS, np.int64)
+
+    def add(self, seconds: float) -> None:
+        """One duration."""
+        place = math.log(max(seconds, self.LEAST) / self.LEAST) / math.log(self.STEP)
+        self._counts[min(round(place), self.BINS - 1)] += 1
+
+    def percentiles_ms(self) -> dict[str, float | None]:
+        """Median and 95th percentile, within one percent."""
+        total = int(self._counts.sum())
+        if not total:
+            return {"p50": None, "p95": None}
+        up_to = self._counts.cumsum()
+        p50, p95 = (int(np.searchsorted(up_to, math.ceil(share * total))) for share in (0.50, 0.95))
+        return {"p50": self._milliseconds(p50), "p95": self._milliseconds(p95)}
+
+    def _milliseconds(self, place: int) -> float:
+        return round(self.LEAST * self.STEP**place * 1e3, 3)
+
+
+def _percentiles(seconds: deque[float]) -> dict[str, float | None]:
+    """Median and 95th percentile in milliseconds."""
+    if not seconds:
+        return {"p50": None, "p95": None}
+    p50, p95 = np.percentile(np.fromiter(seconds, float), [50, 95]) * 1e3
+    return {"p50": round(float(p50), 3), "p95": round(float(p95), 3)}

@@ -1,0 +1,116 @@
+"""Video files through OpenCV: frames out of one, annotated frames into one."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from hefkit.cli import log, one_line
+from hefkit.errors import DataError
+from hefkit.frames import Frame
+
+USUAL_FPS = 30.0  # where a file does not tell
+MAX_FPS = 1000.0  # a header that says more is wrong
+CODEC = "mp4v"  # MPEG-4 part 2: the one that every OpenCV can write
+
+# FFmpeg's own words on stderr add nothing to our one line; read when OpenCV first opens a video
+os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
+
+
+@dataclass(frozen=True)
+class VideoFacts:
+    """What a file says of itself; `frames` is a hint."""
+
+    path: Path
+    source: str  # as given
+    fps: float
+    size_wh: tuple[int, int]
+    frames: int | None
+
+
+def open_video(path: Path, source: str) -> VideoFacts:
+    """Look into a video file.
+
+    Raises:
+        DataError: OpenCV cannot read it, or it has no picture.
+    """
+    capture = _capture(path, source)
+    fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    got, first = capture.read()
+    capture.release()
+    if not got or first is None:
+        raise DataError(f"{source} is a video without a picture, or damaged; expected at least one frame")
+    if not 0 < fps <= MAX_FPS:  # also nan
+        log.warning("%s does not tell its frame rate; taking it for %g", one_line(source), USUAL_FPS)
+        fps = USUAL_FPS
+    known = int(frames) if 0 < frames < 1 << 40 else None
+    return VideoFacts(path, source, fps, (first.shape[1], first.shape[0]), known)
+
+
+def read_video(video: VideoFacts) -> Generator[Frame, None, None]:
+    """Every frame in order, (h, w, 3) uint8 BGR, turned as the file says."""
+    capture = _capture(video.path, video.source)
+    try:
+        number = 0
+        while True:
+            start = time.perf_counter()
+            got, picture = capture.read()
+            if not got or picture is None:
+                break
+            yield Frame(number, video.source, number, picture, time.perf_counter() - start)
+            number += 1
+    finally:
+        capture.release()
+    if video.frames is not None and number < video.frames:
+        log.warning(
+            "%s: %d frames read, its header speaks of %d; it may be cut off",
+            one_line(video.source),
+            number,
+            video.frames,
+        )
+
+
+def _capture(path: Path, source: str) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise DataError(f"{source} cannot be read as a video; expected one that OpenCV's FFmpeg decodes; convert it")
+    return capture
+
+
+class VideoWriter:
+    """An .mp4 of annotated frames, at the rate and size of the source."""
+
+    def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
+        self.path = path
+        self._size_wh, self._frames = size_wh, 0
+        code = cv2.VideoWriter_fourcc(*CODEC)  # type: ignore[attr-defined]
+        self._writer = cv2.VideoWriter(str(path), code, fps, size_wh)
+        if not self._writer.isOpened():
+            raise DataError(f"OpenCV cannot write a video of {size_wh[0]}x{size_wh[1]} at {fps:g} frames a second")
+
+    def write(self, image_bgr: np.ndarray) -> None:
+        """One frame, (h, w, 3) uint8 BGR; one of another size than the first is scaled to it."""
+        if (image_bgr.shape[1], image_bgr.shape[0]) != self._size_wh:
+            image_bgr = cv2.resize(image_bgr, self._size_wh, interpolation=cv2.INTER_AREA)
+        self._writer.write(image_bgr)
+        self._frames += 1
+
+    def close(self) -> None:
+        """Finish the file; calling it twice is allowed."""
+        self._writer.release()
+
+    def check(self) -> None:
+        """Look into the finished file: OpenCV keeps a full disk to itself. Raises DataError."""
+        capture = cv2.VideoCapture(str(self.path))
+        written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
+        capture.release()
+        if written < self._frames:
+            raise DataError(
+                f"the video has {written} of {self._frames} frames; is the disk full? free some space and run again"
+            )

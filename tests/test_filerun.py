@@ -1,0 +1,141 @@
+"""Many photographs through the pipeline end in files and a tally."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import pytest
+
+from hefkit import filerun, frames
+from hefkit.decode import DecodeSettings
+from hefkit.detections import Detections
+from hefkit.detector import Detector
+from hefkit.errors import DataError
+from hefkit.frames import Frame, read_photographs
+from hefkit.images import UnreadableImage
+from hefkit.progress import Progress
+from hefkit.sources import Item
+from hefkit.tally import Tally
+from tests.helpers.fake_engine import engine_that_finds
+
+
+class Notebook:
+    """Stands for the outputs: remembers what was written."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[int, tuple[int, ...], int]] = []
+
+    def write(self, frame: Frame, detections: Detections) -> None:
+        assert isinstance(frame.picture, np.ndarray)
+        self.written.append((frame.index, frame.picture.shape, len(detections)))
+
+
+def items(*names: str) -> list[Item]:
+    """Items that a stubbed reader understands."""
+    return [Item(Path(name), f"in/{name}", PurePosixPath(name)) for name in names]
+
+
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+    """Replace the image reader: `bad*` is unreadable, `boom*` a bug, `WxH` a picture; yields what was read."""
+    read: list[str] = []
+
+    def fake(path: Path) -> np.ndarray:
+        read.append(path.name)
+        if path.name.startswith("bad"):
+            raise UnreadableImage("half a picture")
+        if path.name.startswith("boom"):
+            raise RuntimeError("a bug")
+        width, height = map(int, path.name.split("x"))
+        return np.zeros((height, width, 3), np.uint8)
+
+    monkeypatch.setattr(frames, "read_image", fake)
+    yield read
+
+
+def run(given: list[Item], batch_size: int = 1) -> tuple[Tally, Notebook]:
+    """The pipeline with an engine that finds two things in every picture."""
+    engine = engine_that_finds((0, 0.9, (16, 24, 48, 40)), (2, 0.8, (8, 8, 24, 24)), batch_size=batch_size)
+    notebook = Notebook()
+    detector = Detector(engine, DecodeSettings())
+    with engine:
+        return filerun.run(read_photographs(given), detector, notebook, Progress()), notebook  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8, 32])
+def test_every_picture_is_written_in_order(reader: list[str], batch_size: int) -> None:
+    """However fast the readers are and whatever the batch, results come in the order of the items."""
+    names = [f"{40 + i}x30" for i in range(20)]
+
+    tally, notebook = run(items(*names), batch_size)
+
+    assert [shape[1] for _, shape, _ in notebook.written] == [40 + i for i in range(20)]
+    assert [index for index, _, _ in notebook.written] == list(range(20))
+    assert (tally.images, tally.failed, tally.detections) == (20, 0, 40)
+    assert tally.by_class == {0: 20, 2: 20}
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_unreadable_pictures_are_named_and_counted(
+    reader: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, batch_size: int
+) -> None:
+    """One bad file costs one warning, not the run, nor the order within a batch."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+
+    tally, notebook = run(items("40x30", "bad\n.jpg", "41x30"), batch_size)
+
+    assert (tally.images, tally.failed) == (2, 1)
+    assert [(index, shape[1]) for index, shape, _ in notebook.written] == [(0, 40), (2, 41)]
+    assert caplog.messages == ["in/bad .jpg left out: half a picture"]
+
+
+def test_no_readable_picture_is_an_error(reader: list[str]) -> None:
+    """A run that saw nothing has no result."""
+    with pytest.raises(DataError, match="none of the 100 images can be read"):
+        run(items(*["bad"] * 100), batch_size=4)
+
+
+def test_a_bug_in_the_reader_stops_the_run(reader: list[str]) -> None:
+    """An error of a thread reaches the caller, and hardly anything is read after it."""
+    with pytest.raises(RuntimeError, match="a bug"):
+        run(items("40x30", "boom", *["41x30"] * 50))
+
+    assert len(reader) <= 2 + frames.AHEAD + frames.READERS
+
+
+def test_few_pictures_are_read_ahead(reader: list[str]) -> None:
+    """The readers stay at most AHEAD pictures in front of a slow consumer, so memory stays flat."""
+    pictures = read_photographs(items(*["40x30"] * 30))
+    most = 0
+    for taken, _ in enumerate(pictures, start=1):
+        time.sleep(0.002)
+        most = max(most, len(reader) - taken)
+    assert most <= frames.AHEAD
+
+
+def test_a_consumer_that_leaves_stops_the_readers(reader: list[str]) -> None:
+    """After an error or Ctrl-C in the consumer no thread goes on reading."""
+    pictures = read_photographs(items(*["40x30"] * 50))
+    next(pictures)
+    pictures.close()
+    for thread in threading.enumerate():
+        if thread.name.startswith("reader"):
+            thread.join(5)
+
+    assert len(reader) <= 1 + frames.AHEAD + frames.READERS
+
+
+def test_long_pictures_get_one_warning(
+    reader: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond 3:1 fitting in shrinks a picture; said once for the run, not at exactly 3:1."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+
+    run(items("90x30", "91x30", "30x100"))
+
+    assert len(caplog.messages) == 1 and caplog.messages[0].startswith("2 of 3 images are longer than 3:1")

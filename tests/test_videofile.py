@@ -1,0 +1,128 @@
+"""Video files: frames in order, honest facts, and one sentence for what is no video."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from hefkit.errors import DataError
+from hefkit.videofile import VideoFacts, VideoWriter, open_video, read_video
+
+
+def film(path: Path, count: int = 6, fps: float = 10.0, size_wh: tuple[int, int] = (64, 48)) -> Path:
+    """Frames whose grey is 30 times their number."""
+    writer = VideoWriter(path, fps, size_wh)
+    for number in range(count):
+        writer.write(np.full((size_wh[1], size_wh[0], 3), 30 * number, np.uint8))
+    writer.close()
+    writer.check()
+    return path
+
+
+def test_frames_come_in_order(tmp_path: Path) -> None:
+    """Numbers from 0, pictures upright BGR, the source as given."""
+    path = film(tmp_path / "a.mp4")
+
+    facts = open_video(path, "given/a.mp4")
+    frames = list(read_video(facts))
+
+    assert (facts.fps, facts.size_wh, facts.frames) == (10.0, (64, 48), 6)
+    assert [(f.index, f.number, f.source) for f in frames] == [(i, i, "given/a.mp4") for i in range(6)]
+    assert [round(float(np.mean(f.picture)) / 30) for f in frames] == list(range(6))  # type: ignore[arg-type]
+
+
+def test_an_uneven_rate_is_kept(tmp_path: Path) -> None:
+    """29.97 is not 29."""
+    assert open_video(film(tmp_path / "a.mp4", fps=29.97), "a").fps == pytest.approx(29.97, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        pytest.param(b"", id="empty"),
+        pytest.param(b"no video at all" * 100, id="text"),
+        pytest.param(None, id="cut in half"),
+    ],
+)
+def test_what_is_no_video(tmp_path: Path, content: bytes | None, capfd: pytest.CaptureFixture[str]) -> None:
+    """One sentence, and not a word of FFmpeg's beside it."""
+    path = tmp_path / "a.mp4"
+    if content is None:
+        content = film(path).read_bytes()[:-900]
+    path.write_bytes(content)
+
+    with pytest.raises(DataError, match=r"a\.mp4 cannot be read as a video; expected"):
+        open_video(path, "a.mp4")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_missing_rate_is_assumed_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Some files do not tell; 30 is taken, with a warning."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+    path = film(tmp_path / "a.mp4")
+
+    real = cv2.VideoCapture
+
+    class Mute:
+        def __init__(self, name: str) -> None:
+            self.capture = real(name)
+
+        def get(self, key: int) -> float:
+            return 0.0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.capture, name)
+
+    monkeypatch.setattr(cv2, "VideoCapture", Mute)
+    facts = open_video(path, "a.mp4")
+
+    assert (facts.fps, facts.frames, facts.size_wh) == (30.0, None, (64, 48))
+    assert "does not tell its frame rate" in caplog.text
+
+
+def test_fewer_frames_than_announced_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A file that breaks off is processed as far as it goes, and said to be short."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+    path = film(tmp_path / "a.mp4")
+
+    assert len(list(read_video(VideoFacts(path, "a.mp4", 10.0, (64, 48), 9)))) == 6
+    assert "6 frames read, its header speaks of 9" in caplog.text
+
+
+def test_a_reader_that_leaves_is_not_told_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Ctrl-C after two frames is no damaged file."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+    frames = read_video(open_video(film(tmp_path / "a.mp4"), "a.mp4"))
+
+    next(frames), next(frames)
+    frames.close()
+
+    assert caplog.text == ""
+
+
+def test_frames_of_another_size_are_fitted(tmp_path: Path) -> None:
+    """A stream that changes its size in the middle does not lose frames."""
+    writer = VideoWriter(tmp_path / "a.mp4", 10, (64, 48))
+    for size in ((48, 64), (96, 128), (48, 64)):
+        writer.write(np.zeros((*size, 3), np.uint8))
+    writer.close()
+
+    writer.check()
+    assert open_video(tmp_path / "a.mp4", "a").size_wh == (64, 48)
+
+
+def test_a_film_that_cannot_be_written(tmp_path: Path) -> None:
+    """A folder that is not there is an error, not a film of nothing."""
+    with pytest.raises(DataError, match="OpenCV cannot write a video of 64x48"):
+        VideoWriter(tmp_path / "gone" / "a.mp4", 10, (64, 48))
