@@ -47,7 +47,8 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     hefgroups   network groups, and the order of their outputs
     hef         a HEF as an inspection shows it, without HailoRT
     hefwords    the same in words, and held against its spec
-    evaluate    do two sets of boxes agree?
+    labels      the label file of a picture -> boxes
+    evaluate    do two sets of boxes agree? average precision
 
 `hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except
 `engines.open_engine`, late, for `.onnx` files.

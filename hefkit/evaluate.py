@@ -1,4 +1,7 @@
-"""Do two sets of boxes agree? numpy only, so that the same figures come out on the desk and on the Pi."""
+"""How good are boxes: agreement of two models, and average precision against labels.
+
+numpy only, so that the same figures come out on the desk and on the Pi.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,15 @@ import numpy as np
 from hefkit.detections import Detections
 
 IOU = 0.5
+# average precision, as COCO defines it (cocodataset/cocoapi, PythonAPI/pycocotools/cocoeval.py)
+IOUS = np.linspace(0.5, 0.95, 10)
+RECALLS = np.linspace(0, 1, 101)
+AREAS = {  # pixels of the photograph; a box on a border counts on both sides
+    "all": (0.0, 1e10),
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, 1e10),
+}
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -19,8 +31,7 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     low = np.maximum(a[:, None, :2], b[None, :, :2])
     high = np.minimum(a[:, None, 2:], b[None, :, 2:])
     shared = np.clip(high - low, 0, None).prod(axis=2)
-    areas = [np.clip(x[:, 2:] - x[:, :2], 0, None).prod(axis=1) for x in (a, b)]
-    union = areas[0][:, None] + areas[1][None] - shared
+    union = _area(a)[:, None] + _area(b)[None] - shared
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
@@ -92,6 +103,108 @@ class Agreement:
             "median_width_ratio": _median(self._width_ratio),
             "median_score_shift": _median(self._score_shift),
         }
+
+
+MISS, HIT, IGNORED = 0, 1, -1  # what a detection is
+
+
+class AveragePrecision:
+    """Detections against labels, image by image; then the area under precision over recall, as COCO has it.
+
+    101 recalls, ten thresholds of IoU from 0.50 to 0.95, the `max_det` best detections of a class in an image.
+    Detect with a low confidence (0.001): what is cut off before cannot be counted.
+    """
+
+    def __init__(self, num_classes: int, max_det: int = 100) -> None:
+        self.num_classes = num_classes
+        self.max_det = max_det
+        self.images = 0
+        self._labels = np.zeros((num_classes, len(AREAS)), int)
+        self._found: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
+
+    def add(self, truth: Detections, found: Detections) -> None:
+        """One image: its labels, whose scores are not looked at, and what was detected, in pixels of the photograph."""
+        self.images += 1
+        for class_id in np.unique(np.concatenate([truth.class_id, found.class_id])).tolist():
+            labels = truth[truth.class_id == class_id].xyxy
+            hits = found[found.class_id == class_id]
+            hits = hits[np.argsort(-hits.score, kind="stable")[: self.max_det]]
+            overlap, sizes, own = box_iou(hits.xyxy, labels), _area(labels), _area(hits.xyxy)
+            for index, (low, high) in enumerate(AREAS.values()):
+                other = (sizes < low) | (sizes > high)
+                verdict = _verdicts(overlap, other)
+                verdict[(verdict == MISS) & ((own < low) | (own > high))] = IGNORED
+                self._labels[class_id, index] += int((~other).sum())
+                self._found.setdefault((class_id, index), []).append((hits.score, verdict))
+
+    def by_class(self, area: str = "all") -> np.ndarray:
+        """(classes, 10) AP at each IoU of IOUS; NaN for a class without labels of this size."""
+        index = list(AREAS).index(area)
+        rows = [self._curve(class_id, index) for class_id in range(self.num_classes)]
+        return np.stack(rows)
+
+    def to_json(self) -> dict[str, Any]:
+        """The means over the classes that have labels; null where none has."""
+        table = self.by_class()
+        sizes = {f"map50_95_{area}": _mean(self.by_class(area)) for area in list(AREAS)[1:]}
+        return {
+            "images": self.images,
+            "labels": int(self._labels[:, 0].sum()),
+            "map50": _mean(table[:, 0]),
+            "map75": _mean(table[:, 5]),
+            "map50_95": _mean(table),
+            **sizes,
+            "map50_small": _mean(self.by_class("small")[:, 0]),
+            "map50_by_class": [_mean(row[:1]) for row in table],
+        }
+
+    def _curve(self, class_id: int, area: int) -> np.ndarray:
+        labels, parts = int(self._labels[class_id, area]), self._found.get((class_id, area), [])
+        if not labels:
+            return np.full(len(IOUS), np.nan)
+        score = np.concatenate([score for score, _ in parts])
+        verdict = np.concatenate([verdict for _, verdict in parts], axis=1)
+        return _precision(verdict[:, np.argsort(-score, kind="stable")], labels)
+
+
+def _verdicts(overlap: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """(detections, labels) IoU, detections best first -> (10, detections) MISS, HIT or IGNORED at each IoU.
+
+    Every label is taken once. Those of another size (`other`) are taken last, and neither praise nor blame.
+    """
+    verdict = np.full((len(IOUS), len(overlap)), MISS, np.int8)
+    taken = np.zeros((len(IOUS), len(other)), bool)
+    for row in np.flatnonzero(overlap.max(axis=1, initial=0.0) >= IOUS[0]):
+        free = ~taken & (overlap[row] >= IOUS[:, None])  # (10, labels)
+        # of equal overlaps COCO takes the last; 2 puts labels of the right size first
+        rank = np.where(free, overlap[row] + np.where(other, 0.0, 2.0), -1.0)
+        best = rank.shape[1] - 1 - rank[:, ::-1].argmax(axis=1)
+        at = np.flatnonzero(free.any(axis=1))
+        taken[at, best[at]] = True
+        verdict[at, row] = np.where(other[best[at]], IGNORED, HIT)
+    return verdict
+
+
+def _precision(verdict: np.ndarray, labels: int) -> np.ndarray:
+    """(10, detections) best first -> (10,) mean over RECALLS of the best precision at that recall or beyond."""
+    hits, misses = np.cumsum(verdict == HIT, axis=1), np.cumsum(verdict == MISS, axis=1)
+    recall = hits / labels
+    precision = hits / np.maximum(hits + misses, 1)
+    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # beyond the last recall: 0
+    places = [np.searchsorted(row, RECALLS) for row in recall]
+    return np.array([row[place].mean() for row, place in zip(envelope, places, strict=True)])
+
+
+def _area(xyxy: np.ndarray) -> np.ndarray:
+    """(n, 4) -> (n,) float64 square pixels."""
+    sides = np.clip(xyxy[:, 2:].astype(np.float64) - xyxy[:, :2], 0, None)
+    return sides.prod(axis=1)
+
+
+def _mean(values: np.ndarray) -> float | None:
+    known = values[~np.isnan(values)]
+    return _rounded(float(known.mean())) if len(known) else None
 
 
 class SignalToNoise:

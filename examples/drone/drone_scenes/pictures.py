@@ -34,17 +34,27 @@ def draw(plan: Plan) -> Picture:
 
 def paint(plan: Plan) -> tuple[np.ndarray, tuple[Box, ...]]:
     """(H, W, 3) float32 BGR 0..1 before the camera, and the boxes of what is visible of each drone."""
+    scene, near = scenery(plan)
+    return scene, add_drones(scene, plan, near)
+
+
+def scenery(plan: Plan) -> tuple[np.ndarray, Layer | None]:
+    """Everything but the drones: the scene behind them, and what stands before them."""
     rng = np.random.default_rng(plan.seed)
     scene = paint_sky(rng, plan.size_wh, plan.light, plan.horizon, plan.clouds)
     paint_ground(rng, scene, plan.light, plan.horizon, plan.features)
     for other in plan.others:
         own, foot = np.random.default_rng(other.seed), min(plan.horizon + 0.5 * other.size, plan.size_wh[1])
         put(scene, draw_other(own, other.kind, plan.light, other.size, other.centre, other.blur, foot))
-    near = foreground(rng, plan.size_wh, plan.light, plan.foreground) if plan.foreground else None
+    return scene, foreground(rng, plan.size_wh, plan.light, plan.foreground) if plan.foreground else None
+
+
+def add_drones(scene: np.ndarray, plan: Plan, near: Layer | None) -> tuple[Box, ...]:
+    """Draw the drones, and `near` over them, in place; returns the boxes."""
     boxes = [_add(scene, plan, drone, near) for drone in plan.drones]
     if near is not None:
         put(scene, near)
-    return scene, tuple(box for box in boxes if box is not None)
+    return tuple(box for box in boxes if box is not None)
 
 
 def _add(scene: np.ndarray, plan: Plan, drone: Drone, near: Layer | None) -> Box | None:
