@@ -1,3 +1,4 @@
+# make demo     the road with the sample: calibration set, INT8 emulation, pictures with boxes, a table
 # make test     everything that CI runs: format, lint, types, tests
 # make lint     the first three
 # make format   let ruff format and fix
@@ -21,8 +22,11 @@ PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: test lint format bench clean pi-env
+.PHONY: demo test lint format bench clean pi-env
 .DELETE_ON_ERROR:
+
+demo: $(VENV)/.stamp-run
+	@$(VENV)/bin/python examples/drone/demo.py
 
 test: lint pi-env
 	$(RUN) pytest
@@ -47,12 +51,20 @@ clean:
 	rm -rf $(VENV) $(PI_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# An environment is made once, and again when what it holds has changed.
+CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+    { echo "error: $(PYTHON) is missing or older than Python 3.10; try: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
+
+# An environment is made once, and again when what it holds has changed. What tests need holds all that the demo needs.
 $(VENV)/.stamp: requirements.txt requirements-dev.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	    { echo "error: $(PYTHON) is missing or older than Python 3.10; try: make test PYTHON=python3.12" >&2; exit 1; }
+	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/python $(PIP_INSTALL) -r requirements-dev.txt
+	@touch $(VENV)/.stamp-run $@
+
+$(VENV)/.stamp-run: requirements.txt
+	@$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python $(PIP_INSTALL) -r requirements.txt
 	@touch $@
 
 $(PI_VENV)/.stamp: Makefile

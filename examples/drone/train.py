@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # heavy
 NETWORK = Path(__file__).resolve().parent / "yolov8-drone.yaml"
 SIDE = 640
 OPSET = 11  # what Hailo's own exports use
+DESCRIPTION = "hefkit's demonstration: YOLOv8, narrow, trained on drawn drones. No product."
 SETTINGS: dict[str, Any] = {
     "imgsz": SIDE, "optimizer": "AdamW", "lr0": 0.002, "lrf": 0.02, "weight_decay": 0.0005, "warmup_epochs": 2.0,
     "cos_lr": True, "close_mosaic": 10, "mosaic": 1.0, "scale": 0.4, "translate": 0.1, "fliplr": 0.5, "degrees": 5.0,
@@ -130,7 +131,19 @@ def export(weights: Path, target: Path, nms: bool) -> None:
     made = yolo(weights).export(format="onnx", imgsz=SIDE, opset=OPSET, simplify=True, device="cpu", **settings)
     with replacing(target) as temporary:
         shutil.move(made, temporary)
+        describe(temporary)
     log.info("%s: %.2f MB", target, target.stat().st_size / 1e6)
+
+
+def describe(path: Path) -> None:
+    """What the model is, in place of the path of the data on the machine that trained it; the licence stays."""
+    import onnx
+
+    model = onnx.load(path)
+    for entry in model.metadata_props:
+        if entry.key == "description":
+            entry.value = DESCRIPTION
+    onnx.save(model, path)
 
 
 if __name__ == "__main__":
