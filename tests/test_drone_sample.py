@@ -1,0 +1,154 @@
+"""The sample of examples/drone: two exports of one detector, the demo, and what the model card says of both."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+
+from hefkit.detections import Detections
+from hefkit.evaluate import Agreement, match
+from hefkit.preprocess import letterbox
+from hefkit.spec import InputSpec
+from hefkit.workshop.session import open_session, run_session
+from tests.conftest import ROOT, Finished
+
+Run = Callable[..., Finished]
+SAMPLE = ROOT / "examples" / "drone"
+PLAIN, WITH_NMS = SAMPLE / "drone.onnx", SAMPLE / "drone_nms.onnx"
+HEADS = [[80, 80, 64], [80, 80, 2], [40, 40, 64], [40, 40, 2], [20, 20, 64], [20, 20, 2]]
+
+
+@pytest.mark.parametrize("model, output", [(PLAIN, [1, 6, 8400]), (WITH_NMS, [1, 300, 6])], ids=["plain", "nms"])
+def test_exports(model: Path, output: list[int], run_script: Run) -> None:
+    """Three megabytes at most, the output as promised, the six heads of a YOLOv8, and no trace of a machine."""
+    graph = onnx.load(model)
+    checked = run_script("compile_to_hef.py", model, "--check", "--json")
+
+    assert model.stat().st_size <= 3_000_000
+    assert [d.dim_value for d in graph.graph.output[0].type.tensor_type.shape.dim] == output
+    assert [o["shape"] for o in checked.json["head"]["outputs"]] == HEADS
+    assert checked.json["names"] == {"0": "drone", "1": "IR-drone"}
+    notes = {entry.key: entry.value for entry in graph.metadata_props}
+    assert "AGPL-3.0" in notes["license"] and "/" not in notes["description"]
+    assert not re.search(rb"/(home|root|work|tmp|Users)/", model.read_bytes())
+
+
+def detected(folder: Path) -> list[Detections]:
+    """The boxes of every picture of a run."""
+    found = []
+    for line in (folder / "detections.jsonl").read_text().splitlines():
+        rows = json.loads(line)["detections"]
+        found.append(
+            Detections(
+                np.array([r["xyxy"] for r in rows], np.float32).reshape(-1, 4),
+                np.array([r["score"] for r in rows], np.float32),
+                np.array([r["class_id"] for r in rows], np.int64),
+            )
+        )
+    return found
+
+
+def test_both_exports_find_the_same(run_script: Run, tmp_path: Path) -> None:
+    """With and without NMS in the graph: equal boxes, scores and classes in all 24 pictures."""
+    results = []
+    for model in (PLAIN, WITH_NMS):
+        done = run_script(
+            "hailo_inference.py", model, SAMPLE / "images" / "val", "--save-dir", tmp_path / model.stem, "--no-images"
+        )
+        assert done.code == 0, done.err
+        results.append(detected(tmp_path / model.stem))
+
+    assert sum(map(len, results[0])) > 20
+    for a, b in zip(*results, strict=True):
+        assert a.class_id.tolist() == b.class_id.tolist()
+        np.testing.assert_allclose(a.xyxy, b.xyxy, atol=0.01)
+        np.testing.assert_allclose(a.score, b.score, atol=1e-5)
+
+
+def test_the_exported_nms_finds_the_same(run_script: Run, tmp_path: Path) -> None:
+    """The network with its own NMS, run whole by onnxruntime: above 0.25 it finds what hefkit's decoder finds."""
+    pictures = sorted((SAMPLE / "images" / "val").glob("*.jpg"))[:8]
+    (tmp_path / "list.txt").write_text("".join(f"{p}\n" for p in pictures))
+    done = run_script(
+        "hailo_inference.py", WITH_NMS, tmp_path / "list.txt", "--save-dir", tmp_path / "run", "--no-images"
+    )
+    assert done.code == 0, done.err
+    session = open_session(onnx.load(WITH_NMS))
+
+    agreement = Agreement(conf=0.25)
+    for picture, ours in zip(pictures, detected(tmp_path / "run"), strict=True):
+        tensor, transform = letterbox(cv2.imread(str(picture)), InputSpec((640, 640)))
+        feed = {"images": tensor.transpose(2, 0, 1)[None].astype(np.float32) / 255}
+        [rows] = run_session(session, ["output0"], feed)
+        rows = rows[0][rows[0][:, 4] >= 0.25]
+        whole = Detections(transform.to_original(rows[:, :4]), rows[:, 4], rows[:, 5].astype(np.int64))
+        agreement.add(whole, ours)
+        for i, j in match(whole, ours):
+            assert abs(whole.score[i] - ours.score[j]) < 1e-4
+            np.testing.assert_allclose(whole.xyxy[i], ours.xyxy[j], atol=0.1)
+
+    assert agreement.boxes_float > 5
+    assert (agreement.recall, agreement.precision) == (1.0, 1.0)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The demo with eight calibration pictures; its JSON, what it said, and its folder."""
+    import subprocess
+    import sys
+
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    done = subprocess.run(
+        [sys.executable, str(SAMPLE / "demo.py"), "--output", str(folder), "--num-samples", "8", "--json"],
+        cwd=folder.parent, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {"result": json.loads(done.stdout.splitlines()[-1]), "words": done.stderr, "folder": folder}
+
+
+def test_demo(demo: dict[str, Any]) -> None:
+    """Every command is shown, the table has 24 rows and their sum, and the picture to look at is there."""
+    rows, words = demo["result"]["pictures"], demo["words"]
+
+    assert [line.split()[2] for line in words.splitlines() if line.startswith("$ ")] == [
+        "prepare_calibration.py", "compile_to_hef.py", "hailo_inference.py", "hailo_inference.py"
+    ]  # fmt: skip
+    assert len(rows) == 24 and "INT8 emulation, not a HEF" in words
+    table = words.split("picture  ")[1].splitlines()
+    assert [line.split()[0] for line in table[1:25]] == [Path(row["source"]).name for row in rows]
+    sums = [sum(row[key] for row in rows) for key in ("labelled", "fp32", "int8", "both")]
+    assert table[25].split() == ["together", *map(str, sums)]
+    look_at = Path(demo["result"]["look_at"])
+    assert look_at.parent == demo["folder"] / "int8" and cv2.imread(str(look_at)) is not None
+
+
+def test_demo_s_figures_are_those_of_the_runs(demo: dict[str, Any]) -> None:
+    """Boxes counted anew in the two folders; INT8 keeps nine of ten boxes of FP32."""
+    exact, quantized = detected(demo["folder"] / "float"), detected(demo["folder"] / "int8")
+    rows = demo["result"]["pictures"]
+
+    assert [row["fp32"] for row in rows] == list(map(len, exact))
+    assert [row["int8"] for row in rows] == list(map(len, quantized))
+    assert [row["both"] for row in rows] == [len(match(a, b)) for a, b in zip(exact, quantized, strict=True)]
+    assert sum(row["both"] for row in rows) >= 0.9 * sum(row["fp32"] for row in rows)
+    for folder, engine in (("float", "float"), ("int8", "emulated")):
+        lines = (demo["folder"] / folder / "detections.jsonl").read_text().splitlines()
+        assert {json.loads(line)["engine"] for line in lines} == {engine}
+        assert len(list((demo["folder"] / folder).glob("*.jpg"))) == 24
+
+
+def test_demo_stops_at_the_first_failure(run_script: Run, tmp_path: Path) -> None:
+    """An output that cannot be made: the failing step's message and exit code, and no table."""
+    (tmp_path / "file").write_text("")
+
+    done = run_script("examples/drone/demo.py", "--output", tmp_path / "file" / "demo")
+
+    assert done.code == 2 and "prepare_calibration.py" in done.err and "together" not in done.err
