@@ -73,7 +73,7 @@ def test_an_existing_set_is_left_alone(run_script: Run, tmp_path: Path) -> None:
 
 
 @given(st.integers(0, 2**20), st.sampled_from(["train", "val"]), st.integers(0, 10_000))
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_boxes_are_exact(pictures: ModuleType, plans: ModuleType, seed: int, split: str, index: int) -> None:
     """What covers a pixel is the difference of the same drone before white and before black. The box holds every pixel
     that is covered by a tenth or more, and has one in its first and last row and column."""
@@ -102,7 +102,7 @@ def seen_through(pictures: ModuleType, plan: Any, near: Any) -> tuple[tuple[Any,
 
 
 @given(st.integers(0, 2**20), st.integers(0, 10_000))
-@settings(max_examples=25)
+@settings(max_examples=15)
 def test_drones_are_drawn_where_there_is_a_box_and_nowhere_else(
     pictures: ModuleType, plans: ModuleType, seed: int, index: int
 ) -> None:

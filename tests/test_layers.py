@@ -243,7 +243,12 @@ def pi_test_files() -> list[Path]:
         needed = reached(name, set())
         return not any(n.partition(".")[0] in WORKSHOP_PACKAGES or n.startswith("hefkit.workshop") for n in needed)
 
-    own = {Path(__file__).stem, "test_readme", "test_real_road"}  # they run the workshop as processes
+    own = {
+        Path(__file__).stem,
+        "test_readme",
+        "test_real_road",
+        "test_drone_dataset",
+    }  # the workstation's, as processes
     return [
         TESTS[name]
         for name in TESTS
