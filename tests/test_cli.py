@@ -16,6 +16,7 @@ from hefkit import cli, errors
 from tests.conftest import ROOT
 
 SCRIPTS = ["prepare_calibration.py", "compile_to_hef.py", "hailo_inference.py"]
+EXAMPLES = sorted(str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*/*.py"))
 
 
 def parser() -> cli.Parser:
@@ -244,7 +245,7 @@ def test_a_reader_that_leaves() -> None:
     assert process.wait(30) == 2 and told == "error: the reader of standard output went away\n"
 
 
-@pytest.mark.parametrize("script", SCRIPTS)
+@pytest.mark.parametrize("script", [*SCRIPTS, *EXAMPLES])
 def test_help_imports_nothing_heavy(script: str) -> None:
     """`--help` works where numpy, cv2 and onnx are not installed, and `--version` too."""
     if not (ROOT / script).exists():

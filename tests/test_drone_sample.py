@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Callable
@@ -152,3 +153,16 @@ def test_demo_stops_at_the_first_failure(run_script: Run, tmp_path: Path) -> Non
     done = run_script("examples/drone/demo.py", "--output", tmp_path / "file" / "demo")
 
     assert done.code == 2 and "prepare_calibration.py" in done.err and "together" not in done.err
+
+
+def test_training_says_what_it_lacks(run_script: Run, tmp_path: Path) -> None:
+    """Without a dataset: exit 3. With one, but without ultralytics, which hefkit never needs: exit 5 and the command."""
+    script = "examples/drone/train.py"
+    missing = run_script(script, "--data", tmp_path / "none.yaml", "--output", tmp_path / "model")
+    assert missing.code == 3 and "make_dataset.py" in missing.errors[0]
+    if importlib.util.find_spec("ultralytics"):
+        pytest.skip("ultralytics is installed here")
+
+    done = run_script(script, "--data", SAMPLE / "data.yaml", "--output", tmp_path / "model")
+
+    assert done.code == 5 and "pip install torch torchvision ultralytics" in done.errors[0]
