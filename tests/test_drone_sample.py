@@ -156,7 +156,7 @@ def test_demo_stops_at_the_first_failure(run_script: Run, tmp_path: Path) -> Non
 
 
 def test_training_says_what_it_lacks(run_script: Run, tmp_path: Path) -> None:
-    """Without a dataset: exit 3. With one, but without ultralytics, which hefkit never needs: exit 5 and the command."""
+    """Without a dataset: exit 3. Without ultralytics, which hefkit itself never needs: exit 5 and the command."""
     script = "examples/drone/train.py"
     missing = run_script(script, "--data", tmp_path / "none.yaml", "--output", tmp_path / "model")
     assert missing.code == 3 and "make_dataset.py" in missing.errors[0]
