@@ -36,6 +36,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     grabber     a camera's thread: the newest frame wins
     livesinks   JSON lines, a recording, pictures of what was seen
     window      the live picture in a window
+    livedesk    all sinks behind one; the window's keys
     livesignals Ctrl-C and SIGTERM for a program that runs for weeks
     liverun     the live detector's loop
     xxh3        the checksum of newer HEFs
