@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -29,6 +31,10 @@ READ_S = 3.0  # without a frame the stream is lost
 OPTIONS = {"rtsp_transport": "tcp", "analyzeduration": "1000000"}  # microseconds; FFmpeg's 5 s outlast many key frames
 ONE_THREAD_PIXELS = 1920 * 1088  # larger pictures may be too much for one core
 
+SHORTER = "let the camera send a key frame every 1 to 2 s, and restart it"
+
+T = TypeVar("T")
+
 # FFmpeg's own words name the address with its password; read when OpenCV first opens a stream
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
@@ -41,34 +47,32 @@ def open_net(source: CameraSource) -> CvCamera:
     """
     quiet_opencv()
     _set_options()
-    # RTSP is asked before: a server that answers may take long for a key frame, one that does not is given up soon.
-    # HTTP is asked after: small cameras serve one viewer, and every picture of MJPEG is a key frame
-    answer = _asked(source) if source.kind == "rtsp" else None
+    # an RTSP server that answers may take long for a key frame, one that does not is given up soon. Every picture of
+    # MJPEG over HTTP is a key frame, and small cameras serve one viewer, so that one is not asked
+    if source.kind == "rtsp":
+        _answered(source, netprobe.greet)
     try:
-        capture, first = _opened(source, KEY_FRAME_S if answer else OPEN_S)
+        capture, first = _opened(source, KEY_FRAME_S if source.kind == "rtsp" else OPEN_S)
     except Late:
         raise DeviceError(_message(source, f"no picture came within {KEY_FRAME_S:g} s; {SHORTER}")) from None
     if first is None:
-        raise DeviceError(_message(source, netprobe.explain(answer or _asked(source), source.url)))
+        raise DeviceError(_message(source, netprobe.explain(_answered(source, netprobe.ask), source.url)))
     return CvCamera(capture, source.name, first)
 
 
-SHORTER = "let the camera send a key frame every 1 to 2 s, and restart it"
-
-
-def _message(source: CameraSource, why: str) -> str:
-    return f"the camera {source.name} cannot be opened: {why}"
-
-
-def _asked(source: CameraSource) -> netprobe.Answer:
+def _answered(source: CameraSource, question: Callable[[str, float], T]) -> T:
     """What the server says. Raises DeviceError where nobody does."""
     try:
-        return within(ASK_ALL_S, f"{source.name} asking", functools.partial(netprobe.ask, source.url, ASK_S))
+        return within(ASK_ALL_S, f"{source.name} asking", functools.partial(question, source.url, ASK_S))
     except netprobe.Unreachable as exc:
         raise DeviceError(_message(source, str(exc))) from None
     except Late:
         why = "its host name is not found, or it answers too slowly; check the network"
         raise DeviceError(_message(source, why)) from None
+
+
+def _message(source: CameraSource, why: str) -> str:
+    return f"the camera {source.name} cannot be opened: {why}"
 
 
 def _opened(source: CameraSource, seconds: float) -> tuple[cv2.VideoCapture, np.ndarray | None]:

@@ -1,7 +1,9 @@
 """What is the matter with a network camera's address? FFmpeg knows, and OpenCV keeps it to itself.
 
 RTSP (RFC 2326) and HTTP share the form of their messages and their authentication (RFC 2617), so one question does
-for both: DESCRIBE or GET, and the status line of the answer. It is asked to explain; FFmpeg opens the stream.
+for both: DESCRIBE or GET, and the status line of the answer. It is asked to explain a failure; FFmpeg opens the
+stream. Before, only OPTIONS may be asked: a server that has just described a stream to somebody who then hung up
+may refuse the next one (seen with GStreamer's).
 """
 
 from __future__ import annotations
@@ -33,8 +35,18 @@ class Unreachable(Exception):
     """No answer; says what was the matter and what to do."""
 
 
+def greet(url: str, timeout_s: float) -> None:
+    """Is an RTSP server there? Whatever it answers will do.
+
+    Raises:
+        Unreachable: nobody answers, or not in this language.
+    """
+    parts = urlsplit(url)
+    _asked(parts, "OPTIONS", "", timeout_s)
+
+
 def ask(url: str, timeout_s: float) -> Answer:
-    """Ask for the stream's description, with the credentials of the address where they are wanted.
+    """Ask for the stream, with the credentials of the address where they are wanted.
 
     Args:
         url: rtsp, rtsps, http or https, valid.
@@ -45,10 +57,11 @@ def ask(url: str, timeout_s: float) -> Answer:
         Unreachable: nobody answers, or not in this language.
     """
     parts = urlsplit(url)
-    answer = _asked(parts, "", timeout_s)
+    method = "GET" if _is_http(parts) else "DESCRIBE"
+    answer = _asked(parts, method, "", timeout_s)
     if answer.status == 401 and parts.username is not None:
-        authorization = _authorization(parts, _method(parts), _target(parts), answer.headers)
-        answer = _asked(parts, authorization, timeout_s) if authorization else answer
+        authorization = _authorization(parts, method, _target(parts), answer.headers)
+        answer = _asked(parts, method, authorization, timeout_s) if authorization else answer
     return answer
 
 
@@ -69,13 +82,13 @@ def explain(answer: Answer, url: str) -> str:
     return "it answers, but sends no picture that OpenCV's FFmpeg reads; expected H.264, H.265 or MJPEG"
 
 
-def _asked(parts: SplitResult, authorization: str, timeout_s: float) -> Answer:
+def _asked(parts: SplitResult, method: str, authorization: str, timeout_s: float) -> Answer:
     port = parts.port or PORTS[parts.scheme.lower()]
     try:
         plain = socket.create_connection((parts.hostname or "", port), timeout_s)
         try:
             with _secured(plain, parts) as connection:
-                return _exchange(connection, _question(parts, authorization))
+                return _exchange(connection, _question(parts, method, authorization))
         except TimeoutError:
             raise Unreachable("it accepts the connection and says nothing; restart the camera") from None
     except socket.gaierror:
@@ -113,18 +126,19 @@ def _exchange(connection: socket.socket, question: bytes) -> Answer:
     return Answer(int(found[1]), http.client.parse_headers(io.BytesIO(rest)))
 
 
-def _question(parts: SplitResult, authorization: str) -> bytes:
-    protocol = "HTTP/1.0" if parts.scheme.lower().startswith("http") else "RTSP/1.0"
-    lines = [f"{_method(parts)} {_target(parts)} {protocol}", f"Host: {_host(parts)}", "User-Agent: hefkit"]
-    if protocol == "RTSP/1.0":
-        lines[1:2] = ["CSeq: 1", "Accept: application/sdp"]
+def _question(parts: SplitResult, method: str, authorization: str) -> bytes:
+    if _is_http(parts):
+        lines = [f"{method} {_target(parts)} HTTP/1.0", f"Host: {_host(parts)}"]
+    else:
+        lines = [f"{method} {_target(parts)} RTSP/1.0", "CSeq: 1", "Accept: application/sdp"]
+    lines.append("User-Agent: hefkit")
     if authorization:
         lines.append(f"Authorization: {authorization}")
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape")
 
 
-def _method(parts: SplitResult) -> str:
-    return "GET" if parts.scheme.lower().startswith("http") else "DESCRIBE"
+def _is_http(parts: SplitResult) -> bool:
+    return parts.scheme.lower() in ("http", "https")
 
 
 def _host(parts: SplitResult) -> str:
@@ -134,7 +148,7 @@ def _host(parts: SplitResult) -> str:
 def _target(parts: SplitResult) -> str:
     """What is asked for: the path, and for RTSP the whole address, never with the credentials."""
     path = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
-    return path if parts.scheme.lower().startswith("http") else f"{parts.scheme.lower()}://{_host(parts)}{path}"
+    return path if _is_http(parts) else f"{parts.scheme.lower()}://{_host(parts)}{path}"
 
 
 def _authorization(parts: SplitResult, method: str, target: str, headers: Message) -> str:

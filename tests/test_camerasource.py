@@ -112,13 +112,13 @@ def test_files(tmp_path: Path) -> None:
     source = parse_source(str(film))
 
     assert source == CameraSource("file", str(film), path=film) and not source.live
-    with pytest.raises(DataError, match="the video file .*gone.mp4 does not exist"):
+    with pytest.raises(DataError, match=r"the video file .*gone\.mp4 does not exist"):
         parse_source(str(tmp_path / "gone.mp4"))
     with pytest.raises(DataError, match=r"the video file gone\.mp4 does not exist"):
         parse_source("gone.mp4")
     with pytest.raises(DataError, match="does not exist"):
         parse_source("x" * 5000 + ".mp4")
-    with pytest.raises(UsageError, match="is a photograph.*hailo_inference"):
+    with pytest.raises(UsageError, match=r"is a photograph.*hailo_inference"):
         parse_source(str(photo))
     with pytest.raises(UsageError, match="is no file"):
         parse_source(str(tmp_path))
