@@ -175,7 +175,8 @@ class Pipeline:
         batch.frames.append(frame)
         if isinstance(frame.picture, np.ndarray):
             start = time.perf_counter()
-            batch.transforms.append(self._detector.prepare(frame.picture, batch.slot.inputs[len(batch.transforms)]))
+            tensor = batch.slot.inputs[len(batch.transforms)]
+            batch.transforms.append(self._detector.prepare(frame.picture, tensor, frame.small))
             batch.prepare_s.append(time.perf_counter() - start)
 
     def _launch(self, batch: _Batch) -> None:
