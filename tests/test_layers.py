@@ -28,11 +28,13 @@ LATE = {
     "tqdm": {"hefkit.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.xxh3"},
+    "aiohttp": {"hefkit.webserver"},
+    "paho": {"hefkit.mqttlink"},
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 THE_DOOR = ("hefkit.engines", "open_engine", "hefkit.workshop.engine")
 
-BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml")
+BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "aiohttp", "paho")
 PI_PYTHON = ROOT / ".venv-pi" / "bin" / "python"
 
 
