@@ -81,10 +81,15 @@ class WebServer:
             listener.close()
         for task in list(self._viewers):
             task.cancel()
-        server = self._runner.server
+        server: Any = self._runner.server
         if server is not None:
+            transports = [protocol.transport for protocol in server.connections]
             await server.shutdown(0.2)
+            for transport in transports:
+                if transport is not None:
+                    transport.abort()  # a close would wait until a viewer that never reads has read
         await self._runner.cleanup()
+        await asyncio.sleep(0.01)  # the loop closes the sockets in its next rounds
 
     def _connection(self) -> asyncio.Protocol:
         """The protocol of a new connection; when there are too many, one that hangs up."""
