@@ -55,7 +55,7 @@ class Link:
         if username is not None:
             self._client.username_pw_set(username, password)
         if broker.tls:
-            self._client.tls_set_context(ssl.create_default_context())  # SSL_CERT_FILE adds an authority
+            self._client.tls_set_context(_tls())
         self._client.connect_async(broker.host, broker.port, KEEPALIVE_S)
 
     @property
@@ -152,6 +152,24 @@ def _poll(places: list[tuple[Any, int]], timeout_s: float) -> None:
     for sock, events in places:
         poll.register(sock, events)
     poll.poll(max(0.0, timeout_s) * 1000)
+
+
+class _TlsSocket(ssl.SSLSocket):
+    """Closed when its handshake fails: paho-mqtt only forgets it."""
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError:
+            self.close()
+            raise
+
+
+def _tls() -> ssl.SSLContext:
+    """Trusts whom the system trusts, or whom the environment's SSL_CERT_FILE names."""
+    context = ssl.create_default_context()
+    context.sslsocket_class = _TlsSocket
+    return context
 
 
 def _client() -> Any:

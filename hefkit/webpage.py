@@ -32,7 +32,7 @@ main { display: grid; gap: 1rem; grid-template-columns: minmax(0, 1fr); }
 #numbers { display: grid; grid-template-columns: repeat(auto-fit, minmax(5.5rem, 1fr)); gap: .5rem; margin: 0; }
 #numbers > div { border: 1px solid var(--line); border-radius: .5rem; padding: .35rem .5rem; }
 dt { font-size: .72rem; opacity: .7; }
-dd { margin: 0; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums; }
+dd { margin: 0; white-space: nowrap; font-size: 1.15rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 table { width: 100%; border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem; }
 th { font-size: .72rem; font-weight: 400; opacity: .7; }
 th, td { text-align: right; padding: .15rem 0; border-bottom: 1px solid var(--line); }
@@ -45,6 +45,7 @@ const at = id => document.getElementById(id);
 const say = (id, text) => { at(id).textContent = text; };
 const number = (value, digits) => value === null ? "\\u2013" : value.toFixed(digits);
 const STAGES = ["read", "preprocess", "infer", "decode", "sinks", "latency"];
+const ENGINES = { emulated: "INT8 emulation", float: "float model", hailort: "Hailo chip" };
 const MOST_CLASSES = 50;
 let paused = false, lost = false;
 
@@ -63,7 +64,8 @@ function fill(id, rows) {
 function duration(seconds) {
   const minutes = Math.floor(seconds / 60), hours = Math.floor(minutes / 60), days = Math.floor(hours / 24);
   if (days) return days + " d " + hours % 24 + " h";
-  return hours ? hours + " h " + minutes % 60 + " min" : minutes + " min " + Math.floor(seconds % 60) + " s";
+  if (hours) return hours + " h " + minutes % 60 + " m";
+  return minutes ? minutes + " min" : Math.floor(seconds) + " s";
 }
 
 function state(words, kind) {
@@ -74,7 +76,7 @@ function state(words, kind) {
 function show(stats) {
   paused = stats.paused;
   say("model", stats.model);
-  say("engine", stats.engine === "emulated" ? "INT8 emulation" : stats.engine || "starting");
+  say("engine", ENGINES[stats.engine] || stats.engine || "starting");
   say("fps", stats.fps.toFixed(1));
   say("latency", number(stats.stage_ms.latency.p50, 0) + " ms");
   say("temperature", stats.temperature_c === null ? "\\u2013" : stats.temperature_c.toFixed(0) + " \\u00b0C");
