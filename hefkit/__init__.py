@@ -49,6 +49,17 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     livedesk    all sinks behind one; the window's keys
     livesignals Ctrl-C and SIGTERM for a program that runs for weeks
     liverun     the live detector's loop
+    credentials passwords and tokens, from the environment or a file
+    netaddress  where to serve and to publish
+    webguard    who may see the web page
+    webframes   one encoded picture for any number of viewers
+    webpage     the page itself
+    webserver   what the page's addresses answer
+    web         the web page as a sink
+    mqttdiscovery topics, and what Home Assistant is told
+    mqttcounts  how many objects there are
+    mqttlink    a connection to a broker that comes back
+    mqtt        MQTT as a sink
     xxh3        the checksum of newer HEFs
     hefwire     protobuf's wire format, with bounds on everything
     hefproto    the messages of a HEF that we read

@@ -34,6 +34,8 @@ PACKAGES = {
     "onnx": ("onnx", None),
     "onnxruntime": ("onnxruntime", None),
     "yaml": ("PyYAML", "python3-yaml"),
+    "aiohttp": ("aiohttp", "python3-aiohttp"),
+    "paho": ("paho-mqtt", "python3-paho-mqtt"),
 }
 
 

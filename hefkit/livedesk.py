@@ -42,6 +42,8 @@ class Desk:
         """Every sink, the last one first."""
         while self._sinks:
             self._sinks.pop().close()
+        if self._saver is not None:
+            self._saver.close()
 
     def quit(self) -> None:
         """The key q."""
@@ -52,9 +54,8 @@ class Desk:
         if self._last is None:
             return
         try:
-            if self._saver is None:
-                self.add(FrameSaver(self._save_dir, most=1 << 30, every_s=float("inf")))
-            assert self._saver is not None
+            # of its own accord this one saves nothing, so it is no sink
+            self._saver = self._saver or FrameSaver(self._save_dir, most=1 << 30, every_s=0.0)
             log.info("saved %s", one_line(self._saver.save(self._last)))
         except (OSError, HefkitError) as exc:
             log.warning("the frame cannot be saved: %s", one_line(exc))

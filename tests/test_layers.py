@@ -29,11 +29,13 @@ LATE = {
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.xxh3"},
     "picamera2": {"hefkit.cameracsi"},
+    "aiohttp": {"hefkit.webserver"},
+    "paho": {"hefkit.mqttlink"},
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 THE_DOOR = ("hefkit.engines", "open_engine", "hefkit.workshop.engine")
 
-BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "picamera2")
+BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "picamera2", "aiohttp", "paho")
 PI_PYTHON = ROOT / ".venv-pi" / "bin" / "python"
 
 
