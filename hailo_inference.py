@@ -19,6 +19,14 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.cli import log
+from hefkit.detectflags import (
+    ENGINES,
+    add_detection_flags,
+    add_model_and_source,
+    decode_settings,
+    describe_engine,
+    model_and_source,
+)
 from hefkit.runfolder import FORMATS, JSONL
 from hefkit.sources import is_video
 
@@ -30,30 +38,13 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.videofile import VideoFacts
 
 MAX_BATCH = 63  # HailoRT's own limit
-ENGINES = {
-    "emulated": "INT8 emulation on the CPU: what the chip is expected to compute, not the chip",
-    "float": "float model on the CPU",
-    "hailort": "Hailo chip",
-}
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; every value is checked here, nothing is opened."""
     parser = cli.Parser(__doc__, usage="%(prog)s [--model] MODEL [--source] SOURCE [options]")
-    parser.add_argument("given", nargs="*", metavar="MODEL SOURCE", help="the same as --model MODEL --source SOURCE")
-    parser.add_argument("--model", help="a .emulated.onnx with its .json beside it, or a float YOLO in .onnx")
-    parser.add_argument("--source", help="an image, a folder, a 'glob', a text list, - for a list on stdin, or a video")
-    parser.add_argument("--conf", type=cli.fraction, default=0.25, metavar="P", help="least score (0.25)")
-    parser.add_argument("--iou", type=cli.fraction, default=0.7, metavar="P", help="most overlap in a class (0.7)")
-    parser.add_argument(
-        "--max-det", type=cli.whole_number(1), default=300, metavar="N", help="most detections an image (300)"
-    )
-    parser.add_argument("--classes", nargs="+", action=cli.CommaList, metavar="CLASS", help="only these: ids or names")
-    parser.add_argument("--agnostic-nms", action="store_true", help="boxes of different classes suppress each other")
-    parser.add_argument("--multi-label", action="store_true", help="every class of an anchor, not only its best")
-    parser.add_argument(
-        "--names", metavar="FILE|A,B,C", help="class names instead of the model's: one a line, or a,b,c"
-    )
+    add_model_and_source(parser, "an image, a folder, a 'glob', a text list, - for a list on stdin, or a video")
+    add_detection_flags(parser)
     parser.add_argument("--save-dir", type=Path, metavar="DIR", help="where the results go (runs/predict/NAME)")
     parser.add_argument(
         "--format",
@@ -71,7 +62,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "--batch-size", type=cli.whole_number(1, MAX_BATCH), default=1, metavar="N", help="pictures a batch (1)"
     )
     args = parser.parse_intermixed_args(argv)
-    args.model, args.source = _model_and_source(parser, args)
+    args.model, args.source = model_and_source(parser, args)
     args.format = _formats(parser, args.format)
     if args.save_video and not is_video(args.source):
         parser.error(f"--save-video needs a video as source, and {args.source} is none")
@@ -84,17 +75,6 @@ def _formats(parser: cli.Parser, given: list[str] | None) -> tuple[str, ...]:
     if unknown:
         parser.error(f"argument --format: there is no format {unknown[0]!r}; expected {', '.join(FORMATS)}")
     return tuple(name for name in FORMATS if name in (given or [JSONL]))
-
-
-def _model_and_source(parser: cli.Parser, args: argparse.Namespace) -> tuple[Path, str]:
-    """Both by flag or both by place: one of each would leave open which is which."""
-    by_flag = [args.model, args.source]
-    if args.given and any(by_flag):
-        parser.error("expected --model MODEL --source SOURCE, or MODEL SOURCE without flags; not a mixture")
-    model, source = (args.given if args.given else by_flag) if len(args.given) in (0, 2) else (None, None)
-    if not model or not source:
-        parser.error("expected one model and one source: --model MODEL --source SOURCE, or MODEL SOURCE")
-    return Path(model), source
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -152,7 +132,7 @@ def detect(
     from hefkit.videofile import read_video
 
     settings = decode_settings(args, names)
-    log.info("%s: %s, input %s", cli.one_line(args.model), ENGINES[engine.kind], describe_input(engine))
+    log.info("%s", describe_engine(args.model, engine))
     start = time.perf_counter()
     with Outputs(plan, engine.kind, names, Style(args.line_width, args.hide_labels), video) as outputs:
         total, unit = (video.frames, "frame") if video else (len(plan.items), "image")
@@ -161,27 +141,6 @@ def detect(
             tally = run(frames, Detector(engine, settings), outputs, bar)
         outputs.commit(facts(args, engine, settings, tally))
     return tally, time.perf_counter() - start
-
-
-def decode_settings(args: argparse.Namespace, names: dict[int, str]) -> DecodeSettings:
-    """The detection flags; classes by name are looked up in `names`."""
-    from hefkit.decode import DecodeSettings
-    from hefkit.names import find_classes
-
-    return DecodeSettings(
-        conf=args.conf,
-        iou=args.iou,
-        max_det=args.max_det,
-        classes=None if args.classes is None else find_classes(args.classes, names),
-        agnostic_nms=args.agnostic_nms,
-        multi_label=args.multi_label,
-    )
-
-
-def describe_input(engine: Engine) -> str:
-    """`640x640 letterbox`, height first as everywhere."""
-    height, width = engine.spec.input.size
-    return f"{height}x{width} {engine.spec.input.fit}"
 
 
 def facts(args: argparse.Namespace, engine: Engine, settings: DecodeSettings, tally: Tally) -> dict[str, Any]:

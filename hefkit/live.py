@@ -9,6 +9,7 @@ viewer): it says so once, drops what it must, and recovers by itself. Detection 
 from __future__ import annotations
 
 import functools
+import math
 import threading
 import time
 from collections import Counter, deque
@@ -26,6 +27,7 @@ from hefkit.frames import Frame
 
 JPEG_QUALITY = 80
 RECENT = 300  # frames that rate and latencies are told of
+STAGES = ("read", *Timings._fields, "sinks", "latency")
 
 
 class Shot(NamedTuple):
@@ -120,22 +122,26 @@ class Controls:
 
 
 class LiveStats:
-    """Counts and recent times of a run; every method may be called from any thread."""
+    """Counts and times of a run in bounded memory; every method may be called from any thread."""
 
-    def __init__(self, model: str, engine: str, source: str, names: Mapping[int, str]) -> None:
-        self._facts = {"model": model, "engine": engine, "source": source}
-        self._names = names
+    def __init__(self, model: str, source: str) -> None:
+        self._facts: dict[str, Any] = {"model": model, "engine": None, "source": source, "preprocess": "letterbox"}
+        self._names: Mapping[int, str] = {}
         self._lock = threading.Lock()
         self._started = time.monotonic()
         self._frames = self._dropped = self._reconnects = 0
         self._by_class: Counter[int] = Counter()
-        self._done: deque[float] = deque(maxlen=RECENT)
-        self._stages: dict[str, deque[float]] = {
-            name: deque(maxlen=RECENT) for name in ("read", *Timings._fields, "sinks", "latency")
-        }
         self._now: Counter[int] = Counter()
+        self._done: deque[float] = deque(maxlen=RECENT)
+        self._recent: dict[str, deque[float]] = {name: deque(maxlen=RECENT) for name in STAGES}
+        self._all = {name: Histogram() for name in STAGES}
         self._temperature_c: float | None = None
         self._camera = "opening"
+
+    def model(self, engine: str, names: Mapping[int, str]) -> None:
+        """What runs: "hailort", "emulated" or "float", and its classes."""
+        with self._lock:
+            self._facts["engine"], self._names = engine, names
 
     def add(self, result: LiveResult, sinks_s: float) -> None:
         """One frame has reached every sink."""
@@ -146,8 +152,11 @@ class LiveStats:
             self._by_class.update(ids)
             self._now = Counter(ids)
             self._done.append(time.monotonic())
+            if result.frame.small is not None:
+                self._facts["preprocess"] = "isp"
             for name, seconds in times.items():
-                self._stages[name].append(seconds)
+                self._recent[name].append(seconds)
+                self._all[name].add(seconds)
 
     def dropped(self, count: int = 1) -> None:
         """Frames that newer ones took the place of."""
@@ -166,23 +175,39 @@ class LiveStats:
             self._temperature_c = celsius
 
     def snapshot(self, paused: bool = False) -> dict[str, Any]:
-        """All of it as JSON-ready values."""
+        """The state now, times of the recent frames, as JSON-ready values."""
         with self._lock:
             return {
                 **self._facts,
-                "frames": self._frames,
-                "dropped": self._dropped,
-                "reconnects": self._reconnects,
+                **self._counts(),
                 "camera": self._camera,
                 "paused": paused,
-                "uptime_s": round(time.monotonic() - self._started, 1),
                 "fps": self._rate(),
-                "stage_ms": {name: _percentiles(times) for name, times in self._stages.items()},
-                "detections": self._by_class.total(),
-                "by_class": self._named(self._by_class),
+                "stage_ms": {name: _percentiles(times) for name, times in self._recent.items()},
                 "in_last_frame": self._named(self._now),
                 "temperature_c": self._temperature_c,
             }
+
+    def summary(self) -> dict[str, Any]:
+        """The whole run, for its end."""
+        with self._lock:
+            seconds = time.monotonic() - self._started
+            return {
+                **self._facts,
+                **self._counts(),
+                "frames_per_second": round(self._frames / seconds, 3),
+                "stage_ms": {name: times.percentiles_ms() for name, times in self._all.items()},
+            }
+
+    def _counts(self) -> dict[str, Any]:
+        return {
+            "frames": self._frames,
+            "dropped": self._dropped,
+            "reconnects": self._reconnects,
+            "uptime_s": round(time.monotonic() - self._started, 1),
+            "detections": self._by_class.total(),
+            "by_class": self._named(self._by_class),
+        }
 
     def _rate(self) -> float:
         """Frames a second over the recent ones; 0 when the last is long ago."""
@@ -194,8 +219,34 @@ class LiveStats:
         """Class name -> count; two classes of one name count together."""
         named: Counter[str] = Counter()
         for class_id, count in counts.items():
-            named[self._names[class_id]] += count
+            named[self._names.get(class_id, f"class{class_id}")] += count
         return dict(named.most_common())
+
+
+class Histogram:
+    """Seconds in bins that widen by one percent each: percentiles of weeks in a few kilobytes."""
+
+    LEAST, STEP, BINS = 1e-6, 1.01, 1900  # up to 160 s
+
+    def __init__(self) -> None:
+        self._counts = np.zeros(self.BINS, np.int64)
+
+    def add(self, seconds: float) -> None:
+        """One duration."""
+        place = math.log(max(seconds, self.LEAST) / self.LEAST) / math.log(self.STEP)
+        self._counts[min(round(place), self.BINS - 1)] += 1
+
+    def percentiles_ms(self) -> dict[str, float | None]:
+        """Median and 95th percentile, within one percent."""
+        total = int(self._counts.sum())
+        if not total:
+            return {"p50": None, "p95": None}
+        up_to = self._counts.cumsum()
+        p50, p95 = (int(np.searchsorted(up_to, math.ceil(share * total))) for share in (0.50, 0.95))
+        return {"p50": self._milliseconds(p50), "p95": self._milliseconds(p95)}
+
+    def _milliseconds(self, place: int) -> float:
+        return round(self.LEAST * self.STEP**place * 1e3, 3)
 
 
 def _percentiles(seconds: deque[float]) -> dict[str, float | None]:

@@ -1,0 +1,66 @@
+"""The live picture in a window, and its keys."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+
+import cv2
+
+from hefkit.errors import UsageError
+from hefkit.live import LiveResult
+
+TITLE = "hefkit"
+QUIT, SAVE, RECORD = "q", "s", "r"
+ESCAPE = 27
+
+
+def has_display() -> bool:
+    """Whether a window could be shown; only Linux tells without trying."""
+    return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+class Window:
+    """A window with the annotated picture; used by the main thread only, as OpenCV demands.
+
+    Args:
+        keys: what QUIT, SAVE and RECORD do.
+
+    Raises:
+        UsageError: this OpenCV has no windows.
+    """
+
+    def __init__(self, keys: Mapping[str, Callable[[], None]]) -> None:
+        self._keys = keys
+        self._open = True
+        try:
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+        except cv2.error as exc:
+            raise UsageError(
+                "--show: this OpenCV cannot open a window; opencv-python has windows, opencv-python-headless has not; "
+                "use --web instead"
+            ) from exc
+
+    def put(self, result: LiveResult) -> None:
+        """Show a result, and obey the keys."""
+        if self._open:
+            cv2.imshow(TITLE, result.annotated)
+            self.poll()
+
+    def poll(self) -> None:
+        """Obey the keys; call it also while no frames come, or the window freezes. A closed window means quit."""
+        if not self._open:
+            return
+        key = cv2.waitKey(1) & 0xFF
+        name = QUIT if key == ESCAPE else chr(key).lower()
+        if cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1:
+            name = QUIT
+        if name in self._keys:
+            self._keys[name]()
+
+    def close(self) -> None:
+        """Close the window; calling it twice is allowed."""
+        if self._open:
+            self._open = False
+            cv2.destroyWindow(TITLE)
