@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -189,9 +190,17 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
         check_chip(path, hef.arch, chip.facts.arch or "")
         _tell(hef, matched, chip.facts, options)
         return HailoEngine(chip, path, matched.spec, hef.groups[0].contexts, options)
-    except BaseException:
+    except BaseException as exc:
+        _let_go(exc)
         chip.close()
         raise
+
+
+def _let_go(exc: BaseException | None) -> None:
+    """The frames of a failure hold HailoRT's objects, which must be gone before the chip is given back."""
+    while exc is not None:
+        traceback.clear_frames(exc.__traceback__)
+        exc = exc.__cause__ or exc.__context__
 
 
 def _tell(hef: Hef, matched: Matched, facts: DeviceFacts, options: EngineOptions) -> None:
@@ -211,10 +220,7 @@ def _tell_thresholds(path: str, nms: NmsSpec, options: EngineOptions) -> None:
     if not nms.adjustable:
         log.info("%s: the thresholds of NMS are in the file; a lower --conf or another --iou changes nothing", path)
     elif nms.score_threshold is not None and options.conf < nms.score_threshold:
-        log.info(
-            "%s: compiled for scores from %.3g; asked for scores from %.3g", path, nms.score_threshold, options.conf
-        )
+        floor, conf = nms.score_threshold, options.conf
+        log.info("%s: its NMS was compiled for scores from %.3g; set to %.3g by --conf", path, floor, conf)
     if nms.adjustable and options.conf < COSTLY_CONF:
-        log.warning(
-            "--conf %g makes HailoRT compare nearly every anchor with every other, on one CPU core", options.conf
-        )
+        log.warning("--conf %g: HailoRT compares nearly every anchor with every other, on one core", options.conf)
