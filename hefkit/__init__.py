@@ -50,6 +50,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     hailoring   batches in flight through HailoRT
     hailoengine  a HEF on an open chip
     hailort     HailoRT's Python package, and the chip
+    selfcheck   is everything there that a HEF needs?
     evaluate    do two sets of boxes agree?
 
 `hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except

@@ -85,7 +85,8 @@ class HailoEngine:
                 # each context is loaded over PCIe anew: worth it for a full batch
                 configured.set_scheduler_threshold(batch_size)
                 configured.set_scheduler_timeout(FLUSH_MS)
-            count = slot_count(configured.get_async_queue_size(), batch_size)
+            self.queue_size = int(configured.get_async_queue_size())  # pictures that HailoRT takes at once
+            count = slot_count(self.queue_size, batch_size)
             size, outputs = self.spec.input.size, _outputs(self.spec)
             slots = [HailoSlot(configured, input_name, size, outputs, batch_size) for _ in range(count)]
             return Ring(configured, slots, self._errors)
