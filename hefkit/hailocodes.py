@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import re
+import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -181,6 +182,18 @@ def telling(errors: tuple[type[BaseException], ...], doing: str) -> Iterator[Non
 def is_abort(exc: BaseException) -> bool:
     """Whether this only follows from another failure."""
     return status_of(exc) == STREAM_ABORT
+
+
+def let_go(exc: BaseException | None) -> None:
+    """The frames of a failure hold HailoRT's objects, which must be gone before the chip is given back."""
+    seen: set[int] = set()
+    waiting = [exc]
+    while waiting:
+        exc = waiting.pop()
+        if exc is not None and id(exc) not in seen:
+            seen.add(id(exc))
+            traceback.clear_frames(exc.__traceback__)
+            waiting += [exc.__cause__, exc.__context__]
 
 
 # --- the import ------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from hefkit.cli import log
 from hefkit.engines import Slot
 from hefkit.errors import DeviceError, HefkitError
 from hefkit.hailobuffers import checked, page_aligned
-from hefkit.hailocodes import TIMEOUT, failure, is_abort, status_of
+from hefkit.hailocodes import TIMEOUT, failure, is_abort, let_go, status_of
 
 DEADLINE_S = 10.0  # without an answer for so long the chip hangs
 READY_MS = 500  # one wait for room; between two it is looked whether the run has failed
@@ -79,15 +79,15 @@ class Ring:
     def submit(self, slot: Slot, count: int) -> None:
         """Start `slot.inputs[:count]`; returns as soon as HailoRT has taken it."""
         assert isinstance(slot, HailoSlot)
-        if not 1 <= count <= len(slot.bindings):
-            raise ValueError(f"expected 1 to {len(slot.bindings)} pictures, got {count}")
+        if not 1 <= count <= len(slot.inputs):
+            raise ValueError(f"expected 1 to {len(slot.inputs)} pictures, got {count}")
         if slot.count:
             raise ValueError("this slot is in flight already")
         self._wait_for_room(count)
         try:
             self._last_job = self._model.run_async(slot.bindings[:count], callback=slot.callback)
         except self._errors as exc:
-            raise self._fail(exc, "start a batch") from exc
+            self._raise(exc, "start a batch")
         slot.count = count
 
     def result(self, slot: Slot) -> list[dict[str, np.ndarray]]:
@@ -99,10 +99,10 @@ class Ring:
             # what a dead model still holds comes back at once, or never
             exc = slot.done.get(timeout=DEADLINE_S if self._failure is None else AFTERMATH_S)
         except queue.Empty:
-            raise self._fail(_no_answer(), "") from None
+            self._raise(_no_answer(), "")
         count, slot.count = slot.count, 0
         if exc is not None:
-            raise self._fail(exc, "compute a batch") from exc
+            self._raise(exc, "compute a batch")
         return slot.outputs[:count]
 
     def close(self) -> None:
@@ -112,10 +112,12 @@ class Ring:
             return
         job, self._last_job = self._last_job, None
         try:
-            if job is not None and self._failure is None:
-                job.wait(int(1000 * DEADLINE_S))
+            if job is not None:
+                # what a dead model held has come back already; of one that hangs nothing will
+                job.wait(int(1000 * (DEADLINE_S if self._failure is None else AFTERMATH_S)))
         except self._errors as exc:
-            log.warning("%s", failure(exc, "finish its last batch"))
+            if self._failure is None:
+                log.warning("%s", failure(exc, "finish its last batch"))
         finally:
             self._failure = self._failure or DeviceError("the engine is closed")
             self._free(model)
@@ -125,6 +127,7 @@ class Ring:
         for slot in self.slots:
             assert isinstance(slot, HailoSlot)
             slot.bindings.clear()
+        let_go(self._failure)
         with contextlib.suppress(*self._errors):  # freeing what is broken may fail; the cause was told
             model.__exit__(None, None, None)
 
@@ -138,9 +141,9 @@ class Ring:
                 return
             except self._errors as exc:
                 if status_of(exc) != TIMEOUT:
-                    raise self._fail(exc, "make room for a batch") from exc
+                    self._raise(exc, "make room for a batch")
                 if time.monotonic() > deadline:
-                    raise self._fail(exc, f"make room for a batch within {DEADLINE_S:.0f} s") from exc
+                    self._raise(exc, f"make room for a batch within {DEADLINE_S:.0f} s")
 
     def _callback(self, slot: HailoSlot) -> Callable[..., None]:
         """What HailoRT calls with `completion_info=`; an exception out of it would end the process."""
@@ -157,10 +160,16 @@ class Ring:
 
         return on_done
 
+    def _raise(self, exc: BaseException, doing: str) -> NoReturn:
+        ours = self._fail(exc, doing)
+        raise ours from ours.__cause__
+
     def _fail(self, exc: BaseException, doing: str, *, wait: bool = True) -> HefkitError:
         """Note a failure; returns the one to report: the first that is not the mere consequence of another."""
         abort = is_abort(exc)
         ours = exc if isinstance(exc, HefkitError) else failure(exc, doing)
+        if ours is not exc:
+            ours.__cause__ = exc
         with self._lock:
             if self._failure is None or (self._failure_is_abort and not abort):
                 self._failure, self._failure_is_abort = ours, abort

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import traceback
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,7 @@ from hefkit.chipfit import check_chip, check_runtime, is_slow
 from hefkit.cli import log, one_line
 from hefkit.engines import EngineOptions
 from hefkit.errors import DeviceError, ModelError
-from hefkit.hailocodes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, status_of, telling
+from hefkit.hailocodes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
 from hefkit.hailoengine import HailoEngine
 from hefkit.hailofacts import DeviceFacts, driver_version, links, three
 from hefkit.headmatch import Matched, match
@@ -191,16 +190,9 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
         _tell(hef, matched, chip.facts, options)
         return HailoEngine(chip, path, matched.spec, hef.groups[0].contexts, options)
     except BaseException as exc:
-        _let_go(exc)
+        let_go(exc)
         chip.close()
         raise
-
-
-def _let_go(exc: BaseException | None) -> None:
-    """The frames of a failure hold HailoRT's objects, which must be gone before the chip is given back."""
-    while exc is not None:
-        traceback.clear_frames(exc.__traceback__)
-        exc = exc.__cause__ or exc.__context__
 
 
 def _tell(hef: Hef, matched: Matched, facts: DeviceFacts, options: EngineOptions) -> None:
