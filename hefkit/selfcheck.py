@@ -22,6 +22,7 @@ from hefkit.chipfit import check_chip, check_runtime
 from hefkit.cli import counted, one_line
 from hefkit.engines import EngineOptions
 from hefkit.errors import DeviceError, HefkitError
+from hefkit.hailocodes import let_go
 from hefkit.hailoengine import HailoEngine
 from hefkit.hailofacts import GEN3_GT_S, DeviceFacts, driver_version, links
 from hefkit.hailort import Chip, load_platform, scan
@@ -74,6 +75,7 @@ class Report:
         except HefkitError as exc:
             self.add(name, False, one_line(exc, 1000))
             self.error = exc
+            let_go(exc)
             raise _Stop from exc
 
 

@@ -31,6 +31,7 @@ class Settings:
     flood: int | None = None  # status of the jobs behind a failed one; None: the same
     hang_after: int | None = None  # frames that are still computed
     not_ready: int = 0  # calls of wait_for_async_ready that time out although there is room
+    models_may_linger: bool = False  # infer models that Python has not collected when the VDevice is released
     violations: str | None = None  # file to append them to
 
 

@@ -317,7 +317,7 @@ class VDevice:
             return
         if any(model._native is not None for model in self._configured):
             control.violation("the VDevice was released before a configured model")
-        if len(self._models):
+        if len(self._models) and not control.settings.models_may_linger:
             control.violation("the VDevice was released before an infer model")
         control.event("vdevice released")
         for device_id in ids:
@@ -560,7 +560,7 @@ class ConfiguredInferModel:
 
     def _compute(self, picture: np.ndarray) -> list[np.ndarray]:
         network, first = self._infer_model._network, self._outputs[0]
-        results = network.run(picture.reshape(network.input["shape"]), first.score, first.iou)
+        results = network.run(picture.view(np.uint8).reshape(network.input["shape"]), first.score, first.iou)
         return [self._as_asked(r, s, t) for r, s, t in zip(results, self._outputs, network.streams(), strict=True)]
 
     def _as_asked(self, result: np.ndarray, stream: _Stream, table: dict[str, Any]) -> np.ndarray:
