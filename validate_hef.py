@@ -3,6 +3,7 @@
 
     python3 validate_hef.py yolov8n.hef
     python3 validate_hef.py yolov8n.hef --json
+    python3 validate_hef.py yolov8n.hef --device        on the Pi: is everything there that it needs?
 
 Prints a table of its streams on stdout and says on stderr what it is. A spec beside it (NAME.json) must fit.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.hef import Hef
     from hefkit.hefgroups import Group
     from hefkit.hefstreams import Numbers, VStream
+    from hefkit.selfcheck import Report
 
 MAX_LISTED = 3  # scales of a stream in the table; --json has all
 
@@ -31,6 +33,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; nothing is opened."""
     parser = cli.Parser(__doc__)
     parser.add_argument("model", type=Path, metavar="MODEL", help="a .hef file")
+    parser.add_argument(
+        "--device", action="store_true", help="check driver, library, firmware, PCIe link, and run the HEF once"
+    )
     return parser.parse_args(argv)
 
 
@@ -54,11 +59,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("%s", line)
     if hef.digest_ok:
         log.info("its spec %s %s", cli.one_line(spec), "fits" if with_spec else "is not beside it")
+    report = device_report(hef) if args.device and hef.digest_ok else None
     if args.json:
-        cli.print_json({**hef.to_json(), "spec": str(spec) if with_spec else None})
+        more = {} if report is None else {"device": report.to_json()}
+        cli.print_json({**hef.to_json(), "spec": str(spec) if with_spec else None, **more})
+    elif report is not None:
+        sys.stdout.write("\n".join(device_lines(report)) + "\n")
     if not hef.digest_ok:
         raise ModelError(f"{args.model} is damaged: its checksum does not fit; copy or download it again")
+    if report is not None and report.error is not None:
+        raise report.error
     return 0
+
+
+def device_report(hef: Hef) -> Report:
+    """Everything that the HEF needs of this machine."""
+    cli.need("numpy", "cv2")
+    from hefkit.selfcheck import check_device
+
+    return check_device(hef)
+
+
+def device_lines(report: Report) -> Iterator[str]:
+    """A line a check: ok, or what to do."""
+    width = max(len(check.name) for check in report.checks)
+    for check in report.checks:
+        yield f"{'ok' if check.ok else '--'}  {check.name.ljust(width)}  {check.text}"
 
 
 def check_model(model: Path) -> None:
