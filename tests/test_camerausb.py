@@ -121,7 +121,9 @@ def test_a_loopback_is_a_camera(machine: Machine) -> None:
         pytest.param({"pictures": 0}, "0", r"can be opened but delivers no picture", id="silent"),
         pytest.param({"caps": META_CAPTURE}, "0", r"\(HD Camera\) delivers no pictures: .*metadata", id="metadata"),
         pytest.param({"video": False}, "0", r"is no video device", id="no video device"),
-        pytest.param(ISP, "usb", r"no USB camera is attached; none of the video devices here \(1\) is one", id="only the ISP"),
+        pytest.param(
+            ISP, "usb", r"no USB camera is attached; none of the video devices here \(1\) is one", id="only the ISP"
+        ),
     ],
 )
 def test_why_there_is_no_picture(machine: Machine, facts: dict[str, Any], source: str, words: str) -> None:
