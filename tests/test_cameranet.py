@@ -13,12 +13,13 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
+import cv2
 import numpy as np
 import pytest
 
 from hefkit import cameranet
 from hefkit.cameras import open_camera
-from hefkit.camerasource import parse_source
+from hefkit.camerasource import CameraSource, parse_source
 from hefkit.deadline import within
 from hefkit.errors import DeviceError
 from hefkit.live import Camera
@@ -273,6 +274,36 @@ def test_http_passwords() -> None:
         camera.close()
         assert "it refuses the user name or the password" in refusal(f"http://watcher:no@127.0.0.1:{port}/live")
         assert "it wants a user name and a password" in refusal(f"http://127.0.0.1:{port}/live")
+
+
+@pytest.mark.parametrize("size_wh, large", [((1920, 1080), False), ((2560, 1440), True)])
+def test_a_large_picture_is_decoded_on_all_cores(
+    size_wh: tuple[int, int], large: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One thread has the least delay; what may be too much for it is opened again, where OpenCV can choose."""
+    asked: list[bool] = []
+    real = cameranet._capture
+
+    def capture(source: CameraSource, open_s: float, *, one_thread: bool) -> cv2.VideoCapture:
+        asked.append(one_thread)
+        return real(source, open_s, one_thread=one_thread)
+
+    monkeypatch.setattr(cameranet, "_capture", capture)
+    with listening(mjpeg(500, size_wh=size_wh, rate=20)) as port:
+        camera = opened(f"http://127.0.0.1:{port}/live")
+        shot = soon(camera.read)
+        camera.close()
+
+    assert shot is not None and shot.picture.shape == (size_wh[1], size_wh[0], 3)
+    can_choose = hasattr(cv2, "CAP_PROP_N_THREADS")
+    assert asked == ([True, False][: 1 + large] if can_choose else [False])
+
+
+def test_the_user_s_own_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OPENCV_FFMPEG_THREADS is OpenCV's own setting, and stays in force."""
+    monkeypatch.setenv("OPENCV_FFMPEG_THREADS", "2")
+
+    assert not cameranet._can_choose_threads()
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

@@ -78,7 +78,13 @@ def request_head(connection: socket.socket) -> str:
     return head.decode("latin-1")
 
 
-def mjpeg(pictures: int, then: str = "end", password: str = "", rate: float = 50.0) -> Handler:
+def mjpeg(
+    pictures: int,
+    then: str = "end",
+    password: str = "",
+    rate: float = 50.0,
+    size_wh: tuple[int, int] = (64, 48),
+) -> Handler:
     """An HTTP camera at /live: so many pictures, each of its own shade, then the end of the stream or silence."""
     wanted = "Basic " + base64.b64encode(f"watcher:{password}".encode()).decode()
 
@@ -93,7 +99,7 @@ def mjpeg(pictures: int, then: str = "end", password: str = "", rate: float = 50
         else:
             connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n")
             for index in range(pictures):
-                connection.sendall(_part(index))
+                connection.sendall(_part(index, size_wh))
                 time.sleep(1 / rate)
             if then == "silence":
                 silent(connection)
@@ -106,7 +112,7 @@ def shade(index: int) -> tuple[int, int, int]:
     return 40, 80, 120 + 10 * (index % 10)
 
 
-def _part(index: int) -> bytes:
-    _, data = cv2.imencode(".jpg", np.full((48, 64, 3), shade(index), np.uint8))
+def _part(index: int, size_wh: tuple[int, int]) -> bytes:
+    _, data = cv2.imencode(".jpg", np.full((size_wh[1], size_wh[0], 3), shade(index), np.uint8))
     head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
     return head + data.tobytes() + b"\r\n"
