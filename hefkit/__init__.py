@@ -15,6 +15,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     nms         suppress boxes that overlap a better one
     readers     one raw tensor -> its scores above the threshold, the boxes of chosen cells
     decode      raw head tensors -> detections
+    nmsoutput   boxes decoded inside a HEF -> detections
     engines     one protocol for every way to run a model
     slots       several batches in flight, for engines on the CPU
     sources     folders, globs, lists -> images in path order; or one video
@@ -69,11 +70,21 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     hefgroups   network groups, and the order of their outputs
     hef         a HEF as an inspection shows it, without HailoRT
     hefwords    the same in words, and held against its spec
+    headpairs   which output of a HEF is a box tensor, which a class tensor
+    headmatch   outputs of a HEF -> heads, by its spec or by what the file tells
+    chipfit     which HEF runs on which chip
+    hailocodes  status numbers of HailoRT -> what to do
+    hailofacts  what the system knows of a chip without HailoRT
+    hailobuffers  memory for the DMA, checked
+    hailoring   batches in flight through HailoRT
+    hailoengine  a HEF on an open chip
+    hailort     HailoRT's Python package, and the chip
+    selfcheck   is everything there that a HEF needs?
     labels      the label file of a picture -> boxes
     evaluate    do two sets of boxes agree? average precision
 
 `hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except
-`engines.open_engine`, late, for `.onnx` files.
+`engines.open_engine`, late, for `.onnx` files. In the same way it opens `hailort` for `.hef` files.
 """
 
 __version__ = "0.1.0"
