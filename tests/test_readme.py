@@ -1,7 +1,8 @@
 """What README.md and docs/ say is true: their commands run, and their list of files is the list of files.
 
 The commands run in a folder like the reader's: a copy of the project, `photos/` with pictures, `flight.mp4`, and
-`best.onnx`, for which a toy model of the same input size stands in.
+`best.onnx`, for which a toy model of the same input size stands in. On the Pi (docs/raspberry-pi.md) there are
+`drone.hef` and `drone.json`, and the double of HailoRT stands in for the chip.
 """
 
 from __future__ import annotations
@@ -11,23 +12,64 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 
+from hefkit.spec import read_spec
 from tests.conftest import ROOT
+from tests.helpers.chip_hef import write_hef
 from tests.helpers.pictures import write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+ON_THE_PI = ROOT / "docs" / "raspberry-pi.md"
+DOCUMENTS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "benchmarks" / "README.md",
+    ROOT / "examples" / "drone" / "README.md",
+]
 
 # not run, and why
 NOT_RUN = {
+    "make demo": "its environment is made with the network; tests/test_drone_sample.py runs what it runs",
+    "source .venv/bin/activate": "the tests have an environment already",
     "make test": "it is what runs this test",
     "python3 -m venv .venv": "make test has just done it",
     ".venv/bin/python -m pip install -r requirements.txt": "make test has just done it; needs the network",
+    "python3 examples/drone/make_dataset.py --output out/drones": "minutes; tests/test_drone_dataset.py draws a few",
+    "pip install torch torchvision ultralytics": "gigabytes that only the training needs",
+    "python3 examples/drone/train.py --data out/drones/data.yaml --output out/model --epochs 50": "an hour or more",
+    **dict.fromkeys(
+        (
+            "sudo apt update",
+            "sudo apt full-upgrade -y",
+            "sudo apt install -y dkms",
+            "sudo apt install -y hailo-all",
+            "sudo apt install -y python3-numpy python3-opencv python3-tqdm",
+            "sudo reboot",
+            "hailortcli fw-control identify",
+            "cat /sys/bus/pci/devices/0001:01:00.0/current_link_speed",
+            "python3 -m venv --system-site-packages .venv",
+            "python3 working_hailo_detector.py drone.hef csi --web 8080",
+        ),
+        "needs a Raspberry Pi, its packages and its chip",
+    ),
+    **dict.fromkeys(
+        (
+            "ssh pi@raspberrypi.local mkdir -p hefkit/hefkit",
+            "scp hefkit/*.py pi@raspberrypi.local:hefkit/hefkit/",
+            "scp hailo_inference.py working_hailo_detector.py validate_hef.py pi@raspberrypi.local:hefkit/",
+            "scp drone.hef drone.json pi@raspberrypi.local:hefkit/",
+        ),
+        "needs a Raspberry Pi in the network",
+    ),
+}
+# flags of other programs
+FOREIGN_FLAGS = {
+    "--system-site-packages": "python3 -m venv",
 }
 # run, and known to end with something else than 0
 EXIT_CODES = {
@@ -46,7 +88,8 @@ def commands(document: Path) -> list[str]:
 def reader(tmp_path: Path) -> Iterator[Path]:
     """The folder of somebody who follows the document; `python3` is the Python of the tests."""
     home = tmp_path / "hefkit"
-    shutil.copytree(ROOT / "hefkit", home / "hefkit", ignore=shutil.ignore_patterns("__pycache__"))
+    for folder in ("hefkit", "examples"):
+        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (*ROOT.glob("*.py"), *ROOT.glob("*.mscript")):
         shutil.copy(path, home)
     for i in range(PHOTOS):
@@ -64,10 +107,24 @@ def reader(tmp_path: Path) -> Iterator[Path]:
     shutil.rmtree(home)
 
 
+def bring_a_hef(home: Path, environment: dict[str, str]) -> None:
+    """What was made on the workstation and copied: drone.hef and drone.json."""
+    for command in (
+        "prepare_calibration.py photos --output calib",
+        "compile_to_hef.py best.onnx --emulate --calib calib --output drone",
+    ):
+        subprocess.run(["python3", *command.split()], cwd=home, check=True, capture_output=True, env=environment)
+    emulation = home / "drone.emulated.onnx"
+    write_hef(home / "drone.hef", read_spec(home / "drone.emulated.json"), emulation.read_bytes(), beside=True)
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_every_command_runs(document: Path, reader: Path) -> None:
+def test_every_command_runs(document: Path, reader: Path, chip_env: Callable[..., dict[str, str]]) -> None:
     """In the order of the document, each with the exit code that the text promises."""
-    path = f"{reader.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": f"{reader.parent / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+    if document == ON_THE_PI:
+        bring_a_hef(reader, environment)
+        environment |= chip_env()
     for command in commands(document):
         if command in NOT_RUN:
             continue
@@ -77,7 +134,7 @@ def test_every_command_runs(document: Path, reader: Path) -> None:
             capture_output=True,
             text=True,
             timeout=300,
-            env={**os.environ, "PATH": path},
+            env=environment,
         )
         code, words = EXIT_CODES.get(command, (0, ""))
         assert (done.returncode, words in done.stderr) == (code, True), f"{command}\n{done.stdout}{done.stderr}"
@@ -124,11 +181,11 @@ def test_links_and_files_exist(document: Path) -> None:
 def test_every_flag_in_the_documents_exists() -> None:
     """A flag that is written about is a flag of one of our scripts."""
     help_text = ""
-    for script in sorted(ROOT.glob("*.py")):
+    for script in (*sorted(ROOT.glob("*.py")), *sorted(ROOT.glob("examples/*/*.py"))):
         help_text += subprocess.run(
             [sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=60, check=True
         ).stdout
-    known = set(re.findall(r"--[a-z][a-z0-9-]+", help_text))
+    known = set(re.findall(r"--[a-z][a-z0-9-]+", help_text)) | set(FOREIGN_FLAGS)
     for document in DOCUMENTS:
         text = document.read_text(encoding="utf-8")
         assert set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", text)) <= known, document
