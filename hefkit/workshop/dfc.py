@@ -50,6 +50,10 @@ DOING = {
 _WRONG_FORM = re.compile(r"calib|data_?set|data.?type|dtype|float32|uint8|generator|callable", re.IGNORECASE)
 
 
+class EmulationError(Exception):
+    """The SDK cannot emulate what it has just made: nothing is known of its quality."""
+
+
 @dataclass(frozen=True)
 class CalibrationFile:
     """uint8 pictures (N, H, W, 3) in a `.npy`, of which the first `count` calibrate."""
@@ -92,6 +96,11 @@ class Dfc:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._worker.__exit__(kind, value, trace)
+
+    @property
+    def log(self) -> Path:
+        """All that the SDK prints."""
+        return self._worker.log
 
     def start(self) -> dict[str, Any]:
         """Wait for the import of the SDK: `sdk` (its version), `python`, `numpy`, `archs`."""
@@ -138,13 +147,19 @@ class Dfc:
         """Emulate pictures, a `.npy` of uint8 (N, H, W, 3); one float32 (N, H, W, C) for every output.
 
         Args:
-            scratch: beginning of the names of temporary files.
+            scratch: beginning of the names of temporary files; their content stays readable, their names go.
+
+        Raises:
+            EmulationError: the SDK refuses; the run can go on.
         """
-        shapes = self._call("infer", context=context, images=str(pictures), outputs=str(scratch))["shapes"]
+        try:
+            answer = self._worker_call("infer", context=context, images=str(pictures), outputs=str(scratch))
+        except WorkerFailed as exc:
+            raise EmulationError(one_line(exc, 300)) from exc
         tensors = []
-        for k in range(len(shapes)):
+        for k in range(len(answer["shapes"])):
             file = Path(f"{scratch}{k}.npy")
-            tensors.append(np.load(file, allow_pickle=False))
+            tensors.append(np.load(file, mmap_mode="r", allow_pickle=False))
             file.unlink()
         return tensors
 

@@ -32,7 +32,6 @@ class HarRecord:
     stage: str  # PARSED | QUANTIZED
     onnx_sha256: str
     hw_arch: str
-    net_name: str
     end_nodes: tuple[str, ...]
     sdk: str | None
     script: str | None = None  # final model script; None while only parsed

@@ -6,8 +6,8 @@ size (ultralytics, issue 25231). Matching boxes alone would call that a low reca
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -30,26 +30,28 @@ FEW_BOXES = 5
 SAME_RECALL, SAME_DECIBEL = 0.8, 10.0  # in full precision the SDK must find what the ONNX finds
 LOW_RECALL = 0.5
 
+Pictures = Callable[[], Iterator[np.ndarray]]
 
-@dataclass(frozen=True)
+
 class FloatHeads:
-    """What the float network says of the pictures that quality is measured on."""
+    """The float network's heads of the pictures that quality is measured on, computed anew for each comparison.
 
-    pictures: list[list[np.ndarray]]  # for each picture the heads (H, W, C) float32, class logits
-    spec: HeadSpec
-    in_sample: bool
+    Args:
+        pictures: called for an iterator over (H, W, 3) uint8 RGB.
+        in_sample: the pictures took part in the calibration, so the figures flatter.
+    """
 
+    def __init__(self, file: OnnxFile, layout: HeadLayout, pictures: Pictures, *, in_sample: bool) -> None:
+        self.spec = layout.to_head_spec()
+        self.in_sample = in_sample
+        self._file, self._tensors, self._pictures = file, layout.tensors, pictures
+        self._session = open_session(cut(file.model, layout.tensors))
 
-def float_heads(file: OnnxFile, layout: HeadLayout, pictures: Iterable[np.ndarray], *, in_sample: bool) -> FloatHeads:
-    """Run the float network; pictures (H, W, 3) uint8 RGB."""
-    session = open_session(cut(file.model, layout.tensors))
-
-    def heads() -> Iterator[list[np.ndarray]]:
-        for picture in pictures:
-            feed = {file.input_name: to_network_input(picture[None], file.dtype)}
-            yield heads_to_hwc(run_session(session, layout.tensors, feed))
-
-    return FloatHeads(list(heads()), layout.to_head_spec(), in_sample)
+    def __iter__(self) -> Iterator[list[np.ndarray]]:
+        """For each picture the heads (H, W, C) float32, classes as logits."""
+        for picture in self._pictures():
+            feed = {self._file.input_name: to_network_input(picture[None], self._file.dtype)}
+            yield heads_to_hwc(run_session(self._session, self._tensors, feed))
 
 
 def sorted_outputs(tensors: Sequence[np.ndarray], order: Sequence[int], head: HeadSpec) -> list[np.ndarray]:
@@ -98,7 +100,7 @@ def compare(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool) ->
     exact_decoder, decoder = Decoder(exact.spec, settings), Decoder(head, settings)
     agreement, spread = Agreement(settings.conf), Spread(exact.spec, head)
     noise = [SignalToNoise() for _ in head.outputs]
-    for i, reference in enumerate(exact.pictures):
+    for i, reference in zip(range(len(tensors[0])), exact, strict=False):  # perhaps only the first of them
         found = [np.ascontiguousarray(t[i], np.float32) for t in tensors]
         agreement.add(exact_decoder(reference), decoder(found))
         spread.add(reference, found)
