@@ -29,7 +29,7 @@ from hefkit.workshop.calibset import CalibrationSet
 from hefkit.workshop.emulator import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
 from hefkit.workshop.heads import HeadLayout, discover
-from hefkit.workshop.modelscript import Script, with_level, with_lines
+from hefkit.workshop.modelscript import Additions, Script, compose, lint
 from hefkit.workshop.onnxfile import OnnxFile, load_onnx
 from hefkit.workshop.outputs import EMULATED
 from hefkit.workshop.proof import Proof, prove
@@ -87,10 +87,11 @@ class Compilation:
     def preflight(self) -> None:
         """Everything that can be known of the ONNX and the script in seconds, the proof included (exit 4)."""
         with self._stage(0, STAGES[0]):
+            for warning in lint(self.options.script, self.options.hw_arch, self.options.level):
+                self.warn(warning)
             self.file = load_onnx(self.options.onnx, self.options.imgsz)
             self.warnings += self.file.warnings
             self.layout = discover(self.file, self.options.end_nodes)
-            self.options.script.normalization()
             self._tell_layout(self.file, self.layout)
             self.proof = prove(self.file, self.layout)
             log.info(
@@ -208,7 +209,7 @@ class Compilation:
             names=class_names(file.names, head.num_classes),
             source={"file": file.file, "sha256": file.sha256},
             target={"arch": self.options.hw_arch, "sdk": None},
-            script=with_level(self.options.script, self.options.level).text,
+            script=self._script(layout, None).text,
             tool=f"hefkit {__version__}",
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
@@ -247,15 +248,23 @@ class Compilation:
         )
 
     def _final_script(self, calibrated_on: int) -> Script:
-        batch = min(self.options.batch_size or 8, calibrated_on)
-        lines = [f"model_optimization_config(calibration, batch_size={batch}, calibset_size={calibrated_on})"]
-        if not self.options.logits:
-            lines.append("# a line for each class convolution follows when the compiler has named them:")
-            lines.append("# change_output_activation(convNN, sigmoid)")
-        if "outputs" in self.options.precision_16 and self.layout is not None:
-            layers = ", ".join(f"output_layer{i + 1}" for i in range(len(self.layout.convs)))
-            lines.append(f"quantization_param([{layers}], precision_mode=a16_w16)")
-        return with_lines(with_level(self.options.script, self.options.level), lines)
+        """The script of the emulation: the compiler's layer names are not known, so their lines are missing."""
+        assert self.layout is not None
+        script = self._script(self.layout, calibrated_on)
+        for note in script.notes:
+            self.warn(note)
+        return script
+
+    def _script(self, layout: HeadLayout, pictures: int | None) -> Script:
+        outputs = range(1, len(layout.convs) + 1) if "outputs" in self.options.precision_16 else ()
+        additions = Additions(
+            level=self.options.level,
+            calibration_batch=self.options.batch_size,
+            calibset_size=pictures,
+            wide_layers=tuple(f"output_layer{i}" for i in outputs),
+            logits=self.options.logits,
+        )
+        return compose(self.options.script, additions)
 
     def _tell_quality(self, quality: Mapping[str, Any]) -> None:
         where = "pictures that it was calibrated with (in_sample)" if quality["in_sample"] else "held-out pictures"
