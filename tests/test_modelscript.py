@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import ModelError
-from hefkit.workshop.modelscript import MAX_SCRIPT_BYTES, parse_script, read_script, with_level, with_lines
+from hefkit.workshop.modelscript import MAX_SCRIPT_BYTES, parse_script, read_script
 from tests.conftest import ROOT
 
 NORMALIZATION = "normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])\n"
@@ -30,16 +30,16 @@ GRAMMAR: dict[str, tuple[str, list[tuple[object, ...]]]] = {
         [("shortcut", ("a", "net/b"), ("conv1", "conv2"), (), 1)],
     ),
     "comment at the end": ("f(x) # and (this, is, none", [("f", (), ("x",), (), 1)]),
-    "a hash in quotes": ("f('a#b', \"c # d\")", [("f", (), ("'a#b'", '"c # d"'), (), 1)]),
+    "a hash in quotes": ("f('a#b', \"c # d\")", [("f", (), ('"a#b"', '"c # d"'), (), 1)]),
     "commas in quotes and brackets": (
-        "f('a,b', [c, d], {e, f}, g=[h, i])",
-        [("f", (), ("'a,b'", "[c, d]", "{e, f}"), (("g", "[h, i]"),), 1)],
+        "f('a,b', [c,d ], { e* }, g = [h, i])",
+        [("f", (), ('"a,b"', "[c, d]", "{e*}"), (("g", "[h, i]"),), 1)],
     ),
     "over several lines": (
         "# first\n\nf(\n  a,  # why a\n  b=1\n)\ng()",
         [("f", (), ("a",), (("b", "1"),), 3), ("g", (), (), (), 7)],
     ),
-    "a nested list over lines": ("f([[1,\n2],\n[3, 4]])", [("f", (), ("[[1,\n2],\n[3, 4]]",), (), 1)]),
+    "a nested list over lines": ("f([[1,\n2],\n[3, 4]])", [("f", (), ("[[1, 2], [3, 4]]",), (), 1)]),
     "windows line ends": ("f(a)\r\ng(b)\r\n", [("f", (), ("a",), (), 1), ("g", (), ("b",), (), 2)]),
     "a path as value": (
         'nms_postprocess("config/nms.json", yolov8, engine=cpu)',
@@ -49,7 +49,6 @@ GRAMMAR: dict[str, tuple[str, list[tuple[object, ...]]]] = {
         "quantization_param({conv*}, precision_mode=a16_w16)",
         [("quantization_param", (), ("{conv*}",), (("precision_mode", "a16_w16"),), 1)],
     ),
-    "trailing comma": ("f(a, b,)", [("f", (), ("a", "b"), (), 1)]),
 }
 
 
@@ -74,7 +73,7 @@ ERRORS = {
 @pytest.mark.parametrize("text, where", ERRORS.values(), ids=ERRORS.keys())
 def test_errors_name_the_line(text: str, where: str) -> None:
     """The source and the line of the first statement that is none."""
-    with pytest.raises(ModelError, match=f"my.mscript {where}:"):
+    with pytest.raises(ModelError, match=f"my.mscript.* {where}:"):
         parse_script(text, "my.mscript")
 
 
@@ -82,7 +81,7 @@ def test_a_bracket_in_quotes_is_no_bracket() -> None:
     """A quoted bracket neither opens nor closes anything."""
     found = parse_script("f('a(b')\ng(')')\n").commands
 
-    assert [(c.name, c.args) for c in found] == [("f", ("'a(b'",)), ("g", ("')'",))]
+    assert [(c.name, c.args) for c in found] == [("f", ('"a(b"',)), ("g", ('")"',))]
 
 
 NORMALIZATIONS = {
@@ -140,47 +139,7 @@ def test_the_shipped_script() -> None:
     assert [c.name for c in script.commands] == ["normalization", "model_optimization_flavor"]
     assert script.commands[1].keyword("optimization_level") == "0"
     assert script.text == (ROOT / "hailo_optimization.mscript").read_text()
-    assert with_level(script, None) == script
     assert parse_script(script.text, script.source) == script
-
-
-def test_the_shipped_script_survives_our_changes() -> None:
-    """A level and lines of ours: the rest of the text stays word for word, comments included."""
-    script = read_script(ROOT / "hailo_optimization.mscript")
-    changed = with_lines(with_level(script, 2), ["model_optimization_config(calibration, calibset_size=64)"])
-
-    old, new = script.text.splitlines(), changed.text.splitlines()
-    [at] = [i for i, line in enumerate(old) if line.startswith("model_optimization_flavor")]
-    assert new[:at] == old[:at] and new[at + 1 : len(old)] == old[at + 1 :]
-    assert new[at] == "model_optimization_flavor(optimization_level=2, compression_level=0)"
-    assert new[len(old) :] == ["", "# added by hefkit", "model_optimization_config(calibration, calibset_size=64)"]
-    assert [c.name for c in changed.commands] == [
-        "normalization", "model_optimization_flavor", "model_optimization_config"
-    ]  # fmt: skip
-
-
-LEVELS = {
-    "absent": ("f(a)", "f(a)\n{}\n"),
-    "on one line": ("f(a)\nmodel_optimization_flavor(optimization_level=4)\ng(b)\n", "f(a)\n{}\ng(b)\n"),
-    "over several lines": (
-        "f(a)\nmodel_optimization_flavor(\n  optimization_level=4,  # high\n  batch_size=2\n)\ng(b)\n",
-        "f(a)\n{}\ng(b)\n",
-    ),
-    "twice": (
-        "model_optimization_flavor(optimization_level=1)\nf(a)\nmodel_optimization_flavor(\noptimization_level=2)\n",
-        "{}\nf(a)\n",
-    ),
-}
-
-
-@pytest.mark.parametrize("text, expected", LEVELS.values(), ids=LEVELS.keys())
-def test_a_level_replaces_the_script_s(text: str, expected: str) -> None:
-    """Whatever stood there, exactly one flavor command is left, and it is explicit."""
-    changed = with_level(parse_script(text), 3)
-
-    line = "model_optimization_flavor(optimization_level=3, compression_level=0)"
-    assert changed.text == expected.format(line)
-    assert len(changed.named("model_optimization_flavor")) == 1
 
 
 FILES: dict[str, tuple[bytes, str]] = {

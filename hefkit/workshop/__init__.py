@@ -19,7 +19,14 @@ Calibration set:
     calibset    read that set back, checked
 
 Emulator and compiler:
-    modelscript the model script's commands
+    scriptcommands  a model script as data, and what it makes explicit
+    scriptgrammar   text <-> commands, canonical spelling
+    scriptforms     what may stand at one place of a command
+    scripttables    the commands that there are
+    scriptcures     lines that do not exist or must not be, and what to write instead
+    scriptlint      errors and warnings
+    scriptcompose   base script + what hefkit knows -> the compiler's script
+    modelscript the door to these: read, lint, compose
     floatnet    the cut network in float32, its class scores after the sigmoid
     quantplan   where the chip rounds
     statistics  ranges, variances and histograms, streamed over the set
