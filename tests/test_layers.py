@@ -28,6 +28,8 @@ LATE = {
     "tqdm": {"hefkit.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.xxh3"},
+    "hailo_sdk_client": {"hefkit.workshop.dfc_worker"},
+    "tensorflow": {"hefkit.workshop.dfc_worker"},  # comes with the SDK
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 THE_DOOR = ("hefkit.engines", "open_engine", "hefkit.workshop.engine")
