@@ -136,7 +136,8 @@ FAILURES = (
         "install the cuDNN that the SDK's TensorFlow wants, or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
     ),
     Failure(
-        r"MemoryError|bad_alloc|Cannot allocate memory|exit(?:ed|code)?\W{0,8}(?:with )?-9\b|ResourceExhausted",
+        r"MemoryError|bad_alloc|Cannot allocate memory|ResourceExhausted"
+        r"|exit(?:ed|code)?(?: with)?(?: code| status)?\W{0,4}-9\b",
         "the memory is full",
         "expected 16 GiB and more; close other programs, use fewer pictures (--num-samples) and --batch-size 1",
     ),

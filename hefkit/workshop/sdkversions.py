@@ -61,20 +61,17 @@ def release_of(version: str | None) -> tuple[Release | None, bool]:
 
 def check_arch(version: str | None, arch: str) -> list[str]:
     """Refuse (exit 5) an SDK that does not compile for `arch`; returns warnings where nothing certain is known."""
-    release, exact = release_of(version)
+    release, _ = release_of(version)
     if release is None:
         return [f"hefkit does not know the SDK version {version or '(none)'}; whether it compiles for {arch} will show"]
     if arch in release.archs:
         return []
     major = 3 if arch in EIGHTS else 5
-    text = (
+    raise ToolchainError(
         f"version {version} of Hailo's SDK compiles for {', '.join(release.archs)}, and not for {arch}; expected "
         f"version {major}.x, such as {SUGGESTED[major]}, for that chip; install it in an environment of its own and "
         "name its Python with --sdk-python, or choose another --hw-arch"
     )
-    if not exact and release.version[0] == major:  # a newer release of the right line may have learnt it
-        return [text]
-    raise ToolchainError(text)
 
 
 def check_python(version: str | None, python: tuple[int, int], executable: str) -> list[str]:
