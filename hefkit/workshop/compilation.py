@@ -29,7 +29,7 @@ from hefkit.workshop.calibset import CalibrationSet
 from hefkit.workshop.emulator import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
 from hefkit.workshop.heads import HeadLayout, discover
-from hefkit.workshop.modelscript import Additions, Script, compose, lint
+from hefkit.workshop.modelscript import Additions, Script, compose, lint, not_emulated
 from hefkit.workshop.onnxfile import OnnxFile, load_onnx
 from hefkit.workshop.outputs import EMULATED
 from hefkit.workshop.proof import Proof, prove
@@ -86,9 +86,9 @@ class Compilation:
 
     def preflight(self) -> None:
         """Everything that can be known of the ONNX and the script in seconds, the proof included (exit 4)."""
+        for warning in lint(self.options.script, self.options.hw_arch, self.options.level):
+            self.warn(warning)
         with self._stage(0, STAGES[0]):
-            for warning in lint(self.options.script, self.options.hw_arch, self.options.level):
-                self.warn(warning)
             self.file = load_onnx(self.options.onnx, self.options.imgsz)
             self.warnings += self.file.warnings
             self.layout = discover(self.file, self.options.end_nodes)
@@ -218,6 +218,8 @@ class Compilation:
     def _emulator(self, file: OnnxFile, layout: HeadLayout) -> Emulator:
         mean, std = self.options.script.normalization()
         outputs, others = self.options.script.wide_outputs(len(layout.convs))
+        for warning in not_emulated(self.options.script):
+            self.warn(warning)
         if others:
             shown = ", ".join(one_line(o, 60) for o in others[:5])
             self.warn(f"the script asks 16 bit of {shown}: names of the compiler's own, emulated in 8 bit")

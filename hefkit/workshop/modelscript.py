@@ -16,7 +16,8 @@ from hefkit.errors import ModelError
 from hefkit.workshop.scriptcommands import Command, Script, compression, finetune, level
 from hefkit.workshop.scriptcompose import Additions, compose
 from hefkit.workshop.scriptgrammar import canonical, parse
-from hefkit.workshop.scriptlint import lint, of_command, of_fault, refuse_implicit_level, report
+from hefkit.workshop.scriptlint import lint, not_emulated, of_fault, refuse_implicit_level, report
+from hefkit.workshop.scriptrules import of_command
 
 __all__ = [
     "Additions",
@@ -28,6 +29,7 @@ __all__ = [
     "finetune",
     "level",
     "lint",
+    "not_emulated",
     "parse_script",
     "read_script",
     "refuse_implicit_level",
