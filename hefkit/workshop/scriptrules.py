@@ -63,12 +63,8 @@ def _not_for_us(command: Command) -> str | None:
         return cures.REFUSED.get(name)
     if name.rpartition(".")[2] in tables.LAYOUT:
         return None
-    return cures.RETIRED.get(name) or f"{name} is no command{_nearest_command(name)}"
-
-
-def _nearest_command(name: str) -> str:
-    known = tables.known_commands()
-    return nearest(name, known) or f"; there are {', '.join(known)}"
+    guess = nearest(name, tables.known_commands()) or "; those there are stand in docs/model-scripts.md"
+    return cures.RETIRED.get(name) or f"{name} is no command{guess}"
 
 
 def _no_feature(command: Command) -> str:
@@ -134,7 +130,7 @@ def _unlisted(command: Command, key: str, form: Form) -> Iterator[Finding]:
 
 
 def _value(command: Command, key: str, value: str, allowed: Value) -> Iterator[Finding]:
-    if value[:1] in ('"', "'") or allowed.takes(value):  # quotes have a rule of their own
+    if allowed.takes(value) or any(_quoted(part) for part in _parts(value)):  # quotes have a rule of their own
         return
     what = f"{title(command)}: {key + '=' if key else ''}{value}"
     guess = nearest(value, allowed.words) if allowed.words else ""
@@ -170,9 +166,7 @@ def _normalization_units(command: Command) -> Iterator[Finding]:
 def _quotes(command: Command) -> Iterator[Finding]:
     """Quotes are for paths, and paths are looked up from wherever the compiler runs."""
     for value in [*command.args, *(v for _, v in command.keywords)]:
-        for part in items(value) if value.startswith("[") else [value]:
-            if part[:1] not in ('"', "'"):
-                continue
+        for part in filter(_quoted, _parts(value)):
             inner = part[1:-1]
             if "/" not in inner and not inner.endswith(".json"):
                 yield Finding(command.line, f"{part} in quotes; words stand without them")
@@ -180,6 +174,14 @@ def _quotes(command: Command) -> Iterator[Finding]:
                 yield Finding(
                     command.line, f"{part} is a relative path, and the compiler runs elsewhere; write it from / on"
                 )
+
+
+def _parts(value: str) -> list[str]:
+    return items(value) if value.startswith("[") else [value]
+
+
+def _quoted(value: str) -> bool:
+    return value[:1] in ('"', "'")
 
 
 def _layer_names(command: Command) -> Iterator[Finding]:
@@ -198,7 +200,7 @@ def _layers_of(command: Command) -> Iterator[str]:
     if command.name in ("quantization_param", "change_output_activation"):
         values += command.args[:1]
     for value in values:
-        if value and value[:1] not in ('"', "'"):
+        if value and not _quoted(value):
             yield from layers(value)
 
 
