@@ -22,7 +22,7 @@ from hefkit.workshop.scriptcommands import Command, Script
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<string> "[^"\n]*" | '[^'\n]*' )
-      | \{ \s* (?P<glob> [^\s{},="'()]+ ) \s* \}
+      | \{ \s* (?P<glob> (?: [\w*?./!-] | \[ [\w!-]+ \] )+ ) \s* \}
       | (?P<word> [\w./$+-]+ )
       | (?P<mark> [][(),=] )
     )""",
