@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,7 +22,8 @@ from hefkit.workshop.modelscript import (
     parse_script,
     read_script,
 )
-from tests.conftest import ROOT
+from tests.conftest import ROOT, Finished
+from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 
 NORMALIZATION = "normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])"
 FLAVOR = "model_optimization_flavor(optimization_level=0, compression_level=0)"
@@ -317,3 +322,41 @@ def test_what_a_script_makes_explicit() -> None:
     assert found is not None and not found.enabled
     empty = parse_script("model_optimization_flavor(batch_size=2)")
     assert (level(empty), compression(empty), finetune(empty)) == (None, None, None)
+
+
+@pytest.fixture
+def road(tmp_path: Path) -> list[object]:
+    """Arguments that emulate a toy YOLO of 64x64 with ten pictures, without the script."""
+    onnx = save(tiny_yolo(), tmp_path / "tiny.onnx")
+    np.save(tmp_path / "set.npy", np.stack([drawn((64, 64), i) for i in range(10)]))
+    return [onnx, "--emulate", "--calib", tmp_path / "set.npy", "--output", "m", "--json", "--run-dir", "run"]
+
+
+def test_what_is_stored_fits_the_pictures(
+    run_script: Callable[..., Finished], road: list[object], tmp_path: Path
+) -> None:
+    """Ten pictures and a script for 4000: the stored script asks for ten, and the result says so."""
+    tune = f"{PASS}(finetune, policy=enabled, dataset_size=4000)"
+    (tmp_path / "my.mscript").write_text(base("model_optimization_flavor(optimization_level=2)", tune).text)
+    done = run_script("compile_to_hef.py", *road, "--script", tmp_path / "my.mscript")
+
+    assert done.code == 0, done.err
+    stored = parse_script((tmp_path / "cwd" / "run" / "script.mscript").read_text())
+    assert stored.text == done.json["script"]
+    assert [c.keyword("dataset_size") for c in stored.named(PASS)] == ["10"]
+    assert [c.keyword("calibset_size") for c in stored.named("model_optimization_config")] == ["10"]
+    assert (level(stored), compression(stored)) == (2, 0)
+    for words in ("line 3: dataset_size=4000 becomes 10", "line 2: no compression_level", "line 3: post_quantization"):
+        assert len([w for w in done.json["warnings"] if words in w]) == 1, words
+
+
+def test_a_contradiction_ends_the_check(
+    run_script: Callable[..., Finished], road: list[object], tmp_path: Path
+) -> None:
+    """--logits with a script that bakes the sigmoid in: exit 4 before anything is calibrated."""
+    (tmp_path / "my.mscript").write_text(base(FLAVOR, "change_output_activation(conv42, sigmoid)").text)
+    done = run_script("compile_to_hef.py", *road, "--script", tmp_path / "my.mscript", "--logits")
+
+    assert (done.code, len(done.errors)) == (4, 1) and "my.mscript line 3: " in done.errors[0]
+    assert "--logits promises raw class tensors; remove the line" in done.errors[0]
+    assert "[2/4]" not in done.err

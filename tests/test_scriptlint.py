@@ -182,31 +182,31 @@ CURES = {
 
 
 def told(message: str) -> dict[int, str]:
-    """line -> what is said about it."""
+    """line -> what is said about it; 0 for what is missing."""
+    message = message.replace("my.mscript: ", "my.mscript line 0: ")
     parts = re.split(r"(?:^|; )(?:my\.mscript )?line (\d+): ", message)
     return dict(zip(map(int, parts[1::2]), parts[2::2], strict=True))
 
 
 def test_the_walkthrough_is_refused_line_by_line() -> None:
-    """One message of one line, with every invented line and what to write instead of it."""
+    """One message of one line: every invented line and what to write instead, and the normalization that is missing."""
     with pytest.raises(ModelError) as caught:
         parse_script(WALKTHROUGH, "my.mscript")
 
     said = told(str(caught.value))
-    assert list(said) == list(CURES)
+    assert list(said) == [0, *CURES]
+    assert "have normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])" in said[0]
     assert [cure for line, cure in CURES.items() if cure not in said[line]] == []
     assert "\n" not in str(caught.value) and len(str(caught.value)) <= 2000
 
 
 def test_without_the_bare_word_the_linter_says_the_same() -> None:
-    """What the grammar accepts is found by the linter; the missing normalization as well."""
+    """What the grammar accepts is found by the linter, in the same words."""
     text = WALKTHROUGH.replace("enable_loose_mode\n", "enable_loose_mode(True)\n")
-    message = refusal(parse_script(text, "my.mscript"))
+    with pytest.raises(ModelError) as caught:
+        parse_script(WALKTHROUGH, "my.mscript")
 
-    said = told(message.replace("my.mscript: 0 normalization", "my.mscript line 0: 0 normalization"))
-    assert list(said) == [0, *CURES]
-    assert "have normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])" in said[0]
-    assert [cure for line, cure in CURES.items() if cure not in said[line]] == []
+    assert refusal(parse_script(text, "my.mscript")) == str(caught.value)
 
 
 def test_what_the_cures_say_to_write_passes() -> None:
@@ -411,6 +411,12 @@ def test_matmul_in_16_bit_is_no_error_where_a_real_script_has_it() -> None:
     assert [w for w in lint(script, "hailo15h") if "a matmul takes" in w]
 
 
+def test_a_normalization_that_cannot_be_read_is_not_missing() -> None:
+    """The wrong line is told, and not besides that there is none."""
+    with pytest.raises(ModelError, match=r"^my.mscript line 1: [^;]*; expected a comma[^;]*$"):
+        parse_script("normalization1 = normalization([0, 0, 0] [255, 255, 255])", "my.mscript")
+
+
 def test_many_errors_are_one_bounded_line() -> None:
     """A thousand wrong lines: as many as fit, and how many more there are."""
     message = refusal(parse_script("\n".join(f"wrong_{i}(x)" for i in range(1000)), "my.mscript"))
@@ -429,7 +435,9 @@ def test_control_characters_are_not_repeated() -> None:
 
 
 def test_the_tables_are_closed() -> None:
-    """Every command and feature of the tables is accepted by name, so no row of them is dead."""
+    """Every command and feature of the tables is accepted by name, and every command stands in the document."""
+    document = (ROOT / "docs" / "model-scripts.md").read_text().split("## Commands that there are")[1]
+    assert set(re.findall(r"`([a-z_]+)`", document)) == set(known_commands())
     assert set(known_commands()) == set(FORMS) | set(FEATURES) and not set(FORMS) & set(FEATURES)
     for command, features in FEATURES.items():
         for feature in features:
@@ -496,7 +504,7 @@ def test_a_bad_script_ends_the_check(run_script: Callable[..., Finished], yolo: 
 
     assert (done.code, done.out) == (4, "")
     [line] = done.err.splitlines()
-    assert line.startswith(f"error: {tmp_path}/bad.mscript line 2: enable_loose_mode is no command")
+    assert line.startswith(f"error: {tmp_path}/bad.mscript: 0 normalization commands")
     assert [n for n in CURES if f"line {n}: " not in line] == []
 
 
