@@ -136,6 +136,7 @@ REFUSED = {
     "YUV": ("yuv1 = input_conversion(input_layer1, yuy2_to_hailo_yuv, emulator_support=True)", "feed RGB"),
     "another size": ("resize1 = resize(input_layer1, resize_shapes=[720, 1280])", "input's size"),
     "a sigmoid for all outputs": ("change_output_activation(sigmoid)", "boxes too; name the layer"),
+    "a sigmoid by pattern": ("change_output_activation([conv42, {conv5*}], sigmoid)", "name the layers one by one"),
     "an old size": ("resize1 = resize_input([1080, 1920], input_layer1)", "gone since Model Zoo v2.10"),
     "old colours": ("yuv1 = yuv_to_rgb()", "gone since Model Zoo v2.10"),
     "old clipping": (

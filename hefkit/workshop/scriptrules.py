@@ -40,7 +40,7 @@ def of_command(command: Command, arch: str | None = None) -> Iterator[Finding]:
         return
     for rule in (_shape, _keywords):
         yield from rule(command, form)
-    for about in (_discouraged, _normalization_units, _quotes, _layer_names):
+    for about in (_activated_by_pattern, _discouraged, _normalization_units, _quotes, _layer_names):
         yield from about(command)
     yield from _precision(command, arch)
     yield from _only_5x(command, form, arch)
@@ -135,6 +135,11 @@ def _value(command: Command, key: str, value: str, allowed: Value) -> Iterator[F
     what = f"{title(command)}: {key + '=' if key else ''}{value}"
     guess = nearest(value, allowed.words) if allowed.words else ""
     yield Finding(command.line, f"{what}; expected {allowed.expected()}{guess}", error=allowed.closed)
+
+
+def _activated_by_pattern(command: Command) -> Iterator[Finding]:
+    if command.name == "change_output_activation" and any("{" in arg for arg in command.args):
+        yield Finding(command.line, "a pattern may reach the boxes and inner layers too; name the layers one by one")
 
 
 def _discouraged(command: Command) -> Iterator[Finding]:
