@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
-from hefkit.workshop.modelscript import MAX_SCRIPT_BYTES, parse_script, read_script
+from hefkit.workshop.modelscript import MAX_SCRIPT_BYTES, Command, Script, canonical, parse_script, read_script
+from hefkit.workshop.scriptgrammar import parse
 from tests.conftest import ROOT
 
 NORMALIZATION = "normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])\n"
@@ -15,6 +18,11 @@ NORMALIZATION = "normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 
 # text -> (command, targets, positional, keywords, first line) of every statement
 GRAMMAR: dict[str, tuple[str, list[tuple[object, ...]]]] = {
     "nothing": ("", []),
+    "a command of a context": ("context_0.place(0, [a-b, c])", [("context_0.place", (), ("0", "[a-b, c]"), (), 1)]),
+    "numbers": ("f(-1, 0., 1e-05, 25m)", [("f", (), ("-1", "0.", "1e-05", "25m"), (), 1)]),
+    "patterns": ("f({*}, { net/conv[0-9]* })", [("f", (), ("{*}", "{net/conv[0-9]*}"), (), 1)]),
+    "an empty list": ("f([], a=[ ])", [("f", (), ("[]",), (("a", "[]"),), 1)]),
+    "a quote in other quotes": ("f('a\"b')", [("f", (), ("'a\"b'",), (), 1)]),
     "blank lines and comments": ("\n  # only words (with brackets\n\n", []),
     "no arguments": ("allocate()", [("allocate", (), (), (), 1)]),
     "keywords": (
@@ -60,6 +68,7 @@ def test_grammar(text: str, expected: list[tuple[object, ...]]) -> None:
     assert [(c.name, c.targets, c.args, c.keywords, c.line) for c in found] == expected
 
 
+# what is no statement, and in which line that is told
 ERRORS = {
     "words": ("f(a)\nthis is none\n", "line 2"),
     "a bracket never closed": ("f(a)\n\ng(b,\nc", "line 3"),
@@ -67,14 +76,37 @@ ERRORS = {
     "two commands on a line": ("f(a) g(b)\nh() i", "line 2"),
     "an assignment without a command": ("a = 3", "line 1"),
     "a command without brackets": ("allocate", "line 1"),
+    "a comma too many": ("f(a, b,)", "line 1: a comma before the closing bracket"),
+    "a comma too few": ("f(a b)", "line 1: 'b' behind an argument; expected a comma"),
+    "a comma too few between lists": ("f([a] [b])", "line 1: '\\[' behind an argument; expected a comma"),
+    "a positional argument after a keyword": ("f(a=1, b)", "line 1: 'b' follows keyword=value"),
+    "a keyword without a value": ("f(a=)", "line 1"),
+    "a pattern without braces": ("f(conv*)", "line 1: '\\*\\)' cannot be read; patterns stand in braces"),
+    "a quote never closed": ("f(a)\ng('b)", "line 2: .* the quote is never closed"),
+    "brackets of two kinds": ("f([a)]", "line 1: '\\)' in a list; expected a comma or \\]"),
+    "a list in a pattern": ("f({a, b})", "line 1"),
+    "an empty list member": ("f([a,,b])", "line 1"),
+    "a number as command": ("3(a)", "line 1: '3' is no command"),
+    "lists without end": (f"f({'[' * 3000}{']' * 3000})", "line 1: lists are nested too deep"),
+    "brackets that open for ever": ("f(\n" * 3000, "line 10: a bracket is never closed"),
+    "letters of another script": ("f(\u00e4)", "line 1"),
+    "a known command without brackets": ("set_seed", "line 1: set_seed without brackets; expected set_seed"),
 }
 
 
 @pytest.mark.parametrize("text, where", ERRORS.values(), ids=ERRORS.keys())
 def test_errors_name_the_line(text: str, where: str) -> None:
-    """The source and the line of the first statement that is none."""
-    with pytest.raises(ModelError, match=f"my.mscript.* {where}:"):
+    """The source and the line of every statement that is none."""
+    with pytest.raises(ModelError, match=rf"my.mscript.* {where}"):
         parse_script(text, "my.mscript")
+
+
+def test_reading_goes_on_behind_what_is_wrong() -> None:
+    """Faults and statements of one text, in their order: after a bracket left open, at the next statement."""
+    script, faults = parse("f(a)\nwords\ni(e))\ng(b\n  c,\nh(d)\nj(k", "s")
+
+    assert [(c.name, c.line) for c in script.commands] == [("f", 1), ("h", 6)]
+    assert [f.line for f in faults] == [2, 3, 4, 7]
 
 
 def test_a_bracket_in_quotes_is_no_bracket() -> None:
@@ -165,3 +197,59 @@ def test_a_byte_order_mark_is_no_command(tmp_path: Path) -> None:
     (tmp_path / "a.mscript").write_bytes(b"\xef\xbb\xbf" + NORMALIZATION.encode())
 
     assert read_script(tmp_path / "a.mscript").normalization()[1] == (255.0,) * 3
+
+
+# --- printing back ---------------------------------------------------------------------------------------------------
+
+words = st.text("abcXYZ019_./$+-", min_size=1, max_size=12)
+identifiers = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,12}(\.[a-z_]{1,5})?", fullmatch=True)
+quotable = st.text(st.characters(exclude_categories=["C", "Z"], exclude_characters="\"'"), max_size=12)
+patterns = st.from_regex(r"\{([a-z0-9*?/_.-]|\[[a-z0-9!-]{1,3}\]){1,6}\}", fullmatch=True)
+atoms = words | patterns | quotable.map(lambda text: f'"{text}"') | quotable.map(lambda text: f"'{text}\"'")
+values = st.recursive(atoms, lambda inner: st.lists(inner, max_size=4).map(lambda v: f"[{', '.join(v)}]"), max_leaves=8)
+commands = st.builds(
+    Command,
+    name=identifiers,
+    args=st.lists(values, max_size=4).map(tuple),
+    keywords=st.lists(st.tuples(words, values), max_size=4).map(tuple),
+    targets=st.lists(words, max_size=3).map(tuple),
+)
+scripts = st.lists(commands, max_size=6).map(lambda found: Script("", tuple(found), "s"))
+
+
+@given(scripts)
+def test_printed_and_read_again(script: Script) -> None:
+    """Whatever the grammar can say comes back from its canonical spelling, which is then its own."""
+    text = canonical(script)
+
+    assert parse_script(text) == script
+    assert canonical(parse_script(text)) == text
+    assert [c.line for c in parse_script(text).commands] == list(range(1, len(script.commands) + 1))
+
+
+@given(scripts, st.data())
+def test_spacing_says_nothing(script: Script, data: st.DataObject) -> None:
+    """Blanks, line ends in brackets, and comments, brackets in them included, change no command."""
+    inside = st.sampled_from(["", " ", "\n\t", "  # why (not\n", "\r\n "])
+    outside = st.sampled_from(["", "\n", "# a comment [\n", "\n   \n"])
+
+    def gap() -> str:
+        return data.draw(inside)
+
+    def argument(key: str, value: str) -> str:
+        return f"{gap()}{key}{gap()}={gap()}{value}{gap()}" if key else f"{gap()}{value}{gap()}"
+
+    text = ""
+    for command in script.commands:
+        given = [("", a) for a in command.args] + list(command.keywords)
+        left = f"{' , '.join(command.targets)}= " if command.targets else ""
+        text += f"{data.draw(outside)}{left}{command.name} ({','.join(argument(*g) for g in given)})\n"
+
+    assert parse_script(text) == script
+
+
+def test_the_canonical_spelling() -> None:
+    """One line a command, names left, keywords last, lists with blanks, quotes double, no comments."""
+    text = "# x\na ,net/b=f( [1,2 ],{ c* }, 'd.json' ,  e = True)  # y\n\ng(\n)\n"
+
+    assert canonical(parse_script(text)) == 'a, net/b = f([1, 2], {c*}, "d.json", e=True)\ng()\n'

@@ -24,7 +24,8 @@ Emulator and compiler:
     scriptforms     what may stand at one place of a command
     scripttables    the commands that there are
     scriptcures     lines that do not exist or must not be, and what to write instead
-    scriptlint      errors and warnings
+    scriptrules     what the linter says of one command
+    scriptlint      what it says of a script: errors and warnings
     scriptcompose   base script + what hefkit knows -> the compiler's script
     modelscript the door to these: read, lint, compose
     floatnet    the cut network in float32, its class scores after the sigmoid

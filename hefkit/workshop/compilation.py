@@ -74,9 +74,9 @@ class Compilation:
 
     def preflight(self) -> None:
         """Everything that can be known of the ONNX and the script in seconds, the proof included (exit 4)."""
+        for warning in lint(self.options.script, self.options.hw_arch, self.options.level):
+            self.warn(warning)
         with self.stage(0):
-            for warning in lint(self.options.script, self.options.hw_arch, self.options.level):
-                self.warn(warning)
             self.file = load_onnx(self.options.onnx, self.options.imgsz)
             self.warnings += self.file.warnings
             self.layout = discover(self.file, self.options.end_nodes)

@@ -21,6 +21,7 @@ from hefkit.workshop.agreement import measure_agreement
 from hefkit.workshop.compilation import Compilation
 from hefkit.workshop.emulator import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
+from hefkit.workshop.modelscript import not_emulated
 
 log = logging.getLogger("hefkit")
 
@@ -61,6 +62,8 @@ def emulate(run: Compilation) -> str | None:
 def _emulator(run: Compilation) -> Emulator:
     assert run.file is not None and run.layout is not None
     options = run.options
+    for warning in not_emulated(options.script):
+        run.warn(warning)
     mean, std = options.script.normalization()
     outputs, others = options.script.wide_outputs(len(run.layout.convs))
     if others:

@@ -13,10 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from hefkit.errors import ModelError
-from hefkit.workshop.scriptcommands import Command, Script, compression, finetune, level
+from hefkit.workshop.scriptcommands import Command, Script, compression, finetune, level, normalization_fault
 from hefkit.workshop.scriptcompose import Additions, compose
-from hefkit.workshop.scriptgrammar import canonical, parse
-from hefkit.workshop.scriptlint import lint, of_command, of_fault, refuse_implicit_level, report
+from hefkit.workshop.scriptgrammar import Fault, canonical, parse
+from hefkit.workshop.scriptlint import lint, not_emulated, of_fault, refuse_implicit_level, report
+from hefkit.workshop.scriptrules import Finding, of_command
 
 __all__ = [
     "Additions",
@@ -28,6 +29,7 @@ __all__ = [
     "finetune",
     "level",
     "lint",
+    "not_emulated",
     "parse_script",
     "read_script",
     "refuse_implicit_level",
@@ -55,11 +57,18 @@ def parse_script(text: str, source: str = "the model script") -> Script:
     """Parse a script.
 
     Raises:
-        ModelError: something in it is no statement. The message names every such line, and every statement that is
-            wrong by itself, so that all of them can be mended at once.
+        ModelError: something in it is no statement. The message names every such line, and what else is wrong
+            whatever the chip, so that all of it can be mended at once.
     """
     script, faults = parse(text, source)
     if faults:
-        wrong = [f for command in script.commands for f in of_command(command) if f.error]
-        raise ModelError(report(source, [*map(of_fault, faults), *wrong]))
+        raise ModelError(report(source, [*map(of_fault, faults), *_besides(script, faults)]))
     return script
+
+
+def _besides(script: Script, faults: list[Fault]) -> list[Finding]:
+    """What is wrong with the lines that are statements."""
+    wrong = [f for command in script.commands for f in of_command(command) if f.error]
+    missing = normalization_fault(script.commands)
+    told = any("normalization" in fault.text for fault in faults)
+    return [*wrong, Finding(*missing)] if missing and not script.named("normalization") and not told else wrong

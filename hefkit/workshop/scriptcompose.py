@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from hefkit.errors import ModelError
 from hefkit.workshop.scriptcommands import Command, Script, compression, finetune, layers, level, names_layer, whole
 from hefkit.workshop.scriptgrammar import parse, printed
-from hefkit.workshop.scriptlint import forced_and_activated, report
+from hefkit.workshop.scriptlint import forced_and_activated
 
 DEFAULT_BATCH = 8  # the compiler's own
 # level -> how many pictures its pass takes unless told otherwise; with fewer than that the compiler stops
@@ -62,9 +62,8 @@ class _Composer:
         text = self._text()
         composed, faults = parse(text, self.base.source)
         assert not faults, faults
-        clash = list(forced_and_activated(composed))
-        if clash:
-            raise ModelError(report("the script with what hefkit adds", clash))
+        for clash in forced_and_activated(composed):
+            raise ModelError(f"{self.base.source} with the lines that hefkit adds: {clash.text}")
         return Script(text, composed.commands, self.base.source, tuple(self.notes))
 
     def _flavor(self) -> None:
@@ -90,7 +89,7 @@ class _Composer:
         if pictures is not None:
             wanted["calibset_size"] = str(min(pictures, asked or pictures))
         batch = self.add.calibration_batch or (whole(old.keyword("batch_size")) if old else None) or DEFAULT_BATCH
-        wanted = {"batch_size": str(min(batch, pictures or batch)), **wanted}
+        wanted = {"batch_size": str(min(batch, int(wanted.get("calibset_size", batch)))), **wanted}
         self._tell_changes(old, wanted)
         self._put("model_optimization_config", "calibration", wanted)
 
@@ -114,9 +113,7 @@ class _Composer:
             return
         wanted = {} if old is not None and old.keyword("policy") else {"policy": "enabled"}
         if old is None or old.keyword("dataset_size") is None:
-            wanted["dataset_size"] = str(min(limit, FINETUNE_PICTURES))
-        if self.add.finetune_size is not None and (old is None or old.keyword("dataset_size") is None):
-            wanted["dataset_size"] = str(limit)
+            wanted["dataset_size"] = str(self.add.finetune_size or min(limit, FINETUNE_PICTURES))
         if wanted:
             self._put("post_quantization_optimization", "finetune", wanted)
 

@@ -21,8 +21,7 @@ def _level(command: Command) -> str:
 
 def _loose(command: Command) -> str:
     return (
-        "enable_loose_mode is no command, and never had to do with shapes or NMS; leave it out: hefkit cuts at the raw "
-        "heads"
+        "enable_loose_mode is no command and has nothing to do with shapes or NMS; leave it out, the cut sees to that"
     )
 
 
@@ -31,7 +30,10 @@ def _optimization_level(command: Command) -> str:
 
 
 def _clusters(command: Command) -> str:
-    return f"allocate_clusters is no command, clusters are placed automatically; for more effort write {_EFFORT}"
+    return (
+        "allocate_clusters is no command, clusters are placed automatically; where mapping fails write "
+        f"{_EFFORT} or context_switch_param(mode=allowed)"
+    )
 
 
 def _mixed(command: Command) -> str:
@@ -84,7 +86,9 @@ KEYWORDS = {
         "pre_quantization_optimization(activation_clipping, layers=[conv1], mode=percentile, "
         "clipping_values=[0.01, 99.99])"
     ),
-    ("allocator_param", "enable_loose_mode"): "enable_loose_mode is gone since Model Zoo v2.8; leave it out",
+    ("allocator_param", "enable_loose_mode"): (
+        "enable_loose_mode is gone since Model Zoo v2.8, and had nothing to do with shapes or NMS; leave it out"
+    ),
 }
 
 # keywords that moved, told as warnings

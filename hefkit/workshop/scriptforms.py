@@ -6,7 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hefkit.workshop.scriptcommands import items, number, numbers, whole
+from hefkit.workshop.scriptcommands import items, layers, number, numbers, whole
+
+_LAYER = re.compile(r"\{[^{}]+\}|[A-Za-z_/][\w./-]*", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ _KINDS = {
     "number": lambda text, value: value.within(number(text)),
     "numbers": lambda text, value: numbers(text) is not None,
     "pair": lambda text, value: len(numbers(text) or ()) == 2,
-    "layers": lambda text, value: text[:1] not in ('"', "'"),
+    "layers": lambda text, value: all(_LAYER.fullmatch(layer) for layer in layers(text)) and text != "[]",
     "list": lambda text, value: text.startswith("[") and set(items(text)) <= set(value.words),
     "duration": lambda text, value: re.fullmatch(r"\d+(\.\d+)?[smh]?", text) is not None,
 }

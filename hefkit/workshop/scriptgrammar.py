@@ -22,7 +22,7 @@ from hefkit.workshop.scriptcommands import Command, Script
 _TOKEN = re.compile(
     r"""\s*(?:
         (?P<string> "[^"\n]*" | '[^'\n]*' )
-      | \{ \s* (?P<glob> [^\s{},="'()]+ ) \s* \}
+      | \{ \s* (?P<glob> (?: [\w*?./!-] | \[ [\w!-]+ \] )+ ) \s* \}
       | (?P<word> [\w./$+-]+ )
       | (?P<mark> [][(),=] )
     )""",
@@ -153,7 +153,8 @@ class _Reader:
             raise _NoStatement(f"{name!r} is no command; {_EXPECTED}")
         self._mark("(")
         args, keywords = self._arguments()
-        self._mark(")")
+        if not self._accept(")"):
+            raise _NoStatement(f"{self._value()!r} behind an argument; expected a comma or )")
         if self._kind() != "end":
             raise _NoStatement(f"{self._value()!r} follows the command; expected one command a line")
         return Command(name, tuple(args), tuple(keywords), tuple(targets), line, self.statement)
