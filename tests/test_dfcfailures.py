@@ -108,9 +108,7 @@ SAID = {
     ),
     "disk full": ("OSError: [Errno 28] No space left on device", DataError, "disk became full", "free some space"),
     "host memory": ("MemoryError: Unable to allocate 4.69 GiB", ToolchainError, "memory is full", "--num-samples"),
-    "a killed sub-process": (
-        "RuntimeError: subprocess terminated with exit code -9", ToolchainError, "memory is full", "--num-samples"
-    ),
+    "allocation": ("RuntimeError: std::bad_alloc", ToolchainError, "memory is full", "--batch-size 1"),
     "no permission": (
         "PermissionError: [Errno 13] Permission denied: 'acceleras.log'", ToolchainError, "may not write", "--run-dir"
     ),
@@ -120,7 +118,7 @@ SAID = {
 @pytest.mark.parametrize("said, error, what, cure", SAID.values(), ids=SAID.keys())
 def test_one_sentence_and_its_cure(said: str, error: type[HefkitError], what: str, cure: str) -> None:
     """The kind of failure, its cure, what the SDK was doing and where the log is: in one line."""
-    found = explain([said], doing="quantising", log=LOG)
+    found = explain(said, doing="quantising", log=LOG)
 
     assert type(found) is error
     text = str(found)
@@ -154,15 +152,32 @@ def test_the_exception_counts_before_the_log() -> None:
     """What the log mumbled earlier does not explain an exception that explains itself."""
     log = "[error] Mapping Failed (allocation time: 1m 44s)"
 
-    found = explain([FIT, log], doing="compiling", log=LOG)
-    from_log = explain(["Exception: Compilation failed", log], doing="compiling", log=LOG)
+    found = explain(FIT, error_lines=log, doing="compiling", log=LOG)
+    from_log = explain("Exception: Compilation failed", error_lines=log, doing="compiling", log=LOG)
 
     assert "cannot be quantised" in str(found) and "no place" in str(from_log)
 
 
+HARMLESS = {
+    "TensorFlow looks for TensorRT": "[error] ImportError: libnvinfer.so.8: cannot open shared object file",
+    "somebody's exit status": "[error] helper ended with exit code -9",
+    "a graph in a file that is not there": "[error] PermissionError: [Errno 13] /usr/share/graphviz",
+    "sizes that are told": "[error] dataset_size 1024 is more than 64",
+}
+
+
+@pytest.mark.parametrize("line", HARMLESS.values(), ids=HARMLESS.keys())
+def test_noise_of_the_log_explains_nothing(line: str) -> None:
+    """Words that healthy logs have as well count only where the exception itself says them."""
+    text = str(explain("KeyError: 'meta'", error_lines=line, doing="compiling", log=LOG))
+    dead = str(explain_death(1, doing="compiling", log=LOG, last_lines=[line], oom=False))
+
+    assert "it said: KeyError: 'meta'" in text and "crashed while compiling" in dead
+
+
 def test_unknown_words_are_kept() -> None:
     """Nothing is guessed: the SDK's own text, bounded and printable, and the log."""
-    found = explain(["KeyError: 'meta'\x1b[31m" + "x" * 999], doing="compiling", log=LOG)
+    found = explain("KeyError: 'meta'\x1b[31m" + "x" * 999, doing="compiling", log=LOG)
 
     assert type(found) is ToolchainError
     text = str(found)

@@ -89,6 +89,18 @@ REFUSED = {
     "more pictures than there are": (
         PARSE + LOAD + QUANTIZE, SCRIPT.replace("calibset_size=6", "calibset_size=64"), "ValueError: calibset_size 64",
     ),
+    "fine-tuning with more pictures than there are": (
+        PARSE + LOAD + QUANTIZE, SCRIPT + "post_quantization_optimization(finetune, policy=enabled, dataset_size=64)\n",
+        "ValueError: finetune: dataset_size 64 is larger",
+    ),
+    "level 2 without enough pictures": (
+        PARSE + LOAD + QUANTIZE, SCRIPT.replace("optimization_level=0", "optimization_level=2"),
+        "ValueError: finetune: dataset_size 1024 is larger",
+    ),
+    "AdaRound without enough pictures": (
+        PARSE + LOAD + QUANTIZE, SCRIPT.replace("optimization_level=0", "optimization_level=4"),
+        "ValueError: adaround: dataset_size 1024 is larger",
+    ),
     "a command of nobody's": (PARSE + LOAD, "enable_loose_mode\n" + SCRIPT, "BackendScriptParserException"),
     "bare normalization": (
         PARSE + LOAD, SCRIPT.replace("normalization1 = ", ""), "BackendScriptParserException",
@@ -152,6 +164,26 @@ def test_it_accepts_what_published_code_does(bench: Bench) -> None:
     assert code == 0, last
     assert [line for line in out.splitlines() if line.startswith("ok")] == [f"ok {n} quantized_model" for n in forms]
     assert out.splitlines()[-1] == "['hailo8', 'hailo8l', 'hailo8r']"
+
+
+IMPLICIT = {
+    "no card, few pictures": ("99", "level to 0", "(1024), and there's no available GPU"),
+    "a card, few pictures": ("0", "level to 1 because", "less data than the recommended amount (1024)"),
+}
+
+
+@pytest.mark.parametrize("card, level, why", IMPLICIT.values(), ids=IMPLICIT.keys())
+def test_an_implicit_level_falls(bench: Bench, card: str, level: str, why: str) -> None:
+    """What a script leaves open depends on graphics card and pictures, and one line among many says so."""
+    program = f"import os; os.environ['CUDA_VISIBLE_DEVICES'] = {card!r}\n" + PARSE + LOAD + QUANTIZE
+
+    code, out, last = run(
+        bench, program, "\n".join(line for line in SCRIPT.splitlines() if "flavor" not in line) + "\n"
+    )
+
+    assert code == 0, last
+    told = [line for line in out.splitlines() if "optimization level" in line]
+    assert len(told) == 1 and level in told[0] and told[0].endswith(why)
 
 
 def test_a_har_survives(bench: Bench) -> None:

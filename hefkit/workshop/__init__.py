@@ -61,6 +61,7 @@ Hailo's SDK:
     har         the SDK's archives, and what went into them
     sdkquality  the SDK's own emulation against the float ONNX
     hefscript   the final model script
+    hefsource   the parsed network, from the ONNX or from a HAR
     hefcheck    the compiled HEF, read back
     hefcompile  compile_to_hef.py's stages without --emulate
     deploy      what goes to the Pi

@@ -104,7 +104,7 @@ class Compilation:
             self.warn(f"only {len(self.calibration)} calibration pictures; ranges get better with 64 and more")
         if self.calibration.fit == "stretch":
             self.warn("the calibration set was stretched, not letterboxed; the model will expect stretched pictures")
-        if not self.options.emulate and self.options.level is None:
+        if not self.options.emulate and self.options.level is None and self.options.har is None:
             refuse_implicit_level(self.options.script, self.layout.family, len(self.calibration.split()[0]))
 
     def finish_spec(self, **facts: Any) -> None:

@@ -169,7 +169,8 @@ class Dfc:
 
     def _with_data(self, do: str, calibration: CalibrationFile, **arguments: str) -> dict[str, Any]:
         """A command that takes calibration pictures: a form that this SDK refuses is not the last word."""
-        forms = (self._form,) if self._form else calibration.forms()
+        # what one call has taken is the best guess for the next, and no more than that
+        forms = sorted(calibration.forms(), key=lambda form: form != self._form)
         for form in forms:
             data = {"images": str(calibration.path), "count": calibration.count, "form": form}
             try:
@@ -206,15 +207,18 @@ class Dfc:
 
     def _failure(self, exc: WorkerFailed) -> HefkitError:
         self.voice.show_last_words()
-        log.debug("%s", exc.trace)
-        sources = (str(exc), self.voice.error_lines(), "\n".join(self.voice.last))
-        return explain(sources, doing=DOING[exc.do], log=self._worker.log)
+        if oom_kills() > self._oom_kills and not is_known(str(exc)):
+            return self._gone(1, exc.do)  # a process that the SDK had started
+        return explain(str(exc), error_lines=self.voice.error_lines(), doing=DOING[exc.do], log=self._worker.log)
 
     def _death(self, exc: WorkerDied) -> HefkitError:
         self.voice.show_last_words()
+        return self._gone(exc.returncode, exc.do)
+
+    def _gone(self, returncode: int, do: str) -> HefkitError:
         return explain_death(
-            exc.returncode,
-            doing=DOING[exc.do],
+            returncode,
+            doing=DOING[do],
             log=self._worker.log,
             last_lines=self.voice.last,
             oom=oom_kills() > self._oom_kills,

@@ -17,6 +17,7 @@ from hefkit.cli import one_line
 from hefkit.errors import DataError, HefkitError, ModelError, ToolchainError
 
 MAX_QUOTE = 240
+LAST_WORDS = 20  # lines before a crash that may be about it
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class Failure:
     what: str  # `{0}`, `{1}` ...: groups of the pattern
     cure: str
     error: type[HefkitError] = ToolchainError
+    # words that harmless lines have as well (TensorFlow prints ImportErrors of its own): only of the exception itself
+    strict: bool = False
 
     def match(self, text: str) -> re.Match[str] | None:
         """Where the row's words stand in the SDK's."""
@@ -41,6 +44,7 @@ CUT_CURE = (
     "expected an export that ends in a YOLO head; export it again with opset=11, simplified and without NMS, or name "
     "the end nodes with --end-nodes"
 )
+MEMORY_CURE = "expected 16 GiB and more; close other programs, use fewer pictures (--num-samples) and --batch-size 1"
 SCRIPT_CURE = "correct that line of the script"
 
 FAILURES = (
@@ -136,10 +140,15 @@ FAILURES = (
         "install the cuDNN that the SDK's TensorFlow wants, or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
     ),
     Failure(
-        r"MemoryError|bad_alloc|Cannot allocate memory|ResourceExhausted"
-        r"|exit(?:ed|code)?(?: with)?(?: code| status)?\W{0,4}-9\b",
+        r"bad_alloc|Cannot allocate memory",
         "the memory is full",
-        "expected 16 GiB and more; close other programs, use fewer pictures (--num-samples) and --batch-size 1",
+        MEMORY_CURE,
+    ),
+    Failure(
+        r"^MemoryError|^ResourceExhausted",
+        "the memory is full",
+        MEMORY_CURE,
+        strict=True,
     ),
     Failure(
         r"Model requires quantized weights",
@@ -177,11 +186,13 @@ FAILURES = (
         r"(?:calibset_size|dataset_size)\b.{0,80}(?:larger|bigger|exceed|more than|less|enough)",
         "the script asks for more pictures than the calibration set has",
         "expected at most as many as there are; lower calibset_size and dataset_size in the script",
+        strict=True,
     ),
     Failure(
         r"(\w+)\(\) got an unexpected keyword argument '?(\w+)",
         "this version of the SDK does not know the argument {1} of {0}",
         "run compile_to_hef.py with --check, which prints how this SDK's calls differ from what hefkit expects",
+        strict=True,
     ),
     Failure(
         r"version `?(GLIBC\w*[\d.]+)'? not found",
@@ -192,13 +203,17 @@ FAILURES = (
         r"(?:ModuleNotFound|Import)Error: (.{0,160})",
         "the SDK is installed but cannot be imported: {0}",
         "expected a complete environment; install the SDK's wheel again, in an environment of its own",
+        strict=True,
     ),
     Failure(
         r"PermissionError: (.{0,160})",
         "the SDK may not write: {0}",
         "expected a run folder that is yours; choose another --run-dir",
+        strict=True,
     ),
 )
+
+UNMISTAKABLE = tuple(row for row in FAILURES if not row.strict)
 
 SIGNALS = {
     signal.SIGILL: (
@@ -209,29 +224,29 @@ SIGNALS = {
 }
 
 
-def explain(sources: Sequence[str], *, doing: str, log: Path) -> HefkitError:
+def explain(said: str, *, error_lines: str = "", doing: str, log: Path) -> HefkitError:
     """The error for what the SDK said.
 
     Args:
-        sources: its words, the most telling first: `Kind: message` of the exception, then lines of the log.
+        said: `Kind: message` of the exception.
+        error_lines: what the log calls errors, for exceptions that say nothing themselves.
         doing: what the SDK was busy with, as in "parsing the network".
         log: where all of its words are.
     """
-    for words in sources:
-        known = _known(words, doing, log)
-        if known is not None:
-            return known
-    said = one_line(next((words for words in sources if words.strip()), "nothing"), MAX_QUOTE)
-    return ToolchainError(f"Hailo's SDK failed while {doing}; it said: {said}; all of it is in the log: {log}")
+    known = _known(said, doing, log, FAILURES) or _known(error_lines, doing, log, UNMISTAKABLE)
+    if known is not None:
+        return known
+    quoted = one_line(said, MAX_QUOTE) or "nothing"
+    return ToolchainError(f"Hailo's SDK failed while {doing}; it said: {quoted}; all of it is in the log: {log}")
 
 
-def is_known(words: str) -> bool:
-    """Do these words stand in the table?"""
-    return any(row.match(words) for row in FAILURES)
+def is_known(said: str) -> bool:
+    """Does an exception's `Kind: message` stand in the table?"""
+    return any(row.match(said) for row in FAILURES)
 
 
-def _known(words: str, doing: str, log: Path) -> HefkitError | None:
-    for row in FAILURES:
+def _known(words: str, doing: str, log: Path, rows: Sequence[Failure]) -> HefkitError | None:
+    for row in rows:
         found = row.match(words)
         if found is not None:
             groups = [one_line(g or "", 160) for g in (*found.groups(), "", "", "", "")]
@@ -254,7 +269,7 @@ def explain_death(returncode: int, *, doing: str, log: Path, last_lines: Iterabl
     if number in SIGNALS:
         what, cure = SIGNALS[signal.Signals(number)]
         return ToolchainError(f"Hailo's SDK ended while {doing} with {what}; {cure}; log: {log}")
-    known = _known("\n".join(lines), doing, log)
+    known = _known("\n".join(lines[-LAST_WORDS:]), doing, log, UNMISTAKABLE)
     if known is not None:
         return known
     how = f"signal {number} ({_signal_name(number)})" if number > 0 else f"exit status {returncode}"

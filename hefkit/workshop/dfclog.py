@@ -8,6 +8,7 @@ published; docs/sdk-assumptions.md lists them.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,15 +81,34 @@ class RunLog:
             "level_reduced_to": self.reduced_to,
             "default_level": self.default_level,
             "pictures": dict(self.entries),
+            "started": list(self.started),
             "ran": list(self.done),
             "skipped": list(self.skipped),
             "layers_4bit": list(self.four_bit),
             "snr_db": dict(self.snr_db),
             "contexts": self.contexts,
             "no_gpu": self.no_gpu,
+            "lines_understood": self.understood,
             "sdk_warnings": list(self.warnings),
             "sdk_errors": list(self.errors),
         }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> RunLog:
+        """What `to_json` wrote down, as far as `judge` needs it; raises ValueError for anything else."""
+        try:
+            return RunLog(
+                reduced_to=value["level_reduced_to"],
+                entries={str(k): int(v) for k, v in value["pictures"].items()},
+                started=[*value["ran"], *value["started"]],
+                done=list(value["ran"]),
+                skipped=list(value["skipped"]),
+                four_bit=list(value["layers_4bit"]),
+                no_gpu=bool(value["no_gpu"]),
+                understood=int(value["lines_understood"]),
+            )
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError(f"no record of a run: {exc}") from exc
 
     def _levels(self, text: str) -> None:
         if found := _REDUCED.search(text):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import tarfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -56,6 +57,13 @@ def write_record(har: Path, record: HarRecord) -> None:
         temporary.write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
+def move_har(har: Path, target: Path) -> None:
+    """Rename a HAR and its note."""
+    os.replace(har, target)
+    if record_path(har).exists():
+        os.replace(record_path(har), record_path(target))
+
+
 def read_record(har: Path) -> HarRecord | None:
     """The note beside a HAR; None where there is none, or it is of another file or format."""
     try:
@@ -64,6 +72,8 @@ def read_record(har: Path) -> HarRecord | None:
         if value.pop("format") != FORMAT or not str(value.pop("tool")).startswith("hefkit "):
             return None
         record = HarRecord(**{**value, "end_nodes": tuple(value["end_nodes"])})
+        if record.calibration is not None:
+            int(record.calibration["count"])
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return record if record.har_sha256 == _sha256(har) else None
@@ -124,22 +134,21 @@ def check_resume(har: Path, record: HarRecord | None, wanted: HarRecord, arch: s
             raise ModelError(
                 f"the HAR {har} was made from {what}: {_short(found)}, and not {_short(expected)}; leave --har out"
             )
-    if record.calibration is not None and record.calibration != wanted.calibration:
+    before, now = record.calibration or {}, wanted.calibration or {}
+    if before and before.get("digest") != now.get("digest"):
         return [f"the HAR {har} was quantised with another calibration set; the one given now only measures"]
     return []
 
 
-def check_script(har: Path, found: Sequence[str], expected: Sequence[str]) -> None:
-    """Refuse (exit 4) a quantised HAR whose script is not the one asked for now; lines in canonical form."""
+def differing_script(har: Path, found: Sequence[str], expected: Sequence[str]) -> str | None:
+    """How the script of a quantised HAR differs from the one asked for now, or None; lines in canonical form."""
     there, here = set(found), set(expected)
     missing = [line for line in expected if line not in there]
     extra = [line for line in found if line not in here]
-    if missing or extra:
-        differences = [f"it lacks {line}" for line in missing[:2]] + [f"it has {line}" for line in extra[:2]]
-        raise ModelError(
-            f"the HAR {har} was quantised with another model script: {one_line('; '.join(differences), 400)}; expected "
-            "the script and flags of the run that wrote it; give the parsed HAR to --har, or leave it out"
-        )
+    if not missing and not extra:
+        return None
+    differences = [f"it lacks {line}" for line in missing[:2]] + [f"it has {line}" for line in extra[:2]]
+    return f"the HAR {har} was quantised with another model script: {one_line('; '.join(differences), 400)}"
 
 
 def _short(value: object) -> str:

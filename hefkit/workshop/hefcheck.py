@@ -120,4 +120,4 @@ def _listed(value: float | tuple[float, ...]) -> list[float]:
 
 
 def _wrong(what: str) -> ToolchainError:
-    return ToolchainError(f"the HEF that Hailo's SDK compiled is not what was asked for: {what}; nothing was written")
+    return ToolchainError(f"the HEF that Hailo's SDK compiled is not what was asked for: {what}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +21,11 @@ from hefkit.spec import HeadSpec
 from hefkit.workshop import har as hars
 from hefkit.workshop import sdkquality as quality
 from hefkit.workshop.compilation import Compilation
-from hefkit.workshop.cut import cut
 from hefkit.workshop.dfc import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
-from hefkit.workshop.dfcgraph import Output, ParsedGraph
-from hefkit.workshop.dfclog import judge
+from hefkit.workshop.dfclog import RunLog, judge
 from hefkit.workshop.hefcheck import check_hef
-from hefkit.workshop.hefscript import final_script, safe_scope, statements, what_is_asked, wide_indices
-from hefkit.workshop.modelscript import Script, parse_script
+from hefkit.workshop.hefscript import safe_scope, what_is_asked, wide_indices
+from hefkit.workshop.hefsource import UNCHECKED, Parsed, Source
 from hefkit.workshop.sdkfolder import SdkFolder, float_bytes
 from hefkit.workshop.sdkready import Ready, get_ready
 
@@ -47,25 +45,20 @@ def prepare(run: Compilation) -> Ready:
 
 
 def compile_hef(run: Compilation, ready: Ready) -> str | None:
-    """All stages; returns why a gate refused the result, or None. Raises HefkitError."""
+    """All stages, after the preflight and with a calibration set; returns why a gate refused the result, or None."""
     return HefRun(run, ready).compile()
 
 
-@dataclass
 class HefRun:
-    """One run through the SDK, after `Compilation.preflight` and `open_calibration`."""
+    """One run through the SDK."""
 
-    run: Compilation
-    ready: Ready
-
-    def __post_init__(self) -> None:
-        assert self.run.file is not None and self.run.layout is not None and self.run.calibration is not None
-        self.file, self.layout, self.calibration = self.run.file, self.run.layout, self.run.calibration
-        self.options = self.run.options
+    def __init__(self, run: Compilation, ready: Ready) -> None:
+        self.run, self.ready, self.options = run, ready, run.options
         self.folder = SdkFolder(self.options.run_dir, self.options.name.name)
+        self.source = Source(run, ready, self.folder)
+        self.file, self.layout, self.calibration = self.source.file, self.source.layout, self.source.calibration
         self.train, self.held_out, self.in_sample = self.calibration.split()
-        self.noted: hars.HarRecord | None = None  # beside a HAR that is resumed
-        self.ran: dict[str, Any] | None = None
+        self.ran: dict[str, Any] | None = None  # what the log says of the quantisation
 
     def compile(self) -> str | None:
         """See `compile_hef`."""
@@ -86,24 +79,18 @@ class HefRun:
         with Dfc(self.ready.sdk, self.folder.path, self.ready.settings) as dfc:
             with self.run.stage(0):
                 self._start(dfc)
-                graph, stage = self._graph(dfc)
-                outputs = graph.matched(self.layout, self.file.size)
-                script = self._script(graph, outputs, stage)
+                parsed = self.source.parse(dfc)
             with self.run.stage(1):
-                calibration = self._optimize(dfc, stage, graph, outputs)
+                calibration = self._optimize(dfc, parsed)
             with self.run.stage(2):
-                self._quantize(dfc, stage, calibration, script)
-                measured = self._measure(dfc, QUANTIZED, graph, outputs, len(self.held_out))
-                self.run.finish_spec(**self._facts(outputs, script, measured))
-                if measured is not None:
-                    self.run.tell_quality(measured)
+                self._quantize(dfc, parsed, calibration)
+                measured = self._measure(dfc, QUANTIZED, parsed, len(self.held_out))
+                self._finish_spec(parsed, measured)
             refused = self._refusal(measured)
             if refused is None:
                 with self.run.stage(3):
-                    self._compile(dfc, outputs, script)
+                    self._compile(dfc, parsed)
         return refused
-
-    # --- 1: parsing
 
     def _start(self, dfc: Dfc) -> None:
         facts = dfc.start()
@@ -111,53 +98,15 @@ class HefRun:
             self.run.warn(warning)
         log.info("  Hailo's SDK %s on Python %s; %s", self.ready.version, facts.get("python"), self.ready.device)
 
-    def _graph(self, dfc: Dfc) -> tuple[ParsedGraph, str]:
-        """The parsed network, from the ONNX or from a HAR, and how far that has come."""
-        if self.options.har is not None:
-            return self._resumed(dfc, self.options.har)
-        target, scope = self.folder.file(".parsed.har"), safe_scope(self.folder.stem)
-        network = self.folder.write_network(cut(self.file.model, self.layout.tensors))
-        graph = dfc.parse(network, scope, self.layout.end_nodes, self.options.hw_arch, target)
-        hars.write_record(target, self._record(hars.PARSED))
-        return graph, hars.PARSED
-
-    def _resumed(self, dfc: Dfc, har: Path) -> tuple[ParsedGraph, str]:
-        graph, facts = dfc.open_har(har.absolute(), self.options.hw_arch)
-        stage = hars.stage_of(facts.get("state"), har)
-        self.noted = hars.read_record(har)
-        for warning in hars.check_resume(har, self.noted, self._record(stage), facts.get("hw_arch")):
-            self.run.warn(warning)
-        if self.noted is None and stage == hars.QUANTIZED and facts.get("script"):
-            self.noted = replace(self._record(stage), script=str(facts["script"]), calibration=None)
-        log.info("  resumed from %s, a %s network", one_line(har), stage)
-        return graph, stage
-
-    def _script(self, graph: ParsedGraph, outputs: Sequence[Output], stage: str) -> Script:
-        """The final script; that of a quantised HAR must be the same."""
-        pictures = len(self.train)
-        if stage == hars.QUANTIZED and self.noted is not None and self.noted.calibration is not None:
-            pictures = int(self.noted.calibration["count"])
-        script = final_script(self.options, graph, outputs, pictures)
-        for note in script.notes:
-            self.run.warn(note)
-        if stage == hars.QUANTIZED and self.noted is not None and self.noted.script is not None:
-            assert self.options.har is not None
-            quantized_with = parse_script(self.noted.script, str(self.options.har))
-            hars.check_script(self.options.har, statements(quantized_with), statements(script))
-        self.folder.write_text(self.folder.file(".alls"), script.text)
-        return script
-
-    # --- 2: optimising
-
-    def _optimize(self, dfc: Dfc, stage: str, graph: ParsedGraph, outputs: Sequence[Output]) -> CalibrationFile | None:
+    def _optimize(self, dfc: Dfc, parsed: Parsed) -> CalibrationFile | None:
         """The script, and what it changes in floating point; the network must still be the ONNX after that."""
-        if stage == hars.QUANTIZED:
+        if parsed.quantized:
             log.info("  done when the HAR was made")
             return None
         calibration = self.folder.write_calibration(self.calibration, self.train)
         dfc.load_script(self.folder.file(".alls"))
         if dfc.full_precision(calibration):
-            measured = self._measure(dfc, FULL_PRECISION, graph, outputs, FP_PICTURES)
+            measured = self._measure(dfc, FULL_PRECISION, parsed, FP_PICTURES)
             if measured is not None:
                 quality.check_full_precision(measured)
                 log.info(
@@ -165,28 +114,41 @@ class HefRun:
                 )
         return calibration
 
-    # --- 3: quantising
-
-    def _quantize(self, dfc: Dfc, stage: str, calibration: CalibrationFile | None, script: Script) -> None:
-        """Quantise, and read back what really ran."""
+    def _quantize(self, dfc: Dfc, parsed: Parsed, calibration: CalibrationFile | None) -> None:
+        """Quantise, and read back what really ran: of a resumed HAR, what was noted of it."""
         if calibration is None:
             log.info("  done when the HAR was made")
-            self.ran = None if self.noted is None else self.noted.ran or None
+            self.ran = None if parsed.noted is None else parsed.noted.ran or None
+            self._judge(parsed, None)
             return
         target = self.folder.file(".quantized.har")
         dfc.quantize(calibration, target)
         self.ran = dfc.voice.facts.to_json()
-        hars.write_record(target, self._record(hars.QUANTIZED, script))
-        asked = what_is_asked(script, len(self.train), dfl=self.layout.family == "dfl")
-        ruined, known = judge(dfc.voice.facts, asked)
+        hars.write_record(target, self.source.record(hars.QUANTIZED, parsed.script, self.ran))
+        self._judge(parsed, target)
+
+    def _judge(self, parsed: Parsed, made: Path | None) -> None:
+        """Refuse (exit 5) what ruins the model; a HAR that was just `made` then gets a name that says so."""
+        if self.ran is None:
+            return
+        try:
+            ran = RunLog.from_json(self.ran)
+        except ValueError as exc:
+            self.run.warn(f"what ran when the HAR was made cannot be read ({one_line(exc)}); {UNCHECKED}")
+            return
+        count = int(self.source.calibrated_with(parsed.script, parsed.noted)["count"])
+        ruined, known = judge(ran, what_is_asked(parsed.script, count, dfl=self.layout.family == "dfl"))
         for warning in known:
             self.run.warn(warning)
-        if ruined:
-            raise ToolchainError(f"{ruined[0]}; log: {dfc.log}")
+        if not ruined:
+            return
+        har = self.options.har
+        if made is not None:
+            har = self.folder.file(".refused.har")
+            hars.move_har(made, har)
+        raise ToolchainError(f"{ruined[0]}; the quantised network is {har}")
 
-    def _measure(
-        self, dfc: Dfc, context: str, graph: ParsedGraph, outputs: Sequence[Output], most: int
-    ) -> dict[str, Any] | None:
+    def _measure(self, dfc: Dfc, context: str, parsed: Parsed, most: int) -> dict[str, Any] | None:
         """The SDK's emulation against the float network, on at most so many pictures; None where it cannot emulate."""
         chosen = self.held_out[:most]
 
@@ -199,10 +161,24 @@ class HefRun:
         except EmulationError as exc:
             self.run.warn(f"the SDK cannot emulate its network ({exc}); how good it is has not been measured")
             return None
-        order = [graph.outputs.index(output) for output in outputs]
         heads = quality.FloatHeads(self.file, self.layout, pictures, in_sample=self.in_sample)
-        found = quality.sorted_outputs(tensors, order, heads.spec)
+        found = quality.sorted_outputs(tensors, parsed.order, heads.spec)
         return quality.compare(heads, found, baked=not self.options.logits)
+
+    def _finish_spec(self, parsed: Parsed, measured: dict[str, Any] | None) -> None:
+        """What quantisation has decided; of a HAR of which nothing is noted, nobody knows what calibrated it."""
+        head = self.layout.to_head_spec()
+        named = zip(head.outputs, parsed.outputs, strict=True)
+        foreign = parsed.quantized and parsed.noted is None
+        self.run.finish_spec(
+            head=replace(head, outputs=tuple(replace(o, stream=found.producer) for o, found in named)),
+            calibration=None if foreign else self.source.calibrated_with(parsed.script, parsed.noted),
+            target={"arch": self.options.hw_arch, "sdk": self.ready.version},
+            script=parsed.script.text,
+            quality=measured,
+        )
+        if measured is not None:
+            self.run.tell_quality(measured)
 
     def _refusal(self, measured: dict[str, Any] | None) -> str | None:
         """Why the long compile is not worth its time, or None."""
@@ -219,32 +195,32 @@ class HefRun:
             self.run.warn(warning)
         return None
 
-    # --- 4: compiling
-
-    def _compile(self, dfc: Dfc, outputs: Sequence[Output], script: Script) -> None:
+    def _compile(self, dfc: Dfc, parsed: Parsed) -> None:
         """The HEF is read back before it gets its name; model and spec appear together."""
         raw = self.folder.scratch.with_name("scratch-unchecked.hef")
         dfc.compile(raw)
-        self.run.finish_head(self._read_back(raw, outputs, script))
+        try:
+            self.run.finish_head(self._read_back(raw, parsed))
+        except HefkitError as exc:  # hours may lie in it: kept for who knows better, under a name that warns
+            kept = self.folder.file(".refused.hef")
+            raw.replace(kept)
+            raise type(exc)(f"{exc}; the file is kept as {kept}, without a spec") from exc
         self._write(raw)
 
-    def _read_back(self, raw: Path, outputs: Sequence[Output], script: Script) -> HeadSpec:
+    def _read_back(self, raw: Path, parsed: Parsed) -> HeadSpec:
         try:
             found = read_hef(raw)
         except ModelError as exc:
-            kept = self.folder.file(".unreadable.hef")
-            raw.replace(kept)
             raise ToolchainError(
-                f"the HEF that Hailo's SDK compiled cannot be read back: {one_line(exc, 400)}; it is kept as {kept}, "
-                "without a spec; try another SDK release"
+                f"the HEF that Hailo's SDK compiled cannot be read back: {one_line(exc, 400)}; try another SDK release"
             ) from exc
         return check_hef(
             found,
             self.layout.to_head_spec(),
-            outputs,
+            parsed.outputs,
             arch=self.options.hw_arch,
             size=self.file.size,
-            wide=wide_indices(script, outputs),
+            wide=wide_indices(parsed.script, parsed.outputs),
             baked=not self.options.logits,
         )
 
@@ -260,36 +236,6 @@ class HefRun:
         self.folder.write_text(self.folder.file(".json"), spec)
         self.run.output = target
         log.info("  %s (%.1f MB) for %s", target, target.stat().st_size / 1e6, self.options.hw_arch)
-
-    # --- what is left behind
-
-    def _facts(self, outputs: Sequence[Output], script: Script, measured: dict[str, Any] | None) -> dict[str, Any]:
-        """What the spec learns from quantisation."""
-        head = self.layout.to_head_spec()
-        named = zip(head.outputs, outputs, strict=True)
-        calibration: Any = {"count": len(self.train), "digest": self.calibration.digest}
-        if self.noted is not None and self.noted.stage == hars.QUANTIZED:
-            calibration = self.noted.calibration
-        return {
-            "head": replace(head, outputs=tuple(replace(o, stream=found.producer) for o, found in named)),
-            "calibration": calibration,
-            "target": {"arch": self.options.hw_arch, "sdk": self.ready.version},
-            "script": script.text,
-            "quality": measured,
-        }
-
-    def _record(self, stage: str, script: Script | None = None) -> hars.HarRecord:
-        quantized = stage == hars.QUANTIZED
-        return hars.HarRecord(
-            stage=stage,
-            onnx_sha256=self.file.sha256,
-            hw_arch=self.options.hw_arch,
-            end_nodes=self.layout.end_nodes,
-            sdk=self.ready.version,
-            script=None if script is None else script.text,
-            calibration={"count": len(self.train), "digest": self.calibration.digest} if quantized else None,
-            ran=self.ran or {},
-        )
 
     def _job(self) -> dict[str, Any]:
         """How this run was made, written before anything starts."""

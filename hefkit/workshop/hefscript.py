@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 from hefkit.cli import one_line
 from hefkit.errors import UsageError
@@ -12,6 +13,7 @@ from hefkit.workshop.dfcgraph import Output, ParsedGraph
 from hefkit.workshop.dfclog import Asked
 from hefkit.workshop.modelscript import (
     Additions,
+    Command,
     Script,
     canonical,
     compose,
@@ -20,9 +22,11 @@ from hefkit.workshop.modelscript import (
     level,
     parse_script,
 )
+from hefkit.workshop.scriptcommands import number, whole
+from hefkit.workshop.scriptgrammar import printed
 
-# the SDK's own choice of layers, as the public 16-bit notes have it; the share that the emulator uses as well
-AUTO_16BIT = "model_optimization_config(compression_params, auto_16bit_weights_ratio=0.05)"
+# the SDK's own choice of layers (a reported keyword of compression_params), and the share that the emulator uses too
+AUTO_16BIT, AUTO_SHARE = "auto_16bit_weights_ratio", "0.05"
 
 
 def final_script(options: Options, graph: ParsedGraph, outputs: Sequence[Output], pictures: int) -> Script:
@@ -32,9 +36,7 @@ def final_script(options: Options, graph: ParsedGraph, outputs: Sequence[Output]
         ModelError: a line of the base contradicts what must be added.
         UsageError: --precision-16 names a layer that is none.
     """
-    base = options.script
-    if "auto" in options.precision_16 and not base.named("model_optimization_config", "compression_params"):
-        base = parse_script(f"{base.text.rstrip()}\n{AUTO_16BIT}\n", base.source)
+    base = _with_auto_16bit(options.script) if "auto" in options.precision_16 else options.script
     return compose(
         base,
         Additions(
@@ -46,6 +48,27 @@ def final_script(options: Options, graph: ParsedGraph, outputs: Sequence[Output]
             logits=options.logits,
         ),
     )
+
+
+def _with_auto_16bit(base: Script) -> Script:
+    """The SDK chooses layers for 16 bit; a share that the script names already is kept."""
+    old = next(iter(base.named("model_optimization_config", "compression_params")), None)
+    if old is None:
+        line = Command("model_optimization_config", ("compression_params",), ((AUTO_16BIT, AUTO_SHARE),))
+        return parse_script(f"{base.text.rstrip()}\n{printed(line)}\n", base.source)
+    if old.keyword(AUTO_16BIT) is not None:
+        return base
+    merged = replace(old, keywords=(*old.keywords, (AUTO_16BIT, AUTO_SHARE)))
+    lines = base.text.splitlines()
+    lines[old.line - 1 : old.line + old.text.count("\n")] = [printed(merged)]
+    return parse_script("\n".join(lines) + "\n", base.source)
+
+
+def calibration_size(script: Script, pictures: int) -> int:
+    """How many of the pictures the compiler measures ranges on: a script may ask for fewer than there are."""
+    lines = script.named("model_optimization_config", "calibration")
+    asked = [n for line in lines if (n := whole(line.keyword("calibset_size"))) is not None]
+    return min([pictures, *asked])
 
 
 def _wide_layers(asked: Sequence[str], graph: ParsedGraph, outputs: Sequence[Output]) -> tuple[str, ...]:
@@ -74,15 +97,15 @@ def wide_indices(script: Script, outputs: Sequence[Output]) -> frozenset[int]:
 def what_is_asked(script: Script, pictures: int, *, dfl: bool) -> Asked:
     """What the log is held against."""
     tune = finetune(script)
-    sizes = [tune.keyword("dataset_size")] if tune is not None and tune.enabled else []
-    narrow = [c for c in script.commands if (c.keyword("precision_mode") or "").startswith("a8_w4")]
-    ratios = [c for c in script.commands if c.keyword("auto_4bit_weights_ratio")]
+    sizes = [whole(tune.keyword("dataset_size"))] if tune is not None and tune.enabled else []
+    narrow = any((c.keyword("precision_mode") or "").startswith("a8_w4") for c in script.commands)
+    share = any(number(c.keyword("auto_4bit_weights_ratio")) for c in script.commands)
     return Asked(
         level=level(script),
-        pictures=pictures,
+        pictures=calibration_size(script, pictures),
         dfl=dfl,
-        finetune=int(sizes[0] or 0) if sizes else None,
-        four_bit=bool(compression(script) or narrow or ratios),
+        finetune=(sizes[0] or 0) if sizes else None,
+        four_bit=bool(compression(script)) or narrow or share,
     )
 
 

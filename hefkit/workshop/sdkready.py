@@ -47,6 +47,11 @@ class Ready:
         return warnings
 
     @property
+    def has_gpu(self) -> bool:
+        """Will the SDK see a graphics card?"""
+        return self.settings.get("CUDA_VISIBLE_DEVICES") not in (machine.NO_GPU, "", "-1")
+
+    @property
     def hailort(self) -> str | None:
         """The HailoRT that belongs to this SDK, if known."""
         return hailort_for(self.version)

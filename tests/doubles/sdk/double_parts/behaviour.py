@@ -4,7 +4,8 @@ at: {moment: action or list of actions}; moments import, parse, script, full_pre
     actions: {"raise": [class, message]} {"kill": signal} {"exit": code} {"hang": true} {"garbage": true}
              {"print": [lines]} {"child": file}   a child process that sleeps; its pid goes into the file
 import_error: text                  the import fails
-reduce_level: N, and why            "gpu" | "data"
+reduce_level: [N, why]              an explicit level is lowered; why: "gpu" | "data" | "both"
+few_pictures_will_do: true          a pass that wants more pictures than there are goes on with a warning
 four_bit: [layers]                  weights in 4 bit that nobody asked for
 skip_finetune, fewer: N             passes left out, or run on N pictures
 silent: true                        no log lines at all

@@ -41,7 +41,7 @@ class HnModel:
         """The bare name of the output layer of end node k."""
         return f"output_layer{self._order.index(k) + 1}"
 
-    def get_output_layers(self, remove_non_neural_core_layers: bool = True) -> list[Layer]:
+    def get_output_layers(self, remove_non_neural_core_layers: bool = False) -> list[Layer]:
         """output_layer1 ..., as they follow the end nodes."""
         net = self._network
         found = []

@@ -49,6 +49,7 @@ class Settings:
     compression: Any = None
     calibset_size: int = 64
     finetune: Any = None  # pictures
+    adaround: Any = None
     sigmoid: list[str] = field(default_factory=list)
     wide: list[str] = field(default_factory=list)
 
@@ -68,6 +69,9 @@ def apply(text: str, layers: list[str], outputs: list[str]) -> Settings:
         elif name == "post_quantization_optimization" and args[0] == "finetune":
             if keywords.get("policy", "enabled") == "enabled":
                 settings.finetune = int(keywords.get("dataset_size", 1024))
+        elif name == "post_quantization_optimization" and args[0] == "adaround":
+            if keywords.get("policy", "enabled") == "enabled":
+                settings.adaround = int(keywords.get("dataset_size", 1024))
         elif name == "change_output_activation":
             layer = _known(args[0], outputs, layers)
             settings.sigmoid += layer if args[1] == "sigmoid" else []

@@ -28,6 +28,12 @@ from hailo_sdk_client.sdk_backend.sdk_backend_exceptions import BackendRuntimeEx
 # sentences as the real one prints them
 TOO_FEW = "Dataset didn't have enough data for dataset_size of"
 LOWERED = "(the accuracy won't be optimized and compression won't be used)"
+RECOMMENDED = 1024
+REASONS = {
+    "gpu": "there's no available GPU",
+    "data": "there's less data than the recommended amount (1024)",
+    "both": "there's less data than the recommended amount (1024), and there's no available GPU",
+}
 SIGMOID = (
     "with sigmoid activation was detected. Forcing its output range to be [0, 1] (original range was [0.000, 0.900])."
 )
@@ -146,7 +152,7 @@ class ClientRunner:
                 f"calibset_size {self._settings.calibset_size} is larger than the dataset, {len(images)} entries"
             )
         act("optimize")
-        level = self._level()
+        level = self._level(len(images))
         used = images[: wanted("fewer", self._settings.calibset_size)]
         say("info", "Starting Statistics Collector")
         say("info", f"Using dataset with {len(used)} entries for calibration")
@@ -162,36 +168,52 @@ class ClientRunner:
         say("info", "Model Optimization is done")
         self.state = States.QUANTIZED_MODEL
 
-    def _level(self) -> Any:
+    def _level(self, images: int) -> Any:
+        """An implicit level depends on graphics card and pictures; an explicit one is lowered only on request."""
         level, lowered = self._settings.level, wanted("reduce_level")
+        if level is None and lowered is None:
+            card = os.environ.get("CUDA_VISIBLE_DEVICES") not in ("99", "", "-1")
+            if card and images >= RECOMMENDED:
+                say("info", "Using default optimization level of 2")
+                return 2
+            lowered = [1, "data"] if card else [0, "gpu" if images >= RECOMMENDED else "both"]
         if lowered is None:
             return level
         to, why = lowered
-        reason = {"gpu": "there's no available GPU", "data": "there's less data than the recommended amount (1024)"}[
-            why
-        ]
-        say("warning", f"Reducing optimization level to {to} {LOWERED} because {reason}")
+        detail = f" {LOWERED}" if to == 0 else ""
+        say("warning", f"Reducing optimization level to {to}{detail} because {REASONS[why]}")
         return to
 
     def _passes(self, level: Any, images: int) -> None:
         say("info", "Bias Correction skipped")
-        adaround = level in (3, 4)
-        say("info", "Starting Adaround" if adaround else "Adaround skipped")
-        if adaround:
+        pictures = self._settings.adaround or {3: 256, 4: 1024}.get(level)
+        if pictures:
+            self._enough("adaround", pictures, images)
+            say("info", "Starting Adaround")
             say("info", "Model Optimization Algorithm Adaround is done (completion time is 00:01:00.00)")
-        if (level == 2 or self._settings.finetune) and not wanted("skip_finetune"):
-            pictures = self._settings.finetune or 1024
-            if pictures > images:
-                say("warning", f"Quantization-Aware Fine-Tuning: {TOO_FEW} {pictures}")
+        else:
+            say("info", "Adaround skipped")
+        pictures = self._settings.finetune or (RECOMMENDED if level == 2 else None)
+        if pictures and not wanted("skip_finetune"):
+            entries = min(self._enough("finetune", pictures, images), wanted("fewer", images))
             say("info", "Starting Quantization-Aware Fine-Tuning")
-            entries = min(pictures, images, wanted("fewer", images))
             say("info", f"Using dataset with {entries} entries for finetune")
             print("Epoch 1/4")
-            say("info", "Model Optimization Algorithm Quantization-Aware Fine-Tuning is done "
-                        "(completion time is 00:09:16.74)")  # fmt: skip
+            say(
+                "info",
+                "Model Optimization Algorithm Quantization-Aware Fine-Tuning is done (completion time is 00:09:16.74)",
+            )
         else:
             say("info", "Quantization-Aware Fine-Tuning skipped")
         say("info", "Layer Noise Analysis skipped")
+
+    def _enough(self, name: str, pictures: int, images: int) -> int:
+        """Too few for a pass: reports tell of an error, a newer log of a warning; which it is can be asked for."""
+        if pictures > images and not wanted("few_pictures_will_do"):
+            raise ValueError(f"{name}: dataset_size {pictures} is larger than the dataset, {images} entries")
+        if pictures > images:
+            say("warning", f"Quantization-Aware Fine-Tuning: {TOO_FEW} {pictures}")
+        return min(pictures, images)
 
     # --- emulation
 
