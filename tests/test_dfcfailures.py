@@ -72,12 +72,12 @@ SAID = {
     "not quantised": (f"BackendRuntimeException: {UNQUANTIZED}", ToolchainError, "is not quantised", "--har"),
     "mapping": (
         "BackendAllocatorException: Compilation failed: No successful assignments: conv7 errors: Agent infeasible",
-        ToolchainError, "no place for the network", "compiler_optimization_level=max",
+        ToolchainError, "no place on the chip", "compiler_optimization_level=max",
     ),
     "partition": (
         "Exception: Compiler could not find a valid partition to contexts. Most commom error is: Automri finished with "
         "too many resources on context_2",
-        ToolchainError, "no place for the network", "context_switch_param(mode=allowed)",
+        ToolchainError, "no place on the chip", "context_switch_param(mode=allowed)",
     ),
     "16 bit with 4 bit": ("Exception: 16x4 is not supported", ToolchainError, "16-bit layer", "--precision-16 outputs"),
     "16-bit biases": ("Exception: 16bit L2 biases in conv5", ToolchainError, "16-bit layer", "bias_correction"),

@@ -30,6 +30,8 @@ from typing import Any, Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 
+MARK = "--- traceback, written by hefkit's worker ---\n"  # what follows in the log are not the SDK's words
+
 
 def main() -> None:
     """Import the SDK, then obey commands until the driver closes the pipe."""
@@ -79,7 +81,9 @@ class Worker:
             event = {"done": do, "result": method(**arguments)}
         except BaseException as exc:  # noqa: BLE001 - the SDK's exceptions have no common base, some call sys.exit()
             event = {"failed": do, "error": described(exc)}
-            traceback.print_exc()
+            with contextlib.suppress(Exception):
+                sys.stdout.flush()
+                sys.stderr.write(MARK + traceback.format_exc())
         self.busy = False
         for stream in (sys.stdout, sys.stderr):  # what was printed lies in the log before the event is read
             with contextlib.suppress(Exception):  # the SDK may have replaced or closed it

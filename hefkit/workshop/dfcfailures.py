@@ -179,7 +179,7 @@ FAILURES = (
     Failure(
         r"Mapping Failed|No successful assignments|Agent infeasible|No valid partition found"
         r"|valid partition to contexts|BackendAllocatorException|precision mode is not accurate",
-        "the SDK finds no place for the network on the chip",
+        "the SDK finds no place on the chip for the network",
         MAPPING_CURE,
     ),
     Failure(

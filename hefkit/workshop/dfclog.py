@@ -86,7 +86,6 @@ class RunLog:
             "skipped": list(self.skipped),
             "layers_4bit": list(self.four_bit),
             "snr_db": dict(self.snr_db),
-            "contexts": self.contexts,
             "no_gpu": self.no_gpu,
             "lines_understood": self.understood,
             "sdk_warnings": list(self.warnings),

@@ -14,6 +14,7 @@ log = logging.getLogger("hefkit")
 
 HEARTBEAT_S = 60.0
 LAST_LINES = 200
+TRACEBACK = "--- traceback, written by hefkit's worker"  # dfc_worker.MARK: no words of the SDK's from here on
 SHOWN_ON_FAILURE = 12
 
 # lines that tell where the SDK is; all others are in the log
@@ -34,16 +35,19 @@ class SdkVoice:
         self.facts = RunLog()
         self.last: deque[str] = deque(maxlen=LAST_LINES)  # of the step under way
         self._told: set[str] = set()
+        self._traceback = False
         self._begun = self._spoke = time.monotonic()
 
     def begin_step(self) -> None:
         """Words of the step before must not explain a failure of this one."""
         self.last.clear()
+        self._traceback = False
         self._begun = self._spoke = time.monotonic()
 
     def line(self, text: str) -> None:
         """Hear one line; tell it if it matters and is not a repetition."""
-        if not text.strip():
+        self._traceback = self._traceback or text.startswith(TRACEBACK)
+        if self._traceback or not text.strip():
             return
         self.last.append(text)
         self.facts.feed(text)

@@ -59,6 +59,7 @@ class HefRun:
         self.file, self.layout, self.calibration = self.source.file, self.source.layout, self.source.calibration
         self.train, self.held_out, self.in_sample = self.calibration.split()
         self.ran: dict[str, Any] | None = None  # what the log says of the quantisation
+        self.contexts: int | None = None  # into how many parts the network was split
 
     def compile(self) -> str | None:
         """See `compile_hef`."""
@@ -199,6 +200,7 @@ class HefRun:
         """The HEF is read back before it gets its name; model and spec appear together."""
         raw = self.folder.scratch.with_name("scratch-unchecked.hef")
         dfc.compile(raw)
+        self.contexts = dfc.voice.facts.contexts
         try:
             self.run.finish_head(self._read_back(raw, parsed))
         except HefkitError as exc:  # hours may lie in it: kept for who knows better, under a name that warns
@@ -266,5 +268,5 @@ class HefRun:
         }
 
     def _report(self, error: str | None) -> None:
-        facts = {"sdk": self.ready.to_json(), "sdk_run": self.ran, "error": error}
+        facts = {"sdk": self.ready.to_json(), "sdk_run": self.ran, "contexts": self.contexts, "error": error}
         self.folder.write_json("report.json", {**self.run.result(), **facts})

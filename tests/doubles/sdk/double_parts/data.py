@@ -7,15 +7,13 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from double_parts.behaviour import wanted
-
 
 class BadInputsShape(Exception):
     """Data of another shape than the network's input."""
 
 
-def samples(data: Any, layer: str, shape: tuple) -> Iterator[np.ndarray]:
-    """Images (H, W, C) float32 0..255; raises for what is not a form of data, and for a wrong shape."""
+def samples(data: Any, layer: str, shape: tuple, refused: list[str]) -> Iterator[np.ndarray]:
+    """Images (H, W, C) float32 0..255; raises for what is not a form of data, or a refused one, or of another shape."""
     import tensorflow as tf
 
     if callable(data):
@@ -29,10 +27,10 @@ def samples(data: Any, layer: str, shape: tuple) -> Iterator[np.ndarray]:
     if isinstance(data, str):
         data = _from_path(data)
     if isinstance(data, tf.data.Dataset):
-        _allowed("dataset")
+        _allowed("dataset", refused)
         images: Iterator[Any] = (image for image, _ in data)
     elif isinstance(data, np.ndarray) and data.dtype in (np.float32, np.uint8):
-        _allowed(data.dtype.name)
+        _allowed(data.dtype.name, refused)
         if data.ndim != 4:
             raise BadInputsShape(_words(data.shape, layer, shape))
         images = iter(data)
@@ -52,8 +50,8 @@ def _from_path(path: str) -> np.ndarray:
     return np.load(path)
 
 
-def _allowed(form: str) -> None:
-    if form in wanted("refuse_forms", []):
+def _allowed(form: str, refused: list[str]) -> None:
+    if form in refused:
         raise TypeError(f"Calibration data of kind {form} is not supported by this version")
 
 

@@ -244,7 +244,7 @@ class ClientRunner:
         act("infer")
         if not isinstance(context, InferenceContext):
             raise TypeError("infer wants what infer_context gave")
-        rows = [self._emulate(image, context) for image in self._samples(dataset)]
+        rows = [self._emulate(image, context) for image in self._samples(dataset, [])]
         found = [np.stack([row[k] for row in rows]).astype(np.float32) for k in range(len(rows[0]))]
         names = [layer.name for layer in self.get_hn_model().get_output_layers()]
         if wanted("reverse_outputs"):
@@ -255,8 +255,9 @@ class ClientRunner:
             return dict(zip(names, found))
         return found[0] if len(found) == 1 else found
 
-    def _samples(self, data: Any) -> Iterator[np.ndarray]:
-        return samples(data, f"{self.model_name}/input_layer1", self._network.input_shape)
+    def _samples(self, data: Any, refused: Any = None) -> Iterator[np.ndarray]:
+        refused = wanted("refuse_forms", []) if refused is None else refused
+        return samples(data, f"{self.model_name}/input_layer1", self._network.input_shape, refused)
 
     def _heads(self, image: np.ndarray) -> list[np.ndarray]:
         """Raw logits in the order of the end nodes."""
