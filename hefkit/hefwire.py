@@ -18,7 +18,9 @@ MAX_DEPTH = 100  # protobuf's own limit on nested messages
 MAX_FIELDS = 400_000  # stepped over or kept; a second of work, and far more than a compiler writes
 MAX_KEPT = 100_000  # values of the schema, which bounds memory
 MAX_BYTES = 1 << 19  # of one text or one list of packed numbers
-TEXT_COST = 100  # so many characters count as one more value
+TEXT_COST = 25  # so many bytes of a text count as one more value; Python may need four times as many
+LONGEST, LONGEST_TAG = 10, 5  # bytes of a number; of a tag or a length, which have 32 bits
+UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 WINDOW = 1 << 16  # bytes of the file in memory at a time
 
 SCALARS = {"uint32": VARINT, "uint64": VARINT, "bool": VARINT, "float": FIXED32, "double": FIXED64, "string": LENGTH}
@@ -67,6 +69,10 @@ class Message:
     def reals(self, name: str) -> list[float]:
         """A repeated float or double."""
         return list(self._values.get(name, ()))
+
+    def count(self, name: str) -> int:
+        """How many values a repeated field has."""
+        return len(self._values.get(name, ()))
 
     def message(self, name: str) -> Message:
         """A message; an empty one by default."""
@@ -132,7 +138,7 @@ class Reader:
         self._parse(inner, field.kind, start, end, depth + 1)
 
     def _keep(self, message: Message, fields: Mapping[int, Field], field: Field, values: list) -> None:
-        self._kept += len(values) + sum(len(v) // TEXT_COST for v in values if isinstance(v, str))
+        self._kept += len(values)
         if self._kept > MAX_KEPT:
             raise ModelError(f"it describes more than {MAX_KEPT} things")
         if field.oneof:
@@ -145,7 +151,7 @@ class Reader:
         """The value of a scalar field, or the values of a packed one; and where it ends."""
         if wire == VARINT:
             value, position = self._varint(position, end)
-            return [value & 0xFFFFFFFF if field.kind == "uint32" else value], position
+            return [value & _mask(field)], position
         if wire in UNPACK:
             unpack = UNPACK[wire]
             return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size
@@ -153,6 +159,7 @@ class Reader:
         if size > MAX_BYTES:
             raise ModelError(f"a text or list is {size} bytes long")
         data = self._take(position, size, end)
+        self._kept += size // TEXT_COST if field.kind == "string" else 0
         return _text(data) if field.kind == "string" else _packed(field, data), position + size
 
     def _skip(self, number: int, wire: int, position: int, end: int, depth: int) -> int:
@@ -187,25 +194,25 @@ class Reader:
         self._fields += 1
         if self._fields > MAX_FIELDS:
             raise ModelError(f"it holds more than {MAX_FIELDS} fields")
-        tag, position = self._varint(position, end)
+        tag, position = self._varint(position, end, LONGEST_TAG)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 1 << 29 or wire > FIXED32:
             raise ModelError(f"byte {position - 1} begins no field")
         return number, wire, position
 
     def _length(self, position: int, end: int) -> tuple[int, int]:
-        size, position = self._varint(position, end)
+        size, position = self._varint(position, end, LONGEST_TAG)
         if size > end - position:
             raise ModelError(f"a field of {size} bytes stands where {end - position} are left")
         return size, position
 
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
+    def _varint(self, position: int, end: int, longest: int = LONGEST) -> tuple[int, int]:
         """Up to 64 bits, seven a byte, lowest first."""
         value = 0
-        for i, byte in enumerate(self._take(position, min(10, end - position), end)):
+        for i, byte in enumerate(self._take(position, min(longest, end - position), end)):
             value |= (byte & 0x7F) << 7 * i
             if byte < 0x80:
-                return value & 0xFFFFFFFFFFFFFFFF, position + i + 1
+                return value & UINT64, position + i + 1
         raise ModelError("a number does not end")
 
     def _take(self, position: int, size: int, end: int) -> bytes:
@@ -228,6 +235,11 @@ def _fits(field: Field, wire: int) -> bool:
     return wire == own or (wire == LENGTH and field.many)
 
 
+def _mask(field: Field) -> int:
+    """What is longer than the field's type loses its upper bits, as in protobuf."""
+    return UINT32 if field.kind == "uint32" else UINT64
+
+
 def _text(data: bytes) -> list[str]:
     try:
         return [data.decode("utf-8")]
@@ -239,7 +251,7 @@ def _packed(field: Field, data: bytes) -> list:
     """Repeated numbers without tags between them."""
     wire = SCALARS[field.kind]
     if wire == VARINT:
-        return _packed_varints(data)
+        return [value & _mask(field) for value in _packed_varints(data)]
     if len(data) % UNPACK[wire].size:
         raise ModelError(f"a list of {len(data)} bytes holds no whole number of {field.kind}s")
     return [value for (value,) in UNPACK[wire].iter_unpack(data)]
@@ -251,9 +263,9 @@ def _packed_varints(data: bytes) -> list[int]:
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            values.append(value & 0xFFFFFFFFFFFFFFFF)
+            values.append(value & UINT64)
             value = shift = 0
-        elif shift >= 70:
+        elif shift >= 7 * LONGEST:
             break
     if shift:
         raise ModelError("a number does not end")

@@ -10,7 +10,7 @@ from hefkit.cli import counted, one_line
 from hefkit.errors import ModelError
 from hefkit.hef import Hef
 from hefkit.hefgroups import Group
-from hefkit.hefops import Nms
+from hefkit.hefnms import Nms
 from hefkit.hefstreams import NMS_BY_CLASS, Numbers, VStream
 from hefkit.spec import ModelSpec, OutputSpec
 

@@ -664,7 +664,7 @@ def test_hailo8l_reads_the_layout_of_the_lowest_bitmap(read: Read, net_flow: boo
 
 def mux(*leaves: bytes, count: int | None = None, name: str = "net/mux") -> bytes:
     """EdgeLayerMux; leaves are Edge messages."""
-    base = field(7, 0) + field(12, 1)
+    base = field(7, 0) + field(12, 1) + field(13, b"")
     parts = b"".join(field(5, leaf) for leaf in leaves)
     return field(1, name) + field(2, base) + field(3, field(1, len(leaves) if count is None else count)) + parts
 
