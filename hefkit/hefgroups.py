@@ -63,13 +63,12 @@ def _group(group: Message, arch: str, features: Features) -> Group:
     named = partial[0].message("network_group") if partial else group
     name = checked_name(named.message("network_group_metadata").text("network_group_name"))
     whole = _core_op(group) if features.net_flow else group
-    records = _records(whole, arch, features)
-    every_layout = [_layers(record, features) for record in records]  # each must be readable, as HailoRT wants it
-    record, layers = records[0], every_layout[0]
+    layouts = [(bitmap, record, _layers(record, features)) for bitmap, record in _layouts(whole, arch, features)]
+    _, record, layers = min(reversed(layouts), key=lambda layout: layout[0])
     own_name = record.message("network_group_metadata").text("network_group_name")
     if own_name != name:
         raise ModelError(f"the network group {name} holds a network of the name {own_name}")
-    ops = read_ops(group, layers) if features.net_flow else HostOps()
+    ops = read_ops(group, layouts[0][2]) if features.net_flow else HostOps()  # as HailoRT does: by the first layout
     outputs = [
         stream for layer in layers if layer.output and layer.name not in ops.consumed for stream in layer.vstreams
     ]
@@ -90,15 +89,21 @@ def _core_op(group: Message) -> Message:
     raise ModelError("a network group has no part for the chip")
 
 
-def _records(whole: Message, arch: str, features: Features) -> list[Message]:
-    """The messages with the contexts: one, or one for each layout, first the one of the lowest bitmap, which counts."""
+def _layouts(whole: Message, arch: str, features: Features) -> list[tuple[int, Message]]:
+    """The messages with the contexts, each with the bitmap of its clusters: one, or as many as there are layouts.
+
+    All of them must be readable; the one with the lowest bitmap is what HailoRT tells of, the last of equal ones.
+    """
     if arch not in PARTIAL_ARCHS:
-        return [whole]
+        return [(0, whole)]
     many, one = ("partial_core_ops", "core_op") if features.net_flow else ("partial_network_groups", "network_group")
-    layouts = {part.message("layout").number("partial_clusters_layout_bitmap"): part for part in whole.messages(many)}
+    layouts = [
+        (part.message("layout").number("partial_clusters_layout_bitmap"), part.message(one))
+        for part in whole.messages(many)
+    ]
     if not layouts:
         raise ModelError(f"it is for {arch}, but holds no layout for a part of the clusters")
-    return [layouts[bitmap].message(one) for bitmap in sorted(layouts)]
+    return layouts
 
 
 def _layers(record: Message, features: Features) -> list[Layer]:

@@ -136,7 +136,7 @@ def _check_together(kind: str, layers: list[Layer], names: set[str]) -> None:
     stranger = next((layer.name for layer in layers if layer.name not in names), None)
     if stranger is not None:
         raise ModelError(f"the NMS decodes {stranger}, which is no input of it")
-    if len({layer.form for layer in layers}) > 1:
+    if len({layer.shape[:2] if kind == "ssd" else layer.form for layer in layers}) > 1:
         raise ModelError(f"the NMS joins {' and '.join(layer.name for layer in layers)}, which differ in form")
     if kind == "yolov8" and layers[0].shape[2] % 4:
         raise ModelError(f"the NMS takes boxes from {layers[0].name}, which has {layers[0].shape[2]} channels")

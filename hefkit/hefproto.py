@@ -104,9 +104,11 @@ SCHEMA = {
         10: Field("core_buffers_per_frame", "uint32"),
         11: Field("additional_info", "AdditionalInfo"),
         12: Field("data_bytes", "uint32"),
+        13: Field("buffer_indices", "ResourceIndices", many=True),
         14: Field("host_argmax", "bool"),
         16: Field("engine_id", "uint32"),
     },
+    "ResourceIndices": {},
     "EdgeLayerNumericInfo": {
         1: Field("qp_zp", "float"),
         2: Field("qp_scale", "float"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from ctypes import c_float
 from dataclasses import dataclass
 from typing import Any
 
@@ -156,7 +157,7 @@ class LayerReader:
         pair = [tuple(finite(value, name) for value in values) for values in lists]
         if len(pair[0]) != features or len(pair[1]) != features:
             raise ModelError(f"{name} has {len(pair[0])} scales and {len(pair[1])} zero points for {features} features")
-        if not output and any(len(set(values)) > 1 for values in pair):
+        if not output and any(len({c_float(value).value for value in values}) > 1 for values in pair):
             raise ModelError(f"the input {name} has features of different scales, which HailoRT does not support")
         return pair[0], pair[1]
 
@@ -230,6 +231,8 @@ def _checked_base(part: Message) -> tuple[str, str]:
             raise ModelError(f"{key} of {name} is {base.number(key)}, expected at most {most}")
     if base.number("host_argmax"):
         raise ModelError(f"{name} needs an argmax on the host, which HailoRT has no longer")
+    if not base.count("buffer_indices"):
+        raise ModelError(f"{name} has no buffer, and HailoRT would crash")
     order, dtype = HOST_ORDERS.get(base.number("format")), DTYPES.get(base.number("data_bytes"))
     if order is None:
         raise ModelError(f"{name} has the unknown format {base.number('format')}")
