@@ -110,7 +110,7 @@ class Reader:
         return message
 
     def _parse(self, message: Message, kind: str, position: int, end: int, depth: int) -> None:
-        if depth >= MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise ModelError(f"messages are nested deeper than {MAX_DEPTH}")
         fields = self._schema[kind]
         while position < end:
@@ -168,7 +168,7 @@ class Reader:
         while True:
             if wire == GROUP:
                 open_groups.append(number)
-                if depth + len(open_groups) >= MAX_DEPTH:
+                if depth + len(open_groups) > MAX_DEPTH:
                     raise ModelError(f"groups are nested deeper than {MAX_DEPTH}")
             elif wire == GROUP_END:
                 if not open_groups or open_groups.pop() != number:
