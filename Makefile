@@ -1,6 +1,7 @@
 # make test     everything that CI runs: format, lint, types, tests
 # make lint     the first three
 # make format   let ruff format and fix
+# make mutations    the long run over damaged HEFs: minutes, prints its figures
 # make bench    timings; no tests
 # make clean    remove the environments and caches
 #
@@ -21,7 +22,7 @@ PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: test lint format bench clean pi-env
+.PHONY: test lint format mutations bench clean pi-env
 .DELETE_ON_ERROR:
 
 test: lint pi-env
@@ -37,6 +38,9 @@ lint: $(VENV)/.stamp
 format: $(VENV)/.stamp
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
+
+mutations: $(VENV)/.stamp
+	$(RUN) pytest -m mutations
 
 bench: $(VENV)/.stamp
 	$(VENV)/bin/python benchmarks/bench_help.py

@@ -151,7 +151,7 @@ class LayerReader:
         numeric = info.message("numeric_info")
         if not self.per_feature:
             return finite(numeric.real("qp_scale"), name), finite(numeric.real("qp_zp"), name)
-        lists = [numeric.reals(key) for key in ("qp_scales", "qp_zps")]
+        lists = [numeric.numbers(key) for key in ("qp_scales", "qp_zps")]
         if not output:  # HailoRT looks at no more than it needs
             lists = [values[:features] for values in lists]
         pair = [tuple(finite(value, name) for value in values) for values in lists]

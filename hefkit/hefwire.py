@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from hefkit.errors import ModelError
 
 VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
 MAX_DEPTH = 100  # protobuf's own limit on nested messages
-MAX_FIELDS = 400_000  # stepped over or kept; a second of work, and far more than a compiler writes
-MAX_KEPT = 100_000  # values of the schema, which bounds memory
+MAX_FIELDS = 400_000  # stepped over or kept; half a second of work, and far more than a compiler writes
 MAX_BYTES = 1 << 19  # of one text or one list of packed numbers
-TEXT_COST = 25  # so many bytes of a text count as one more value; Python may need four times as many
+MAX_MEMORY = 20 << 20  # that all values together may need, reckoned with the following, which were measured
+MESSAGE_COST, VALUE_COST, PACKED_COST = 250, 80, 32
+TEXT_COST = 4  # a byte of UTF-8: with one character beyond 2^16, a text has four bytes for every character
 LONGEST, LONGEST_TAG = 10, 5  # bytes of a number; of a tag or a length, which have 32 bits
 UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 WINDOW = 1 << 16  # bytes of the file in memory at a time
@@ -45,29 +46,29 @@ class Message:
     __slots__ = ("_values",)
 
     def __init__(self) -> None:
-        self._values: dict[str, list] = {}
+        self._values: dict[str, Any] = {}  # a list where the field is repeated
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
     def number(self, name: str) -> int:
         """An integer, a bool or an enum; 0 by default."""
-        return int(self._values[name][-1]) if name in self._values else 0
+        return int(self._values.get(name, 0))
 
     def real(self, name: str) -> float:
         """A float or double; 0 by default."""
-        return float(self._values[name][-1]) if name in self._values else 0.0
+        return float(self._values.get(name, 0.0))
 
     def text(self, name: str) -> str:
         """A string; empty by default."""
-        return str(self._values[name][-1]) if name in self._values else ""
+        return str(self._values.get(name, ""))
 
     def texts(self, name: str) -> list[str]:
         """A repeated string."""
         return list(self._values.get(name, ()))
 
-    def reals(self, name: str) -> list[float]:
-        """A repeated float or double."""
+    def numbers(self, name: str) -> list[float]:
+        """A repeated number of any type."""
         return list(self._values.get(name, ()))
 
     def count(self, name: str) -> int:
@@ -76,7 +77,8 @@ class Message:
 
     def message(self, name: str) -> Message:
         """A message; an empty one by default."""
-        return self._values[name][-1] if name in self._values else Message()
+        found: Message | None = self._values.get(name)
+        return Message() if found is None else found
 
     def messages(self, name: str) -> list[Message]:
         """A repeated message."""
@@ -87,7 +89,7 @@ class Message:
         if field.many:
             self._values.setdefault(field.name, []).extend(values)
         else:
-            self._values[field.name] = values[-1:]
+            self._values[field.name] = values[-1]
 
     def drop(self, name: str) -> None:
         """Forget a field: another one of its oneof was set."""
@@ -101,7 +103,7 @@ class Reader:
         self._file = file
         self._schema = schema
         self._base, self._window = 0, b""
-        self._fields = self._kept = 0
+        self._fields = self._memory = 0
 
     def parse(self, kind: str, start: int, end: int) -> Message:
         """The message at file[start:end]; raises ModelError with what is wrong."""
@@ -121,8 +123,9 @@ class Reader:
             if field is None or not _fits(field, wire):
                 position = self._skip(number, wire, position, end, depth)
             elif field.kind in SCALARS:
-                values, position = self._scalars(field, wire, position, end)
-                self._keep(message, fields, field, values)
+                values, position, cost = self._scalars(field, wire, position, end)
+                if values:
+                    self._keep(message, fields, field, values, cost)
             else:
                 size, position = self._length(position, end)
                 self._submessage(message, fields, field, position, position + size, depth)
@@ -134,33 +137,35 @@ class Reader:
         merged = not field.many and field.name in message
         inner = message.message(field.name) if merged else Message()
         if not merged:
-            self._keep(message, fields, field, [inner])
+            self._keep(message, fields, field, [inner], MESSAGE_COST)
         self._parse(inner, field.kind, start, end, depth + 1)
 
-    def _keep(self, message: Message, fields: Mapping[int, Field], field: Field, values: list) -> None:
-        self._kept += len(values)
-        if self._kept > MAX_KEPT:
-            raise ModelError(f"it describes more than {MAX_KEPT} things")
+    def _keep(self, message: Message, fields: Mapping[int, Field], field: Field, values: list, cost: int) -> None:
+        self._memory += cost
+        if self._memory > MAX_MEMORY:
+            raise ModelError(f"what it describes takes more than {MAX_MEMORY >> 20} MB of memory")
         if field.oneof:
             for other in fields.values():
                 if other.oneof == field.oneof and other.name != field.name:
                     message.drop(other.name)
         message.keep(field, values)
 
-    def _scalars(self, field: Field, wire: int, position: int, end: int) -> tuple[list, int]:
-        """The value of a scalar field, or the values of a packed one; and where it ends."""
+    def _scalars(self, field: Field, wire: int, position: int, end: int) -> tuple[list, int, int]:
+        """The value of a scalar field, or the values of a packed one; where it ends; and what it costs."""
         if wire == VARINT:
             value, position = self._varint(position, end)
-            return [value & _mask(field)], position
+            return [value & _mask(field)], position, VALUE_COST
         if wire in UNPACK:
             unpack = UNPACK[wire]
-            return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size
+            return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size, VALUE_COST
         size, position = self._length(position, end)
         if size > MAX_BYTES:
             raise ModelError(f"a text or list is {size} bytes long")
         data = self._take(position, size, end)
-        self._kept += size // TEXT_COST if field.kind == "string" else 0
-        return _text(data) if field.kind == "string" else _packed(field, data), position + size
+        if field.kind == "string":
+            return _text(data), position + size, VALUE_COST + size * TEXT_COST
+        values = _packed(field, data)
+        return values, position + size, VALUE_COST + len(values) * PACKED_COST
 
     def _skip(self, number: int, wire: int, position: int, end: int, depth: int) -> int:
         """Where an unknown field ends; groups by a stack of their own, so that depth is a count and no recursion."""

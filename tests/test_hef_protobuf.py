@@ -24,7 +24,7 @@ from hefkit.hefproto import SCHEMA
 from hefkit.hefwire import SCALARS, Message, Reader
 from tests.helpers.hef_kinds import KINDS
 from tests.helpers.mutations import MUTATIONS
-from tests.helpers.tiny_hef import field
+from tests.helpers.tiny_hef import field as encoded
 
 FieldProto = descriptor_pb2.FieldDescriptorProto
 TYPES = {
@@ -65,14 +65,15 @@ def plain_ours(message: Message, kind: str) -> dict[str, Any]:
     result: dict[str, Any] = {}
     for field in SCHEMA[kind].values():
         if field.kind not in SCALARS:
-            inner = [plain_ours(m, field.kind) for m in message.messages(field.name)]
-            result[field.name] = inner if field.many else inner[:1]
+            there = message.messages(field.name) if field.many else [message.message(field.name)]
+            found = there if field.name in message else []
+            result[field.name] = [plain_ours(m, field.kind) for m in found]
         elif field.kind == "string":
             result[field.name] = message.texts(field.name) if field.many else message.text(field.name)
         elif field.kind in ("float", "double"):
-            result[field.name] = message.reals(field.name) if field.many else message.real(field.name)
+            result[field.name] = message.numbers(field.name) if field.many else message.real(field.name)
         else:
-            result[field.name] = message.reals(field.name) if field.many else message.number(field.name)
+            result[field.name] = message.numbers(field.name) if field.many else message.number(field.name)
     return result
 
 
@@ -144,7 +145,7 @@ def test_how_deep_messages_may_be(depth: int) -> None:
     groups = b"\x9b\x06" * depth + b"\x9c\x06" * depth
     messages = b""
     for level in range(depth, 0, -1):  # network_groups, then partial_network_groups and network_group in turns
-        messages = field(2 if level == 1 else 1 if level % 2 else 7, messages)
+        messages = encoded(2 if level == 1 else 1 if level % 2 else 7, messages)
 
     assert (check(groups), check(messages)) == (depth <= 100, depth <= 100)
 
