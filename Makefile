@@ -45,6 +45,7 @@ mutations: $(VENV)/.stamp
 bench: $(VENV)/.stamp
 	$(VENV)/bin/python benchmarks/bench_help.py
 	$(VENV)/bin/python benchmarks/bench_decode.py
+	$(VENV)/bin/python benchmarks/bench_hef.py
 
 clean:
 	rm -rf $(VENV) $(PI_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

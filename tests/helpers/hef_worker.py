@@ -2,10 +2,9 @@
 
     python -m tests.helpers.hef_worker GOOD.hef
 
-Paths come in, one a line; a JSON object goes out for each: what became of it, how long it took, and how
-long the processor worked on it. After the last one
-comes how much memory all of them together needed at most, beyond what the imports and the good file had taken. A file
-that takes longer than HANG_S ends the process.
+Paths come in, one a line; a JSON object goes out for each: what became of it, how long it took, and how long the
+processor worked on it. After the last one comes how much memory all of them together needed at most, beyond what the
+imports and the good file had taken. A file that takes longer than HANG_S ends the process.
 """
 
 from __future__ import annotations
