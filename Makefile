@@ -1,6 +1,7 @@
 # make test     everything that CI runs: format, lint, types, tests
 # make lint     the first three
 # make format   let ruff format and fix
+# make mutations    the long run over damaged HEFs: minutes, prints its figures
 # make bench    timings; no tests
 # make clean    remove the environments and caches
 #
@@ -28,7 +29,7 @@ OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9,$(shell \
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: test lint format bench clean pi-env old-env
+.PHONY: test lint format mutations bench clean pi-env old-env
 .DELETE_ON_ERROR:
 
 test: lint pi-env old-env
@@ -45,10 +46,14 @@ format: $(VENV)/.stamp
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
+mutations: $(VENV)/.stamp
+	$(RUN) pytest -m mutations
+
 bench: $(VENV)/.stamp
 	$(VENV)/bin/python benchmarks/bench_help.py
 	$(VENV)/bin/python benchmarks/bench_decode.py
 	$(VENV)/bin/python benchmarks/bench_pipeline.py
+	$(VENV)/bin/python benchmarks/bench_hef.py
 
 clean:
 	rm -rf $(VENV) $(PI_VENV) $(OLD_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
