@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.sources import Item
 
 MAX_BATCH = 63  # HailoRT's own limit
-MAX_LISTED = 3  # scales of a stream in the table; --json has all
+MAX_LISTED = 3  # scales and original names of a stream in the table; --json has all
+MAX_WIDTH = 80  # characters of a text that HailoRT does not bound
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -149,7 +150,7 @@ def table(hef: Hef) -> Iterator[str]:
     """Lines for people; everything from the file is escaped."""
     yield f"file       {cli.one_line(hef.path)}"
     yield f"arch       {hef.arch}"
-    yield f"sdk        {cli.one_line(hef.sdk or 'unknown')}"
+    yield f"sdk        {bounded(hef.sdk or 'unknown')}"
     yield f"container  version {hef.container_version}, checksum {'ok' if hef.digest_ok else 'WRONG'}"
     for group in hef.groups:
         yield f"group      {cli.one_line(group.name)}, {cli.counted(group.contexts, 'context')}"
@@ -174,8 +175,19 @@ def columns(stream: VStream) -> tuple[str, ...]:
         "x".join(map(str, stream.shape)),
         f"scale {numbers(stream.scale)}",
         f"zero point {numbers(stream.zero_point)}",
-        cli.one_line(", ".join(stream.original_names), 80),
+        originals(stream.original_names),
     )
+
+
+def originals(names: Sequence[str]) -> str:
+    """The first few names in the ONNX."""
+    shown = [bounded(name) for name in names[:MAX_LISTED]]
+    return bounded(", ".join([*shown, "..."] if len(names) > MAX_LISTED else shown))
+
+
+def bounded(text: str) -> str:
+    """A text of any length as a short printable line."""
+    return cli.one_line(text[: MAX_WIDTH + 1], MAX_WIDTH)
 
 
 def numbers(value: Numbers) -> str:
