@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # heavy
 
 NETWORK = Path(__file__).resolve().parent / "yolov8-drone.yaml"
 SIDE = 640
+EPOCHS = 50
 OPSET = 11  # what Hailo's own exports use
 DESCRIPTION = "hefkit's demonstration: YOLOv8, narrow, trained on drawn drones. No product."
 SETTINGS: dict[str, Any] = {
@@ -47,7 +48,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     parser.add_argument("--data", type=Path, default=Path("out/drones/data.yaml"), metavar="FILE", help="data.yaml")
     parser.add_argument("--output", type=Path, default=Path("out/model"), metavar="DIR", help="default out/model")
-    parser.add_argument("--epochs", type=cli.whole_number(1, 10_000), default=60, metavar="N", help="default 60")
+    parser.add_argument(
+        "--epochs", type=cli.whole_number(1, 10_000), metavar="N", help="in all; with --resume: a new end (50)"
+    )
     parser.add_argument("--batch", type=cli.whole_number(1, 1024), default=16, metavar="N", help="pictures (16)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU's number (cpu)")
     parser.add_argument("--threads", type=cli.whole_number(1, 1024), metavar="N", help="of the CPU (all)")
@@ -62,6 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable(args.output)
     if not args.data.is_file():
         raise DataError(f"{args.data} does not exist; expected a data.yaml; make it with make_dataset.py")
+    check_tools()
     best = args.output / "train" / "weights" / "best.pt"
     start = time.monotonic()
     train(args)
@@ -71,15 +75,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def yolo(path: Path) -> YOLO:
-    """The tool that trains; nothing else in this project uses it."""
+def check_tools() -> None:
+    """ultralytics and torch train; nothing else in this project uses them."""
     try:
-        from ultralytics import YOLO
+        import torch
+        import ultralytics
     except ImportError as exc:
         raise ToolchainError(
             f"the Python package {exc.name} is missing; training needs it; "
             "run: pip install torch torchvision ultralytics"
         ) from exc
+    log.info("ultralytics %s, torch %s", ultralytics.__version__, torch.__version__)
+
+
+def yolo(path: Path) -> YOLO:
+    """A network's description, or weights."""
+    from ultralytics import YOLO
+
     return YOLO(str(path), task="detect")
 
 
@@ -88,6 +100,10 @@ def train(args: argparse.Namespace) -> None:
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     last = args.output / "train" / "weights" / "last.pt"
+    if args.resume and not last.is_file():
+        raise DataError(f"{last} does not exist; expected a training that was stopped; leave --resume out")
+    if args.resume and args.epochs:
+        _end_at(last, args.epochs)
     model = yolo(last if args.resume else NETWORK)
     if args.threads:
         import torch
@@ -97,9 +113,18 @@ def train(args: argparse.Namespace) -> None:
         model.add_callback("on_train_start", _faster_on_cpu)
     where = {"project": str(args.output.resolve()), "name": "train", "exist_ok": True}
     model.train(
-        data=str(args.data.resolve()), epochs=args.epochs, batch=args.batch, device=args.device, resume=args.resume,
-        amp=args.device != "cpu", workers=2, **where, **SETTINGS,
+        data=str(args.data.resolve()), epochs=args.epochs or EPOCHS, batch=args.batch, device=args.device,
+        resume=args.resume, amp=args.device != "cpu", workers=2, **where, **SETTINGS,
     )  # fmt: skip
+
+
+def _end_at(checkpoint: Path, epochs: int) -> None:
+    """Another number of epochs for a stopped training; the learning rate goes on where that schedule would be."""
+    import torch
+
+    state = torch.load(checkpoint, weights_only=False)
+    state["train_args"]["epochs"] = epochs
+    torch.save(state, checkpoint)
 
 
 def _faster_on_cpu(trainer: Any) -> None:
