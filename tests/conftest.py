@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -23,6 +24,7 @@ hypothesis.settings.load_profile("hefkit")
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+DOUBLES = ROOT / "tests" / "doubles"  # of packages that are not here; on the path of tests that ask for them
 
 
 def pytest_configure() -> None:
@@ -88,3 +90,34 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside this checkout: real models and photographs are not here")
     return SHARED
+
+
+@pytest.fixture
+def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The double of HailoRT in this process: its `control`, with a healthy Hailo-8; every rule must be kept."""
+    monkeypatch.syspath_prepend(str(DOUBLES))
+    monkeypatch.setenv("HAILORT_LOGGER_PATH", "NONE")
+    monkeypatch.setenv("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")
+    control = importlib.import_module("hailo_double.control")
+    control.reset()
+    yield control
+    broken = list(control.violations)
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("hailo_platform", "hailo_double")]:
+        del sys.modules[name]
+    assert not broken
+
+
+@pytest.fixture
+def chip_env(tmp_path: Path) -> Iterator[Callable[..., dict[str, str]]]:
+    """Environment of a script that shall see the double: `run_script(..., **chip_env(queue_size=4))`."""
+    broken = tmp_path / "broken_rules"
+
+    def make(**settings: Any) -> dict[str, str]:
+        return {
+            "PYTHONPATH": str(DOUBLES),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "HAILO_DOUBLE": json.dumps({"violations": str(broken), **settings}),
+        }
+
+    yield make
+    assert not broken.exists() or broken.read_text() == ""
