@@ -32,6 +32,8 @@ LATE = {
     "aiohttp": {"hefkit.webserver"},
     "paho": {"hefkit.mqttlink"},
     "hailo_platform": {"hefkit.hailort"},
+    "hailo_sdk_client": {"hefkit.workshop.dfc_worker"},
+    "tensorflow": {"hefkit.workshop.dfc_worker"},  # comes with the SDK
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 DOORS = {
