@@ -23,12 +23,6 @@ PATIENCE_S = 60.0
 Run = Callable[..., Finished]
 
 
-@pytest.fixture
-def toy(tmp_path: Path) -> Path:
-    """An emulated model that sees one drone in every picture."""
-    return write_emulation(tmp_path)
-
-
 def until(condition: Callable[[], object]) -> None:
     """Wait for it."""
     deadline = time.monotonic() + PATIENCE_S
@@ -37,12 +31,12 @@ def until(condition: Callable[[], object]) -> None:
         time.sleep(0.02)
 
 
-def test_a_server_that_dies_and_comes_back(toy: Path, tmp_path: Path) -> None:
+def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
     """Detection goes on by itself, frames stay in order, and the password is nowhere in what the detector writes."""
     if missing():
         pytest.skip(missing())
     out = tmp_path / "out.jsonl"
-    command = [sys.executable, str(ROOT / SCRIPT), str(toy), "--jsonl", str(out), "--json"]
+    command = [sys.executable, str(ROOT / SCRIPT), str(write_emulation(tmp_path)), "--jsonl", str(out), "--json"]
 
     def lines() -> list[dict[str, Any]]:
         return [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
@@ -76,10 +70,18 @@ def test_a_server_that_dies_and_comes_back(toy: Path, tmp_path: Path) -> None:
         assert PASSWORD not in text and USER not in text
 
 
-def test_a_pi_s_camera(run_script: Run, toy: Path, tmp_path: Path) -> None:
+def test_a_pi_s_camera(run_script: Run, tmp_path: Path) -> None:
     """The double of picamera2: boxes in pixels of the large picture, and `isp` in the summary."""
     done = run_script(
-        SCRIPT, toy, "csi", "--max-frames", 5, "--jsonl", tmp_path / "out.jsonl", "--json", PYTHONPATH=str(DOUBLES)
+        SCRIPT,
+        write_emulation(tmp_path),
+        "csi",
+        "--max-frames",
+        5,
+        "--jsonl",
+        tmp_path / "out.jsonl",
+        "--json",
+        PYTHONPATH=str(DOUBLES),
     )
 
     assert done.code == 0, done.err
@@ -104,12 +106,12 @@ def test_a_pi_s_camera(run_script: Run, toy: Path, tmp_path: Path) -> None:
         pytest.param("http://me:s3cret@127.0.0.1:{silent}/x", 6, "says nothing; restart the camera", id="http"),
     ],
 )
-def test_cameras_that_are_not_there(run_script: Run, toy: Path, source: str, code: int, words: str) -> None:
+def test_cameras_that_are_not_there(run_script: Run, tmp_path: Path, source: str, code: int, words: str) -> None:
     """One line, with its cause and its cure, and the contract's exit code."""
     if source.startswith("csi") and find_spec("picamera2"):
         pytest.skip("picamera2 is installed here")
     with listening(silent) as port:
-        done = run_script(SCRIPT, toy, source.format(silent=port))
+        done = run_script(SCRIPT, write_emulation(tmp_path), source.format(silent=port))
 
     assert (done.code, done.out) == (code, ""), done.err
     assert len(done.errors) == 1 and words in done.errors[0] and "s3cret" not in done.err
