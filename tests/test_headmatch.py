@@ -19,6 +19,7 @@ from hefkit.spec import HeadSpec, InputSpec, ModelSpec
 from tests.helpers import tiny_hef
 from tests.helpers.chip_hef import Recipe, hef_spec, write_hef
 from tests.helpers.heads import make_head, make_spec
+from tests.helpers.hef_kinds import nms_hef
 
 SIZE = (64, 96)
 Match = Callable[..., Matched]
@@ -379,8 +380,11 @@ NOT_OURS = {
         ),
         "has no scale",
     ),
-    "masks": (nms_file(11, SIZES), "returns HAILO_NMS_WITH_BYTE_MASK"),
-    "YOLOv5 boxes without NMS": (nms_file(7, SIZES, tiny_hef.field(13, 1)), "over yolov5 boxes to the user"),
+    "masks": (tiny_hef.hef_file(nms_hef(11)), "returns HAILO_NMS_WITH_BYTE_MASK"),
+    "YOLOv5 boxes without NMS": (
+        tiny_hef.hef_file(nms_hef(7, more=tiny_hef.field(13, 1))),
+        "over yolov5 boxes to the user",
+    ),
 }
 
 
