@@ -70,6 +70,7 @@ NOT_RUN = {
 # flags of other programs
 FOREIGN_FLAGS = {
     "--system-site-packages": "python3 -m venv",
+    "--list-formats-ext": "v4l2-ctl",
 }
 # run, and known to end with something else than 0
 EXIT_CODES = {
