@@ -240,6 +240,14 @@ def test_the_spec_says_how_outputs_are_stored(toy: tuple[Emulator, onnx.ModelPro
         assert output.activation == ("sigmoid" if output.role == "cls" else "none")
 
 
+def test_box_tensors_are_not_clipped(toy: tuple[Emulator, onnx.ModelProto]) -> None:
+    """The range holds everything measured: strong values at the heads are rare, and they are the detections."""
+    for output in toy[0].head_spec().outputs[::2]:
+        seen = [run_onnx(tiny_yolo(), network_input(p), f"raw_box_{output.stride}")[0] for p in pictures(4)]
+        low, high = dequantize(np.array([0, 255]), output.scale, output.zero_point)
+        assert low <= np.min(seen) + output.scale and high >= np.max(seen) - output.scale
+
+
 def test_logits_are_left_alone() -> None:
     """--logits: no sigmoid in the graph's classes, `none` in the spec, a range that reaches below zero."""
     emulator, emulated = usual(logits=True)

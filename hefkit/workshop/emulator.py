@@ -118,10 +118,12 @@ class Emulator:
 
     def _range(self, tensor: str) -> Quantization:
         low, high = self.stats[tensor].range
-        if tensor in self.tensors[1::2]:
-            # the compiler forces [0, 1] behind a sigmoid; of logits the rare high ones are the detections,
-            # and a search by squared error would clip them in favour of the background
-            return from_range(low, high) if self.logits else from_range(0.0, 1.0)
+        if tensor in self.tensors[1::2] and not self.logits:
+            return from_range(0.0, 1.0)  # the compiler forces it behind a sigmoid
+        if tensor in self.tensors:
+            # at the heads the rare strong values are the detections, and a search by squared error would clip them in
+            # favour of the background: where objects are few and small that costs several points of mAP
+            return from_range(low, high)
         return search(low, high, self._histograms[tensor])
 
     def _widen(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
