@@ -15,6 +15,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     nms         suppress boxes that overlap a better one
     readers     one raw tensor -> its scores above the threshold, the boxes of chosen cells
     decode      raw head tensors -> detections
+    nmsoutput   boxes decoded inside a HEF -> detections
     engines     one protocol for every way to run a model
     slots       several batches in flight, for engines on the CPU
     sources     folders, globs, lists -> images in path order; or one video
@@ -33,9 +34,20 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     benchmark   an engine alone, and the share of its rate that the pipeline reaches
     detectflags flags that every detecting script has
     live        what a camera gives, what a sink gets, the figures of a live run
+    deadline    a deadline for calls that have none
+    camerasource  which camera SOURCE means; no password is ever shown
+    cvcapture   what USB and network cameras share
+    camerafile  a video file as a camera
+    v4l2        what the kernel says of /dev/videoN
+    camerausb   USB cameras
+    netprobe    why can this address not be opened?
+    cameranet   RTSP and HTTP cameras, with a limit on every wait
+    cameracsi   the Pi's own cameras, scaled by the ISP
+    cameras     one door to all of them
     grabber     a camera's thread: the newest frame wins
     livesinks   JSON lines, a recording, pictures of what was seen
     window      the live picture in a window
+    livedesk    all sinks behind one; the window's keys
     livesignals Ctrl-C and SIGTERM for a program that runs for weeks
     liverun     the live detector's loop
     credentials passwords and tokens, from the environment or a file
@@ -50,18 +62,30 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     mqttlink    a connection to a broker that comes back
     mqtt        MQTT as a sink
     xxh3        the checksum of newer HEFs
+    hefmessage  protobuf messages as a schema describes them
     hefwire     protobuf's wire format, with bounds on everything
     hefproto    the messages of a HEF that we read
     hefcontainer  header, lengths and checksum of a HEF
     hefstreams  boundary layers of a HEF -> virtual streams
-    hefops      what HailoRT computes on the host: NMS, softmax, argmax
+    hefnms      the NMS that HailoRT computes on the host
+    hefops      all that HailoRT computes on the host: NMS, softmax, argmax
     hefgroups   network groups, and the order of their outputs
     hef         a HEF as an inspection shows it, without HailoRT
     hefwords    the same in words, and held against its spec
+    headpairs   which output of a HEF is a box tensor, which a class tensor
+    headmatch   outputs of a HEF -> heads, by its spec or by what the file tells
+    chipfit     which HEF runs on which chip
+    hailocodes  status numbers of HailoRT -> what to do
+    hailofacts  what the system knows of a chip without HailoRT
+    hailobuffers  memory for the DMA, checked
+    hailoring   batches in flight through HailoRT
+    hailoengine  a HEF on an open chip
+    hailort     HailoRT's Python package, and the chip
+    selfcheck   is everything there that a HEF needs?
     evaluate    do two sets of boxes agree?
 
 `hefkit.workshop` holds the workstation's rooms (onnx, onnxruntime); no Pi room imports it, except
-`engines.open_engine`, late, for `.onnx` files.
+`engines.open_engine`, late, for `.onnx` files. In the same way it opens `hailort` for `.hef` files.
 """
 
 __version__ = "0.1.0"

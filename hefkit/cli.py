@@ -108,6 +108,17 @@ def fraction(text: str) -> float:
     return value
 
 
+def seconds(text: str) -> float:
+    """An argparse type: a duration above 0, at most a year."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0.0 < value <= 366 * 86400:  # also refuses nan
+        raise argparse.ArgumentTypeError(f"{text} is out of range; expected seconds above 0, at most a year")
+    return value
+
+
 class ImageSize(argparse.Action):
     """`--imgsz S`, `--imgsz H W` or `--imgsz H,W` -> (height, width)."""
 

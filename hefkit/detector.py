@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -11,7 +11,9 @@ import numpy as np
 from hefkit.decode import Decoder, DecodeSettings
 from hefkit.detections import Detections
 from hefkit.engines import Engine
-from hefkit.preprocess import Transform, letterbox
+from hefkit.nmsoutput import NmsDecoder
+from hefkit.preprocess import Transform, letterbox, place
+from hefkit.spec import ModelSpec
 
 
 class Timings(NamedTuple):
@@ -20,6 +22,11 @@ class Timings(NamedTuple):
     preprocess: float
     infer: float
     decode: float
+
+
+def make_decoder(spec: ModelSpec, settings: DecodeSettings) -> Callable[[Sequence[np.ndarray]], Detections]:
+    """The decoder of a model: outputs of one picture -> Detections in pixels of the input, best first."""
+    return Decoder(spec.head, settings) if spec.nms is None else NmsDecoder(spec, settings)
 
 
 class Detector:
@@ -31,10 +38,15 @@ class Detector:
 
     def __init__(self, engine: Engine, settings: DecodeSettings) -> None:
         self.engine = engine
-        self._decode = Decoder(engine.spec.head, settings)
+        self._decode = make_decoder(engine.spec, settings)
 
-    def prepare(self, image_bgr: np.ndarray, out: np.ndarray) -> Transform:
-        """Fit a (h, w, 3) uint8 BGR picture into `out`, (H, W, 3) uint8 RGB of an engine's slot."""
+    def prepare(self, image_bgr: np.ndarray, out: np.ndarray, small_rgb: np.ndarray | None = None) -> Transform:
+        """Fit a (h, w, 3) uint8 BGR picture into `out`, (H, W, 3) uint8 RGB of an engine's slot.
+
+        `small_rgb` is the same view, scaled into the input by the camera (`preprocess: isp`), and saves the resize.
+        """
+        if small_rgb is not None:
+            return place(small_rgb, (image_bgr.shape[0], image_bgr.shape[1]), self.engine.spec.input, out)
         return letterbox(image_bgr, self.engine.spec.input, out)[1]
 
     def finish(self, outputs: Sequence[np.ndarray], transform: Transform) -> Detections:

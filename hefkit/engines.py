@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from hefkit.errors import DeviceError, ModelError
+from hefkit.errors import ModelError
 from hefkit.spec import ModelSpec
 
 if TYPE_CHECKING:  # a missing model is told of before a missing numpy
@@ -92,23 +92,23 @@ def check_model_file(model: Path) -> None:
 
 
 def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
-    """Open a model by what it is: emulated or float ONNX.
+    """Open a model by what it is: a HEF, an emulated or a float ONNX.
 
     Args:
-        model: an emulated ONNX with its spec beside it, or any float YOLO ONNX, which is cut on the fly.
+        model: a HEF, best with its spec beside it; an emulated ONNX, which must have its spec beside it; or any float
+            YOLO ONNX, which is cut on the fly.
 
     Raises:
         ModelError: no such file, not a detector, spec missing or contradicting the model.
         ToolchainError: onnx or onnxruntime is not installed.
-        DeviceError: a `.hef`, which needs the chip.
+        DeviceError: a HEF, and the chip or HailoRT is missing or fails.
     """
     check_model_file(model)
     options = options or EngineOptions()
     if model.suffix.lower() == ".hef":
-        raise DeviceError(
-            f"{model} needs a Hailo chip, and this version of hefkit has no engine for it yet; "
-            "run the .emulated.onnx of the same model instead"
-        )
+        from hefkit.hailort import open_hef
+
+        return open_hef(model, options)
     from hefkit.cli import need
 
     need("onnx", "onnxruntime")

@@ -61,14 +61,17 @@ class Trouble:
 
 
 class ThreadSink(ABC):
-    """A sink with a thread of its own; when it cannot keep up, the oldest results that wait are dropped."""
+    """A sink with a thread of its own; when it cannot keep up, the oldest results that wait are dropped.
 
-    def __init__(self, what: str) -> None:
+    `lossless`: `put` waits for room instead. For files, whose frames wait too.
+    """
+
+    def __init__(self, what: str, *, lossless: bool = False) -> None:
         self.trouble = Trouble(what)
         self.dropped = 0
         self._waiting: deque[LiveResult] = deque()
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing, self._lossless = False, lossless
         self._thread = threading.Thread(target=self._work, name=f"sink {what}", daemon=True)
         self._thread.start()
 
@@ -83,19 +86,21 @@ class ThreadSink(ABC):
         """The thread's last act."""
 
     def put(self, result: LiveResult) -> None:
-        """Hand a result over; never waits."""
+        """Hand a result over; waits only where nothing may be lost."""
         with self._changed:
+            if self._lossless:
+                self._changed.wait_for(lambda: len(self._waiting) < WAITING or self._closing)
             if len(self._waiting) == WAITING:
                 self._waiting.popleft()
                 self.dropped += 1
             self._waiting.append(result)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Handle what waits, finish, end the thread."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(1.5)
 
     def _work(self) -> None:
@@ -107,7 +112,9 @@ class ThreadSink(ABC):
     def _next(self) -> LiveResult | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
-            return self._waiting.popleft() if self._waiting else None
+            result = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+            return result
 
     def _survive(self, act: Callable[..., None], *args: LiveResult) -> bool:
         try:
@@ -213,7 +220,7 @@ class Recorder(ThreadSink):
         self._film: VideoWriter | None = None
         self._begun = 0.0
         self._written = 0
-        super().__init__(f"recording {path.name}")
+        super().__init__(f"recording {path.name}", lossless=fps is None)
 
     def handle(self, result: LiveResult) -> None:
         """Write the frame as often as it was on."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.cli import existing, log, need, one_line
-from hefkit.errors import UsageError
+from hefkit.errors import ModelError, UsageError
 from hefkit.spec import MAX_NAME_LENGTH, ModelSpec, class_names
 
 MAX_FILE_BYTES = 16 << 20
@@ -53,6 +53,20 @@ def model_names(given: Mapping[int, str] | None, spec: ModelSpec) -> dict[int, s
     if len(given) < count:
         log.warning("--names has names for %d of the model's %d classes; the others get numbers", len(given), count)
     return class_names(given, count)
+
+
+def exact_names(
+    path: Path, given: Mapping[int, str] | None, own: Mapping[int, str], num_classes: int
+) -> dict[int, str]:
+    """Names from the user, who must name every class of the model at `path`, or its own, filled up."""
+    if given is None:
+        return class_names(own, num_classes)
+    if sorted(given) != list(range(num_classes)):
+        raise ModelError(
+            f"{len(given)} class names were given, but {path} has {num_classes} classes; expected one name a class, "
+            "in the order of training"
+        )
+    return dict(given)
 
 
 def find_classes(wanted: Sequence[str], names: Mapping[int, str]) -> tuple[int, ...]:

@@ -63,7 +63,7 @@ class OutputSpec:
 class HeadSpec:
     """The raw heads of a YOLO: box and class tensors, interleaved, by ascending stride."""
 
-    family: str  # "dfl": 4 * reg_max channels of bin logits; "ltrb": 4 distances
+    family: str  # "dfl": 4 * reg_max channels of bin logits; "ltrb": 4 distances; "nms": see NmsSpec, never in a file
     num_classes: int
     reg_max: int  # 1 for "ltrb"
     strides: tuple[int, ...]
@@ -88,6 +88,30 @@ class HeadSpec:
 
 
 @dataclass(frozen=True)
+class NmsSpec:
+    """What comes out of a HEF that decodes boxes itself; such a head has no raw outputs.
+
+    Attributes:
+        stream: name of the one output.
+        boxes_only: the boxes of all anchors, without NMS, instead of detections by class.
+        shape: of the output, flat (classes * (1 + 5 * max_per_class),) or (1, anchors, 4 + classes).
+        max_per_class: detections of one class; 0 where NMS is left to us.
+        score_threshold, iou_threshold: of the file; None where it does not tell.
+        adjustable: HailoRT computes it on the host, so the thresholds may be set; else the chip does.
+        image_size: (H, W) by which coordinates were divided.
+    """
+
+    stream: str
+    boxes_only: bool
+    shape: tuple[int, ...]
+    max_per_class: int
+    score_threshold: float | None
+    iou_threshold: float | None
+    adjustable: bool
+    image_size: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """Everything that must travel with a model; `to_json` is the file, `from_json` its check."""
 
@@ -102,6 +126,7 @@ class ModelSpec:
     quality: Mapping[str, Any] | None = None
     tool: str = ""
     created: str = ""
+    nms: NmsSpec | None = None  # of a HEF with boxes decoded inside; never in a file
 
     def to_json(self) -> dict[str, Any]:
         """The JSON object of the contract."""

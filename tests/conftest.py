@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import logging
 import os
@@ -16,13 +17,18 @@ from typing import Any
 import hypothesis
 import pytest
 
+from hefkit.hef import Hef, read_hef
+
 # no deadline: a busy machine is no bug. In CI the same examples every time, as hypothesis itself would have it;
 # on a person's machine new ones, which is where a new counterexample can be looked into
 hypothesis.settings.register_profile("hefkit", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("hefkit")
 
+AsHef = Callable[[bytes], Hef]
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
+DOUBLES = ROOT / "tests" / "doubles"  # of packages that are not here; on the path of tests that ask for them
 
 
 def pytest_configure() -> None:
@@ -72,6 +78,18 @@ def run_script(tmp_path: Path) -> Callable[..., Finished]:
     return run
 
 
+@pytest.fixture
+def as_hef(tmp_path: Path) -> AsHef:
+    """Write bytes to a file and read it as a HEF."""
+
+    def write_and_read(data: bytes) -> Hef:
+        path = tmp_path / "toy.hef"
+        path.write_bytes(data)
+        return read_hef(path)
+
+    return write_and_read
+
+
 @pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
     """A script that a test calls in this process sets up the logger; the next test must not see that."""
@@ -88,3 +106,34 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside this checkout: real models and photographs are not here")
     return SHARED
+
+
+@pytest.fixture
+def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The double of HailoRT in this process: its `control`, with a healthy Hailo-8; every rule must be kept."""
+    monkeypatch.syspath_prepend(str(DOUBLES))
+    monkeypatch.setenv("HAILORT_LOGGER_PATH", "NONE")
+    monkeypatch.setenv("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")
+    control = importlib.import_module("hailo_double.control")
+    control.reset()
+    yield control
+    broken = list(control.violations)
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("hailo_platform", "hailo_double")]:
+        del sys.modules[name]
+    assert not broken
+
+
+@pytest.fixture
+def chip_env(tmp_path: Path) -> Iterator[Callable[..., dict[str, str]]]:
+    """Environment of a script that shall see the double: `run_script(..., **chip_env(queue_size=4))`."""
+    broken = tmp_path / "broken_rules"
+
+    def make(**settings: Any) -> dict[str, str]:
+        return {
+            "PYTHONPATH": str(DOUBLES),
+            "XDG_CACHE_HOME": str(tmp_path / "cache"),
+            "HAILO_DOUBLE": json.dumps({"violations": str(broken), **settings}),
+        }
+
+    yield make
+    assert not broken.exists() or broken.read_text() == ""

@@ -15,8 +15,9 @@ import onnxruntime as ort
 from onnx import helper
 
 from hefkit.errors import ModelError
+from hefkit.names import exact_names
 from hefkit.slots import CpuSlots
-from hefkit.spec import InputSpec, ModelSpec, class_names, read_spec
+from hefkit.spec import InputSpec, ModelSpec, read_spec
 from hefkit.workshop.cut import cut, image_inputs, shape_of
 from hefkit.workshop.heads import discover
 from hefkit.workshop.onnxfile import is_emulated, metadata, prepare, read_model
@@ -81,7 +82,7 @@ class FloatEngine(_OnnxEngine):
             kind="float",
             input=InputSpec(size=file.size),
             head=head,
-            names=_names(path, names, file.names, head.num_classes),
+            names=exact_names(path, names, file.names, head.num_classes),
             source={"file": file.file, "sha256": sha256},
         )
         self._dtype = file.dtype
@@ -129,20 +130,8 @@ def spec_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _names(path: Path, given: Mapping[int, str] | None, own: Mapping[int, str], num_classes: int) -> dict[int, str]:
-    """Names from the user, who must name every class, or those of the model, filled up."""
-    if given is None:
-        return class_names(own, num_classes)
-    if sorted(given) != list(range(num_classes)):
-        raise ModelError(
-            f"{len(given)} class names were given, but {path} has {num_classes} classes; expected one name a class, "
-            "in the order of training"
-        )
-    return dict(given)
-
-
 def _with_names(path: Path, spec: ModelSpec, names: Mapping[int, str]) -> ModelSpec:
-    return replace(spec, names=_names(path, names, {}, spec.head.num_classes))
+    return replace(spec, names=exact_names(path, names, {}, spec.head.num_classes))
 
 
 def _spec_beside(path: Path, model: onnx.ModelProto) -> ModelSpec:

@@ -1,0 +1,101 @@
+"""What a HEF with decoded boxes returns -> detections in pixels of the input.
+
+HailoRT computes box decoding and NMS on the host (or the chip does). Its YOLOv8 operation is multi-label: a cell
+gives a detection for every class that reaches the threshold, and a box is suppressed by a better one of its class
+when they overlap by the threshold *or more*. Both are so in this output, whatever was asked for; layouts and
+semantics were read in HailoRT 4.23, net_flow/ops/nms_post_process.cpp and yolov8_bbox_only_post_process.hpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from hefkit.decode import MAX_CANDIDATES, Candidates, DecodeSettings, best_first
+from hefkit.detections import Detections
+from hefkit.errors import DeviceError, ModelError
+from hefkit.nms import nms
+from hefkit.spec import ModelSpec, NmsSpec
+
+ROW = 5  # y_min, x_min, y_max, x_max, score
+BOX = 4
+NO_PROBABILITY = (-0.01, 1.05)  # a score beyond these was never through a sigmoid
+
+
+class NmsDecoder:
+    """Decodes the one output of such a HEF; makes copies, so the buffer is free after the call.
+
+    Call it with [the output], float32 of `spec.nms.shape`; get `Detections` in pixels of the input, best first.
+    """
+
+    def __init__(self, spec: ModelSpec, settings: DecodeSettings) -> None:
+        assert spec.nms is not None
+        self.nms: NmsSpec = spec.nms
+        self.num_classes = spec.head.num_classes
+        self.settings = settings
+        height, width = spec.nms.image_size
+        self._scale = np.array([width, height, width, height], np.float32)
+        self._wanted: np.ndarray | None = None
+        if settings.classes is not None:
+            self._wanted = np.isin(np.arange(self.num_classes), settings.classes)
+
+    def __call__(self, outputs: Sequence[np.ndarray]) -> Detections:
+        """[float32 output] -> Detections, xyxy in pixels of the input (not clipped)."""
+        [output] = outputs
+        if output.shape != self.nms.shape or output.dtype != np.float32:
+            raise ValueError(f"expected {self.nms.shape} float32, got {output.shape} {output.dtype}")
+        yxyx, found = self._boxes_only(output) if self.nms.boxes_only else self._by_class(output)
+        keep = np.isfinite(yxyx).all(axis=1) & (found.score >= np.float32(self.settings.conf))
+        if self._wanted is not None:
+            keep &= self._wanted[found.class_id]
+        index = np.flatnonzero(keep)
+        order = index[best_first(found.only(index))][:MAX_CANDIDATES]
+        xyxy, found = yxyx[order][:, [1, 0, 3, 2]] * self._scale, found.only(order)
+        kept = self._survivors(xyxy, found)
+        return Detections(xyxy[kept], found.score[kept], found.class_id[kept])
+
+    def _survivors(self, xyxy: np.ndarray, found: Candidates) -> np.ndarray | slice:
+        """HailoRT has compared the boxes of each class; across classes, and of all anchors, we do."""
+        settings = self.settings
+        if not (self.nms.boxes_only or settings.agnostic_nms):
+            return slice(settings.max_det)
+        return nms(xyxy, None if settings.agnostic_nms else found.class_id, settings.iou, settings.max_det)
+
+    def _by_class(self, flat: np.ndarray) -> tuple[np.ndarray, Candidates]:
+        """(n, 4) y_min x_min y_max x_max, and their scores: for each class a count, then as many rows."""
+        offset, counts, rows = 0, [], []
+        for class_id in range(self.num_classes):
+            count = flat[offset]
+            if not 0 <= count <= self.nms.max_per_class:  # (nor NaN)
+                raise DeviceError(
+                    f"HailoRT says that there are {count} boxes of class {class_id}, expected at most "
+                    f"{self.nms.max_per_class}; its output is damaged: check that driver and library fit each other "
+                    "(validate_hef.py --device)"
+                )
+            end = offset + 1 + ROW * int(count)
+            counts.append(int(count))
+            rows.append(flat[offset + 1 : end])
+            offset = end
+        table = np.concatenate(rows).reshape(-1, ROW)
+        class_ids = np.repeat(np.arange(self.num_classes), counts)
+        return table[:, :BOX], Candidates(np.arange(len(table)), class_ids, table[:, BOX])
+
+    def _boxes_only(self, output: np.ndarray) -> tuple[np.ndarray, Candidates]:
+        """The candidates among all anchors: a row holds the box, then the score of every class."""
+        table = output[0]
+        scores = table[:, BOX:]
+        low, high = NO_PROBABILITY
+        if scores.min(initial=0) < low or scores.max(initial=0) > high:
+            raise ModelError(
+                f"the scores of {self.nms.stream} are no probabilities; expected a sigmoid behind the class outputs; "
+                "compile the model again without bbox_decoding_only"
+            )
+        conf = np.float32(self.settings.conf)
+        if self.settings.multi_label:
+            anchor, class_id = np.nonzero(scores >= conf)
+        else:
+            best = scores.argmax(axis=1)
+            anchor = np.flatnonzero(scores[np.arange(len(scores)), best] >= conf)
+            class_id = best[anchor]
+        return table[anchor, :BOX], Candidates(anchor, class_id, scores[anchor, class_id])

@@ -1,0 +1,178 @@
+"""Is everything there that a HEF needs: chip, driver, library, firmware, PCIe link; and does this HEF run?
+
+    report = check_device(hef)
+    report.checks[0]  # Check("chip", True, "0001:01:00.0 on the PCIe bus")
+
+Each check is ok or says what to do. A check that needs another one is left out where that has failed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hefkit.chipfit import check_chip, check_runtime
+from hefkit.cli import counted, one_line
+from hefkit.engines import EngineOptions
+from hefkit.errors import DeviceError, HefkitError
+from hefkit.hailocodes import let_go
+from hefkit.hailoengine import HailoEngine
+from hefkit.hailofacts import GEN3_GT_S, DeviceFacts, driver_version, links
+from hefkit.hailort import Chip, load_platform, scan
+from hefkit.headmatch import match
+from hefkit.hef import Hef
+
+GRAY = 114
+NO_CHIP = (
+    "no Hailo chip on the PCIe bus; check the flat cable, update the bootloader (sudo rpi-eeprom-update -a), and look "
+    "with: lspci -d 1e60:"
+)
+NO_DRIVER = "the driver is not loaded; sudo apt install hailo-all dkms, reboot, and look with: dkms status"
+GEN2 = (
+    "the link runs at half the rate that the chip can do; put dtparam=pciex1_gen=3 into /boot/firmware/config.txt "
+    "and reboot (an AI HAT+ does it by itself)"
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the result."""
+
+    name: str
+    ok: bool
+    text: str  # what was found, or what is wrong and what to do
+    needed: bool = True  # nothing runs without it
+
+
+@dataclass
+class Report:
+    """All checks, what is known of the device, and the first thing needed that is missing."""
+
+    checks: list[Check] = field(default_factory=list)
+    facts: DeviceFacts = field(default_factory=DeviceFacts)
+    error: HefkitError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The key `device`."""
+        return {"ok": self.error is None, **asdict(self.facts), "checks": [asdict(check) for check in self.checks]}
+
+    def add(self, name: str, ok: bool, text: str, *, needed: bool = True) -> None:
+        """Note a check."""
+        self.checks.append(Check(name, ok, text, needed))
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        """A check that fails by raising one of our errors; the next ones are not made."""
+        try:
+            yield
+        except HefkitError as exc:
+            self.add(name, False, one_line(exc, 1000))
+            self.error = exc
+            let_go(exc)
+            raise _Stop from exc
+
+
+class _Stop(Exception):
+    """A needed check has failed."""
+
+
+def check_device(hef: Hef, sys: Path = Path("/sys")) -> Report:
+    """Make all checks with this HEF; the chip is opened, used for one picture, and given back."""
+    report = Report()
+    with suppress(_Stop):
+        _check(report, hef, sys)
+    return report
+
+
+def _check(report: Report, hef: Hef, sys: Path) -> None:
+    found, driver = links(sys), driver_version(sys)
+    report.facts = DeviceFacts(driver=driver)
+    for link in found:
+        report.add("chip", True, f"{link.device_id} on the PCIe bus")
+        _check_link(report, link.gt_s, link.width)
+    if driver:
+        report.add("driver", True, driver)
+    with report.step("library"):
+        platform = load_platform()
+    report.add("library", True, f"HailoRT {platform.version}")
+    report.facts = DeviceFacts(driver=driver, library=platform.version)
+    with report.step("scan"):
+        ids = scan(platform)
+    _check_presence(report, ids, found=bool(found), driver=driver)
+    if driver and driver != platform.version:
+        text = f"driver {driver}, library {platform.version}; bring them to one version and reboot"
+        report.add("versions", False, text, needed=False)  # (opening the chip tells whether they agree)
+    with report.step("HEF"):
+        check_runtime(hef.path, hef.arch, platform.version)
+    with report.step("open"):
+        chip = Chip(platform)
+    try:
+        _check_chip(report, chip, hef)
+    finally:
+        chip.close()
+
+
+def _check_link(report: Report, gt_s: float | None, width: int | None) -> None:
+    if gt_s is None:
+        report.add("link", True, "the system does not tell its speed", needed=False)
+    elif gt_s < GEN3_GT_S:
+        report.add("link", False, f"{gt_s:g} GT/s x{width or '?'}: {GEN2}", needed=False)
+    else:
+        report.add("link", True, f"{gt_s:g} GT/s x{width or '?'}", needed=False)
+
+
+def _check_presence(report: Report, ids: list[str], *, found: bool, driver: str | None) -> None:
+    """HailoRT's view against the system's; the system's alone tells what to do."""
+    if ids:
+        report.add("scan", True, f"HailoRT sees {counted(len(ids), 'chip')}: {', '.join(map(one_line, ids))}")
+        return
+    if not found:
+        name, text = "chip", NO_CHIP
+    elif driver is None:
+        name, text = "driver", NO_DRIVER
+    else:
+        name, text = "scan", "HailoRT sees no chip, the system does; look into the kernel's log: dmesg | grep -i hailo"
+    with report.step(name):
+        raise DeviceError(text)
+
+
+def _check_chip(report: Report, chip: Chip, hef: Hef) -> None:
+    facts = report.facts = chip.facts
+    report.add("open", True, f"{facts.arch}, board {facts.board or 'without a name'}, nobody else uses it")
+    library = chip.platform.version
+    same = facts.firmware == library
+    other = "" if same else f"; the library is {library}: upgrade both, then switch the machine off and on again"
+    report.add("firmware", same, f"{facts.firmware}{other}", needed=False)
+    if facts.temperature_c is not None:
+        report.add("temperature", True, f"{facts.temperature_c:g} degrees Celsius", needed=False)
+    with report.step("HEF"):
+        check_chip(hef.path, hef.arch, facts.arch or "")
+    report.add("HEF", True, f"for {hef.arch}, runs on this {facts.arch}")
+    with report.step("run"):
+        report.add("run", True, _run(chip, hef))
+
+
+def _run(chip: Chip, hef: Hef) -> str:
+    """One gray picture through the chip; what a first user with a chip may report."""
+    spec = match(hef).spec
+    with HailoEngine(chip, hef.path, spec, hef.groups[0].contexts, EngineOptions()) as engine:
+        gray = np.full((1, *spec.input.size, 3), GRAY, np.uint8)
+        engine.infer(gray)
+        milliseconds = 1e3 * _seconds(lambda: engine.infer(gray))
+        return (
+            f"one picture took {milliseconds:.1f} ms; HailoRT takes {engine.queue_size} at once, hefkit uses "
+            f"{len(engine.slots)} slots; pages of {mmap.PAGESIZE >> 10} KiB, numpy {np.__version__}"
+        )
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start

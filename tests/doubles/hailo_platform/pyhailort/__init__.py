@@ -1,0 +1,1 @@
+"""The inner package: `_pyhailort` stands for the C++ extension, `pyhailort` for what Python puts around it."""

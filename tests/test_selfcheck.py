@@ -1,0 +1,252 @@
+"""`validate_hef.py MODEL --device`: a line for each thing needed, ok or what to do; exit 6 if one is missing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hefkit.chipfit import RUNS, check_chip, check_runtime
+from hefkit.errors import DeviceError
+from hefkit.hailobuffers import checked, page_aligned
+from hefkit.hailofacts import Link, driver_version, links, three
+from hefkit.hef import read_hef
+from hefkit.selfcheck import Report, check_device
+from tests.conftest import Finished
+from tests.helpers.chip_hef import Recipe, write_hef
+from tests.helpers.heads import make_head, make_spec
+
+SCRIPT = "validate_hef.py"
+
+
+@pytest.fixture
+def hef(tmp_path: Path) -> Path:
+    """A HEF for a Hailo-8."""
+    write_hef(tmp_path / "m.hef", make_spec(make_head()), None, beside=True)
+    return tmp_path / "m.hef"
+
+
+def pci(root: Path, speed: str = "8.0 GT/s PCIe", driver: str | None = "4.23.0", vendor: str = "0x1e60") -> Path:
+    """A /sys with one device, and the driver's version."""
+    device = root / "bus" / "pci" / "devices" / "0001:01:00.0"
+    device.mkdir(parents=True)
+    for name, text in (("vendor", vendor), ("current_link_speed", speed), ("current_link_width", "1")):
+        (device / name).write_text(text + "\n")
+    if driver:
+        (root / "module" / "hailo_pci").mkdir(parents=True)
+        (root / "module" / "hailo_pci" / "version").write_text(driver + "\n")
+    return root
+
+
+def lines(report: Report) -> dict[str, tuple[bool, str]]:
+    """Check -> ok and text."""
+    return {check.name: (check.ok, check.text) for check in report.checks}
+
+
+def test_all_is_well(chip: Any, hef: Path, tmp_path: Path) -> None:
+    """Each line is ok, with what was found; the chip is free again."""
+    report = check_device(read_hef(hef), pci(tmp_path / "sys"))
+
+    assert report.error is None and all(check.ok for check in report.checks)
+    found = lines(report)
+    assert list(found) == [
+        "chip", "link", "driver", "library", "scan", "open", "firmware", "temperature", "HEF", "run"
+    ]  # fmt: skip
+    assert found["link"][1] == "8 GT/s x1" and found["temperature"][1] == "46.5 degrees Celsius"
+    assert "HailoRT takes 8 at once, hefkit uses 10 slots" in found["run"][1]
+    assert (report.facts.arch, report.facts.firmware, report.facts.library) == ("hailo8", "4.23.0", "4.23.0")
+    assert chip.events[-1] == "vdevice released"
+
+
+def test_gen2_is_told_but_no_failure(chip: Any, hef: Path, tmp_path: Path) -> None:
+    """An AI Kit runs at half the rate until a line is put into config.txt."""
+    report = check_device(read_hef(hef), pci(tmp_path / "sys", speed="5.0 GT/s PCIe"))
+
+    ok, text = lines(report)["link"]
+    assert not ok and report.error is None
+    assert text.startswith("5 GT/s x1: ") and "dtparam=pciex1_gen=3" in text
+
+
+def test_a_speed_that_is_not_told(chip: Any, hef: Path, tmp_path: Path) -> None:
+    """Some bridges do not know."""
+    report = check_device(read_hef(hef), pci(tmp_path / "sys", speed="Unknown"))
+
+    assert lines(report)["link"] == (True, "the system does not tell its speed")
+
+
+FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
+    # machine, settings of the double, the check that fails, words
+    "no chip": ({"vendor": "0x8086", "driver": None}, {"devices": []}, "chip", "flat cable"),
+    "no driver": ({"driver": None}, {"devices": []}, "driver", "hailo-all dkms"),
+    "driver blind": ({}, {"devices": []}, "scan", "dmesg"),
+    "library broken": ({}, {"faults": {"import": 1}}, "library", "different versions"),
+    "scan fails": ({}, {"faults": {"scan": 36}}, "scan", "status 36"),
+    "in use": ({}, {"devices": [{"id": "0001:01:00.0", "arch": "HAILO8", "busy": True}]}, "open", "in use"),
+    "firmware mute": ({}, {"faults": {"identify": 18}}, "open", "status 18"),
+    "another chip": ({}, {"devices": [{"id": "0001:01:00.0", "arch": "HAILO8L"}]}, "HEF", "--hw-arch hailo8l"),
+    "does not configure": ({}, {"faults": {"configure": 81}}, "run", "cma="),
+    "does not run": ({}, {"faults": {"job": 87}}, "run", "the chip hangs"),
+}
+
+
+@pytest.mark.parametrize(("machine", "settings", "name", "words"), FAULTS.values(), ids=FAULTS)
+def test_what_is_missing(
+    chip: Any, hef: Path, tmp_path: Path, machine: dict[str, Any], settings: dict[str, Any], name: str, words: str
+) -> None:
+    """The last line says it; nothing is tried that needs it; whatever was opened is given back."""
+    chip.reset(**settings)
+
+    report = check_device(read_hef(hef), pci(tmp_path / "sys", **machine))
+
+    last = report.checks[-1]
+    assert (last.name, last.ok) == (name, False) and words in last.text
+    assert isinstance(report.error, DeviceError) and words in str(report.error)
+    assert chip.events.count("vdevice created") == chip.events.count("vdevice released")
+
+
+@pytest.mark.parametrize(
+    ("machine", "settings", "name", "words"),
+    [
+        pytest.param({"driver": "4.20.0"}, {}, "versions", "driver 4.20.0, library 4.23.0", id="driver"),
+        pytest.param({}, {"firmware": (4, 20, 0)}, "firmware", "4.20.0; the library is 4.23.0", id="firmware"),
+    ],
+)
+def test_versions_that_differ_are_told(
+    chip: Any, hef: Path, tmp_path: Path, machine: dict[str, Any], settings: dict[str, Any], name: str, words: str
+) -> None:
+    """Whether they work together shows when the chip is opened; the difference is told in any case."""
+    chip.reset(**settings)
+
+    report = check_device(read_hef(hef), pci(tmp_path / "sys", **machine))
+
+    ok, text = lines(report)[name]
+    assert not ok and words in text
+    assert report.error is None and lines(report)["run"][0]
+
+
+def test_script_with_a_chip(run_script: Callable[..., Finished], chip_env: Any, hef: Path) -> None:
+    """The table, then a line a check on stdout; `--json` gains the key `device`."""
+    done = run_script(SCRIPT, hef, "--device", **chip_env())
+    assert done.code == 0, done.err
+    assert "ok  HEF          for hailo8, runs on this hailo8" in done.out.splitlines()
+
+    done = run_script(SCRIPT, hef, "--device", "--json", **chip_env())
+    device = done.json["device"]
+    assert (device["ok"], device["arch"], device["firmware"], device["temperature_c"]) == (
+        True,
+        "hailo8",
+        "4.23.0",
+        46.5,
+    )
+    assert {"device_id", "board", "library", "driver", "link_gt_s", "link_width", "checks"} <= set(device)
+    assert "device" not in run_script(SCRIPT, hef, "--json").json
+
+
+def test_script_without_hailort(run_script: Callable[..., Finished], hef: Path) -> None:
+    """The file is shown all the same; then one line and exit 6."""
+    done = run_script(SCRIPT, hef, "--device", "--json", "--quiet")
+
+    assert done.code == 6
+    assert done.json["arch"] == "hailo8" and not done.json["device"]["ok"]
+    [error] = done.err.splitlines()
+    assert error.startswith("error: ") and "sudo apt install hailo-all" in error
+
+
+def test_script_with_a_damaged_file(run_script: Callable[..., Finished], chip_env: Any, hef: Path) -> None:
+    """No device is asked about a file that is not what it was."""
+    hef.write_bytes(hef.read_bytes()[:-1] + b"!")
+
+    done = run_script(SCRIPT, hef, "--device", "--json", **chip_env())
+
+    assert done.code == 4 and "device" not in done.json
+
+
+# --- what the system tells -------------------------------------------------------------------------------------------
+
+
+def test_links(tmp_path: Path) -> None:
+    """By vendor; other devices are none of ours."""
+    root = pci(tmp_path / "sys")
+    other = root / "bus" / "pci" / "devices" / "0000:00:00.0"
+    other.mkdir()
+    (other / "vendor").write_text("0x14e4\n")
+
+    assert links(root) == [Link("0001:01:00.0", 8.0, 1)]
+    assert links(tmp_path / "nothing") == []
+    assert (driver_version(root), driver_version(tmp_path)) == ("4.23.0", None)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [("4.23.0 (release,app)", "4.23.0"), ("v4.20.1", "4.20.1"), ("", None), (None, None)]
+)
+def test_three_parts_of_a_version(text: str | None, expected: str | None) -> None:
+    """As the library counts."""
+    assert three(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("hef_arch", "chip_arch", "fits"),
+    [
+        ("hailo8", "hailo8", True), ("hailo8l", "hailo8", True), ("hailo8l", "hailo8l", True),
+        ("hailo8", "hailo8l", False), ("hailo10h", "hailo8", False), ("hailo8", "hailo10h", False),
+        ("hailo15h", "hailo10h", True), ("hailo8_a0", "hailo8", False),
+    ],
+)  # fmt: skip
+def test_which_file_fits_which_chip(hef_arch: str, chip_arch: str, fits: bool) -> None:
+    """The matrix of HailoRT 4.23."""
+    if fits:
+        check_chip(Path("m.hef"), hef_arch, chip_arch)
+    else:
+        with pytest.raises(DeviceError, match=f"--hw-arch {chip_arch}"):
+            check_chip(Path("m.hef"), hef_arch, chip_arch)
+
+
+def test_an_unknown_chip_is_left_to_hailort() -> None:
+    """A name of next year must not lock a user out."""
+    check_chip(Path("m.hef"), "hailo8", "hailo99")
+    assert "hailo99" not in RUNS
+
+
+def test_hailort_5_is_not_told_what_it_drives() -> None:
+    """Only 4.x is known to refuse the newer chips."""
+    check_runtime(Path("m.hef"), "hailo10h", "5.2.0")
+    with pytest.raises(DeviceError, match=r"HailoRT 4\.21\.0 does not drive"):
+        check_runtime(Path("m.hef"), "hailo10h", "4.21.0")
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(1, 64, 64, 3), (8, 416, 416, 3), (1, 1, 1, 3)])
+def test_page_aligned(shape: tuple[int, ...]) -> None:
+    """Begins at a page, is contiguous, writeable and zero."""
+    import mmap
+
+    array = page_aligned(shape)
+
+    assert array.ctypes.data % mmap.PAGESIZE == 0
+    assert array.shape == shape and array.flags.c_contiguous and array.flags.writeable and not array.any()
+
+
+def test_checked() -> None:
+    """What HailoRT would misread is a bug of ours, told before."""
+    good = page_aligned((4, 4, 3))
+    assert checked(good, (4, 4, 3), "uint8", "x") is good
+    for bad in (good[:2], good.view("int8"), good[:, :, ::-1], good.transpose(1, 0, 2)):
+        with pytest.raises(ValueError, match=r"^x: expected"):
+            checked(bad, (4, 4, 3), "uint8", "x")
+    good.flags.writeable = False
+    with pytest.raises(ValueError, match="writeable"):
+        checked(good, (4, 4, 3), "uint8", "x")
+
+
+def test_recipe_for_an_8l(chip: Any, tmp_path: Path) -> None:
+    """An 8L's file on an 8L, start to end."""
+    chip.reset(devices=[{"id": "0001:01:00.0", "arch": "HAILO8L"}])
+    write_hef(tmp_path / "m.hef", make_spec(make_head()), None, Recipe(arch="hailo8l"))
+
+    report = check_device(read_hef(tmp_path / "m.hef"), tmp_path / "no sys")
+
+    assert report.error is None and lines(report)["HEF"][1] == "for hailo8l, runs on this hailo8l"
