@@ -52,12 +52,41 @@ def test_all_is_well(chip: Any, hef: Path, tmp_path: Path) -> None:
     assert report.error is None and all(check.ok for check in report.checks)
     found = lines(report)
     assert list(found) == [
-        "chip", "link", "driver", "library", "scan", "open", "firmware", "temperature", "HEF", "run"
+        "chip", "link", "driver", "library", "scan", "open", "firmware", "temperature", "HEF", "run", "repeat"
     ]  # fmt: skip
     assert found["link"][1] == "8 GT/s x1" and found["temperature"][1] == "46.5 degrees Celsius"
     assert "HailoRT takes 8 at once, hefkit uses 10 slots" in found["run"][1]
     assert (report.facts.arch, report.facts.firmware, report.facts.library) == ("hailo8", "4.23.0", "4.23.0")
     assert chip.events[-1] == "vdevice released"
+
+
+def test_outputs_that_do_not_follow_the_pictures(
+    chip: Any, hef: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is used again before its time shows as codes of another picture."""
+    from hailo_platform.pyhailort.pyhailort import ConfiguredInferModel
+
+    seen: list[Any] = []
+    original = ConfiguredInferModel._compute
+
+    def late(self: Any, picture: Any) -> Any:
+        seen.append(original(self, picture.copy()))
+        return seen[0]
+
+    monkeypatch.setattr(ConfiguredInferModel, "_compute", late)
+    report = check_device(read_hef(hef), pci(tmp_path / "sys"))
+
+    ok, text = lines(report)["repeat"]
+    assert not ok and "the outputs do not follow the pictures" in text and report.error is None
+
+
+def test_nms_inside_is_run_as_well(chip: Any, tmp_path: Path) -> None:
+    """Nothing is detected in a gray picture, so nothing is compared."""
+    write_hef(tmp_path / "nms.hef", make_spec(make_head()), None, Recipe(nms="host"))
+
+    report = check_device(read_hef(tmp_path / "nms.hef"), tmp_path / "no sys")
+
+    assert report.error is None and report.checks[-1].name == "run"
 
 
 def test_gen2_is_told_but_no_failure(chip: Any, hef: Path, tmp_path: Path) -> None:
