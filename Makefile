@@ -13,7 +13,8 @@ RUN := $(VENV)/bin/python -m
 
 # The Raspberry Pi's libraries (Debian 12): the rooms that run there are tested with these as well. The wheels of
 # numpy 1.24 end with Python 3.11.
-PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7'
+PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7' \
+    'aiohttp==3.8.*' 'paho-mqtt==1.6.*'
 PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell \
     $(python) -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' \
     >/dev/null 2>&1 && echo $(python))))

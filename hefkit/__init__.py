@@ -32,6 +32,35 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     sinks       formats, annotated pictures or video, crops
     filerun     every frame of a run into the outputs and the tally
     benchmark   an engine alone, and the share of its rate that the pipeline reaches
+    detectflags flags that every detecting script has
+    live        what a camera gives, what a sink gets, the figures of a live run
+    deadline    a deadline for calls that have none
+    camerasource  which camera SOURCE means; no password is ever shown
+    cvcapture   what USB and network cameras share
+    camerafile  a video file as a camera
+    v4l2        what the kernel says of /dev/videoN
+    camerausb   USB cameras
+    netprobe    why can this address not be opened?
+    cameranet   RTSP and HTTP cameras, with a limit on every wait
+    cameracsi   the Pi's own cameras, scaled by the ISP
+    cameras     one door to all of them
+    grabber     a camera's thread: the newest frame wins
+    livesinks   JSON lines, a recording, pictures of what was seen
+    window      the live picture in a window
+    livedesk    all sinks behind one; the window's keys
+    livesignals Ctrl-C and SIGTERM for a program that runs for weeks
+    liverun     the live detector's loop
+    credentials passwords and tokens, from the environment or a file
+    netaddress  where to serve and to publish
+    webguard    who may see the web page
+    webframes   one encoded picture for any number of viewers
+    webpage     the page itself
+    webserver   what the page's addresses answer
+    web         the web page as a sink
+    mqttdiscovery topics, and what Home Assistant is told
+    mqttcounts  how many objects there are
+    mqttlink    a connection to a broker that comes back
+    mqtt        MQTT as a sink
     xxh3        the checksum of newer HEFs
     hefwire     protobuf's wire format, with bounds on everything
     hefproto    the messages of a HEF that we read

@@ -34,6 +34,8 @@ PACKAGES = {
     "onnx": ("onnx", None),
     "onnxruntime": ("onnxruntime", None),
     "yaml": ("PyYAML", "python3-yaml"),
+    "aiohttp": ("aiohttp", "python3-aiohttp"),
+    "paho": ("paho-mqtt", "python3-paho-mqtt"),
 }
 
 
@@ -103,6 +105,17 @@ def fraction(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
     if not 0.0 <= value <= 1.0:  # also refuses nan
         raise argparse.ArgumentTypeError(f"{text} is out of range; expected a number from 0 to 1")
+    return value
+
+
+def seconds(text: str) -> float:
+    """An argparse type: a duration above 0, at most a year."""
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
+    if not 0.0 < value <= 366 * 86400:  # also refuses nan
+        raise argparse.ArgumentTypeError(f"{text} is out of range; expected seconds above 0, at most a year")
     return value
 
 

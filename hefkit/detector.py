@@ -12,7 +12,7 @@ from hefkit.decode import Decoder, DecodeSettings
 from hefkit.detections import Detections
 from hefkit.engines import Engine
 from hefkit.nmsoutput import NmsDecoder
-from hefkit.preprocess import Transform, letterbox
+from hefkit.preprocess import Transform, letterbox, place
 from hefkit.spec import ModelSpec
 
 
@@ -40,8 +40,13 @@ class Detector:
         self.engine = engine
         self._decode = make_decoder(engine.spec, settings)
 
-    def prepare(self, image_bgr: np.ndarray, out: np.ndarray) -> Transform:
-        """Fit a (h, w, 3) uint8 BGR picture into `out`, (H, W, 3) uint8 RGB of an engine's slot."""
+    def prepare(self, image_bgr: np.ndarray, out: np.ndarray, small_rgb: np.ndarray | None = None) -> Transform:
+        """Fit a (h, w, 3) uint8 BGR picture into `out`, (H, W, 3) uint8 RGB of an engine's slot.
+
+        `small_rgb` is the same view, scaled into the input by the camera (`preprocess: isp`), and saves the resize.
+        """
+        if small_rgb is not None:
+            return place(small_rgb, (image_bgr.shape[0], image_bgr.shape[1]), self.engine.spec.input, out)
         return letterbox(image_bgr, self.engine.spec.input, out)[1]
 
     def finish(self, outputs: Sequence[np.ndarray], transform: Transform) -> Detections:

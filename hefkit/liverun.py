@@ -82,7 +82,7 @@ class LiveRun:
             self._rebuilt, self._since_rebuilt = True, 0
 
     def _run_engine(self) -> None:
-        pipeline = Pipeline(self._grabber.frames(), Detector(self.engine, self._settings), DEPTH, ahead=1)
+        pipeline = Pipeline(self._grabber.frames(), Detector(self.engine, self._settings), DEPTH, 1, young=True)
         try:
             while not self._over():
                 self._idle()

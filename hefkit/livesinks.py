@@ -19,7 +19,7 @@ from typing import BinaryIO
 
 import cv2
 
-from hefkit.cli import log, one_line
+from hefkit.cli import counted, log, one_line
 from hefkit.errors import HefkitError, UsageError
 from hefkit.files import check_writable, explained
 from hefkit.formats import Shot, json_line
@@ -61,14 +61,17 @@ class Trouble:
 
 
 class ThreadSink(ABC):
-    """A sink with a thread of its own; when it cannot keep up, the oldest results that wait are dropped."""
+    """A sink with a thread of its own; when it cannot keep up, the oldest results that wait are dropped.
 
-    def __init__(self, what: str) -> None:
+    `lossless`: `put` waits for room instead. For files, whose frames wait too.
+    """
+
+    def __init__(self, what: str, *, lossless: bool = False) -> None:
         self.trouble = Trouble(what)
         self.dropped = 0
         self._waiting: deque[LiveResult] = deque()
         self._changed = threading.Condition()
-        self._closing = False
+        self._closing, self._lossless = False, lossless
         self._thread = threading.Thread(target=self._work, name=f"sink {what}", daemon=True)
         self._thread.start()
 
@@ -83,19 +86,21 @@ class ThreadSink(ABC):
         """The thread's last act."""
 
     def put(self, result: LiveResult) -> None:
-        """Hand a result over; never waits."""
+        """Hand a result over; waits only where nothing may be lost."""
         with self._changed:
+            if self._lossless:
+                self._changed.wait_for(lambda: len(self._waiting) < WAITING or self._closing)
             if len(self._waiting) == WAITING:
                 self._waiting.popleft()
                 self.dropped += 1
             self._waiting.append(result)
-            self._changed.notify()
+            self._changed.notify_all()
 
     def close(self) -> None:
         """Handle what waits, finish, end the thread."""
         with self._changed:
             self._closing = True
-            self._changed.notify()
+            self._changed.notify_all()
         self._thread.join(1.5)
 
     def _work(self) -> None:
@@ -107,7 +112,9 @@ class ThreadSink(ABC):
     def _next(self) -> LiveResult | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._closing)
-            return self._waiting.popleft() if self._waiting else None
+            result = self._waiting.popleft() if self._waiting else None
+            self._changed.notify_all()
+            return result
 
     def _survive(self, act: Callable[..., None], *args: LiveResult) -> bool:
         try:
@@ -188,7 +195,7 @@ def check_free(folder: Path) -> None:
     usage = shutil.disk_usage(folder)
     least = min(LEAST_FREE_BYTES, usage.total // 20)
     if usage.free < least:
-        raise OSError(errno.ENOSPC, f"the disk is full, less than {least / 1e6:.0f} MB are free")
+        raise OSError(errno.ENOSPC, f"the disk is full, less than {least / 1e6:.3g} MB are free")
 
 
 class Recorder(ThreadSink):
@@ -213,12 +220,13 @@ class Recorder(ThreadSink):
         self._film: VideoWriter | None = None
         self._begun = 0.0
         self._written = 0
-        super().__init__(f"recording {path.name}")
+        super().__init__(f"recording {path.name}", lossless=fps is None)
 
     def handle(self, result: LiveResult) -> None:
         """Write the frame as often as it was on."""
         if self.trouble.resting:
             return
+        self._wanted.parent.mkdir(parents=True, exist_ok=True)
         check_free(self._wanted.parent)
         film = self._film or self._open(result)
         times = 1
@@ -231,7 +239,6 @@ class Recorder(ThreadSink):
         self.trouble.worked()
 
     def _open(self, result: LiveResult) -> VideoWriter:
-        self._wanted.parent.mkdir(parents=True, exist_ok=True)
         self._path = fresh_file(self._wanted)
         self._film = VideoWriter(part_of(self._path), self._fps or self._nominal_fps, result.size_wh)
         self._begun, self._written = result.frame.captured, 0
@@ -248,7 +255,7 @@ class Recorder(ThreadSink):
             film.close()
             film.check()
             os.replace(part_of(self._path), self._path)
-            log.info("recorded %s, %d frames", one_line(self._path), self._written)
+            log.info("recorded %s, %s", one_line(self._path), counted(self._written, "frame"))
 
 
 class FrameSaver(ThreadSink):

@@ -29,6 +29,8 @@ from hefkit.frames import Frame
 from hefkit.preprocess import Transform
 
 RESULTS_AHEAD = 4  # results that may wait for the caller
+LEAD = 0.3  # of a batch's time: preparing the next one, and what the clock and other threads may cost
+NEWS = 0.2  # weight of the latest batch in the expectation of the next one's time
 MANY = 8  # times the size of a batch: so many frames do not wait for pictures that can be read
 
 
@@ -66,6 +68,7 @@ class Pipeline:
         detector: its engine is not used elsewhere meanwhile.
         depth: batches in flight at once; None: as many as the engine has slots. Fewer make results younger.
         ahead: results that may wait for the caller.
+        young: take a frame only shortly before the engine is free for it; from a camera it is then a newer one.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class Pipeline:
         detector: Detector,
         depth: int | None = None,
         ahead: int = RESULTS_AHEAD,
+        *,
+        young: bool = False,
     ) -> None:
         self._frames, self._detector, self._engine = frames, detector, detector.engine
         slots = self._engine.slots[:depth]
@@ -82,6 +87,8 @@ class Pipeline:
         self._results: Channel[Result] = Channel(ahead)
         self._error: BaseException | None = None
         self._lock = threading.Lock()
+        self._young, self._stopped = young, threading.Event()
+        self._service_s = self._expected_free = 0.0  # what a batch takes; when the engine will have done the last one
         for slot in slots:
             self._free.put(slot)
         self._threads = [
@@ -111,8 +118,7 @@ class Pipeline:
         Returns:
             Whether both threads have ended; without a limit they always have. Calling it twice is allowed.
         """
-        self._free.abandon()
-        self._results.abandon()
+        self._abandon()
         until = None if timeout_s is None else time.monotonic() + timeout_s
         for thread in self._threads:
             thread.join(None if until is None else max(until - time.monotonic(), 0))
@@ -121,6 +127,10 @@ class Pipeline:
     def _fail(self, error: BaseException) -> None:
         with self._lock:
             self._error = self._error or error
+        self._abandon()
+
+    def _abandon(self) -> None:
+        self._stopped.set()
         self._free.abandon()
         self._results.abandon()
 
@@ -142,6 +152,8 @@ class Pipeline:
         while True:
             # the slot first: a frame that waits for one grows old
             batch = batch or _Batch(self._free.get())
+            if self._young:
+                self._wait_for_the_moment()
             frame = next(self._frames, None)
             if frame is None:
                 break
@@ -153,11 +165,18 @@ class Pipeline:
         if batch.frames:
             self._launch(batch)
 
+    def _wait_for_the_moment(self) -> None:
+        """Sleep while the engine is busy anyway, but for LEAD of what a batch takes."""
+        spare_s = self._expected_free - LEAD * self._service_s - time.perf_counter()
+        if spare_s > 0:
+            self._stopped.wait(spare_s)
+
     def _add(self, batch: _Batch, frame: Frame) -> None:
         batch.frames.append(frame)
         if isinstance(frame.picture, np.ndarray):
             start = time.perf_counter()
-            batch.transforms.append(self._detector.prepare(frame.picture, batch.slot.inputs[len(batch.transforms)]))
+            tensor = batch.slot.inputs[len(batch.transforms)]
+            batch.transforms.append(self._detector.prepare(frame.picture, tensor, frame.small))
             batch.prepare_s.append(time.perf_counter() - start)
 
     def _launch(self, batch: _Batch) -> None:
@@ -185,6 +204,8 @@ class Pipeline:
             outputs = self._engine.result(batch.slot) if batch.transforms else []
             # a batch occupies the engine from when it came or the one before it left, whichever is later
             begun, done = max(done, batch.submitted), time.perf_counter()
+            self._service_s += (done - begun - self._service_s) * (NEWS if self._service_s else 1.0)
+            self._expected_free = done + self._service_s
             results = self._decoded(batch, outputs, (done - begun) / max(len(outputs), 1))
             self._free.put(batch.slot)
             for result in results:

@@ -1,8 +1,9 @@
 """The only way from a photograph to an input tensor, and back from its boxes.
 
 Calibration, emulator, chip, validation and the live detector all call `letterbox` with the same frozen
-`InputSpec`. Rounding follows ultralytics 8.4: each side rounds to whole pixels (at least 1), the padding
-splits with round(x -/+ 0.1), and the way back divides by the true per-axis ratio of the rounded size.
+`InputSpec`; `place` takes its part where a camera has scaled the picture itself, with the same geometry. Rounding
+follows ultralytics 8.4: each side rounds to whole pixels (at least 1), the padding splits with round(x -/+ 0.1), and
+the way back divides by the true per-axis ratio of the rounded size.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import cv2
 import numpy as np
 
 from hefkit.spec import InputSpec
+
+SPARE = 1  # pixel a side that a camera's scaler may leave out: its sizes are even
 
 
 @dataclass(frozen=True)
@@ -47,9 +50,7 @@ def plan(original_hw: tuple[int, int], spec: InputSpec) -> Transform:
     if spec.fit == "stretch":
         return Transform(original_hw, (in_h, in_w), 0, 0)
     ratio = min(in_h / height, in_w / width)
-    new_h, new_w = max(round(height * ratio), 1), max(round(width * ratio), 1)
-    top, left = round((in_h - new_h) / 2 - 0.1), round((in_w - new_w) / 2 - 0.1)
-    return Transform(original_hw, (new_h, new_w), left, top)
+    return _centred(original_hw, (max(round(height * ratio), 1), max(round(width * ratio), 1)), spec)
 
 
 def letterbox(image_bgr: np.ndarray, spec: InputSpec, out: np.ndarray | None = None) -> tuple[np.ndarray, Transform]:
@@ -58,19 +59,56 @@ def letterbox(image_bgr: np.ndarray, spec: InputSpec, out: np.ndarray | None = N
     Linear resize, the border filled with `pad_value`; with fit `stretch` the plain resize. `out`, a
     C-contiguous (H, W, 3) uint8 array, is written into and returned if given.
     """
-    if image_bgr.ndim != 3 or image_bgr.shape[2] != 3 or image_bgr.dtype != np.uint8:
-        raise ValueError(f"expected (h, w, 3) uint8 BGR, got {image_bgr.shape} {image_bgr.dtype}")
+    _check_colour(image_bgr, "BGR")
     transform = plan((image_bgr.shape[0], image_bgr.shape[1]), spec)
-    (new_h, new_w), left, top = transform.resized_hw, transform.left, transform.top
+    new_h, new_w = transform.resized_hw
     if image_bgr.shape[:2] != (new_h, new_w):
         image_bgr = cv2.resize(image_bgr, (new_w, new_h), interpolation=cv2.INTER_LINEAR)
     if out is None:
         out = np.empty((*spec.size, 3), np.uint8)
-    out[:top] = out[top + new_h :] = spec.pad_value
-    out[top : top + new_h, :left] = out[top : top + new_h, left + new_w :] = spec.pad_value
     # the colours change after the resize: at most H * W pixels, never the camera's full frame
-    inner = out[top : top + new_h, left : left + new_w]
+    inner = _inside_border(out, transform, spec.pad_value)
     written = cv2.cvtColor(image_bgr, cv2.COLOR_BGR2RGB, dst=inner)
     if written is not inner:  # OpenCV makes an array of its own where it cannot write into a view
         inner[...] = written
     return out, transform
+
+
+def place(small_rgb: np.ndarray, original_hw: tuple[int, int], spec: InputSpec, out: np.ndarray) -> Transform:
+    """A picture that the camera has scaled already -> the middle of `out`; nothing is resized here.
+
+    Args:
+        small_rgb: (h, w, 3) uint8 RGB: the same view as the picture of size `original_hw`, as large as `plan`
+            says or, as the scaler's sizes are even, one pixel smaller.
+        out: (H, W, 3) uint8, written into: the rows of `small_rgb`, and `pad_value` around them.
+
+    Returns:
+        The way back to the picture of size `original_hw`.
+    """
+    _check_colour(small_rgb, "RGB")
+    planned = plan(original_hw, spec)
+    transform = _centred(original_hw, (small_rgb.shape[0], small_rgb.shape[1]), spec)
+    spare = [wanted - got for wanted, got in zip(planned.resized_hw, transform.resized_hw, strict=True)]
+    if min(spare) < 0 or max(spare) > (0 if spec.fit == "stretch" else SPARE):
+        raise ValueError(f"expected a picture scaled to {planned.resized_hw}, got {small_rgb.shape}")
+    _inside_border(out, transform, spec.pad_value)[...] = small_rgb
+    return transform
+
+
+def _centred(original_hw: tuple[int, int], resized_hw: tuple[int, int], spec: InputSpec) -> Transform:
+    """A picture of this size in the middle of the input, rounded as ultralytics does."""
+    top, left = (round((side - new) / 2 - 0.1) for side, new in zip(spec.size, resized_hw, strict=True))
+    return Transform(original_hw, resized_hw, left, top)
+
+
+def _inside_border(out: np.ndarray, transform: Transform, pad_value: int) -> np.ndarray:
+    """The part of the input where the picture lies; the border around it is filled."""
+    (new_h, new_w), left, top = transform.resized_hw, transform.left, transform.top
+    out[:top] = out[top + new_h :] = pad_value
+    out[top : top + new_h, :left] = out[top : top + new_h, left + new_w :] = pad_value
+    return out[top : top + new_h, left : left + new_w]
+
+
+def _check_colour(image: np.ndarray, order: str) -> None:
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+        raise ValueError(f"expected (h, w, 3) uint8 {order}, got {image.shape} {image.dtype}")

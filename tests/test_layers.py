@@ -29,6 +29,9 @@ LATE = {
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.xxh3"},
     "hailo_platform": {"hefkit.hailort"},
+    "picamera2": {"hefkit.cameracsi"},
+    "aiohttp": {"hefkit.webserver"},
+    "paho": {"hefkit.mqttlink"},
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 DOORS = {
@@ -36,7 +39,7 @@ DOORS = {
     ("hefkit.engines", "open_engine", "hefkit.hailort"),
 }
 
-BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml")
+BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "picamera2", "aiohttp", "paho")
 PI_PYTHON = ROOT / ".venv-pi" / "bin" / "python"
 
 

@@ -1,0 +1,216 @@
+"""Cameras on the Pi's own connector, through picamera2: the ISP scales the model's input along with the picture.
+
+Formats are named by libcamera, whose letters stand for a little-endian word: 'RGB888' lies in memory as B, G, R, and
+'BGR888' as R, G, B (picamera2 0.3.36, request.py). The second stream may be RGB on a Pi 5 (PiSP); a Pi 4 (VC4) has
+only YUV420 there (picamera2.py, check_camera_config), so on one the letterbox scales as for every other camera.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import functools
+import os
+from typing import Any
+
+from hefkit.camerasource import CameraSource
+from hefkit.cli import counted, log, one_line
+from hefkit.deadline import Late, within
+from hefkit.errors import DeviceError
+from hefkit.live import Shot
+from hefkit.preprocess import plan
+from hefkit.spec import InputSpec
+
+OPEN_S = 5.0  # a Pi 5 takes 1 s when nothing else runs
+READ_S = 3.0
+CLOSE_S = 2.0
+BUFFERS = 6  # with fewer than 4 the camera waits for us
+PICTURE, SMALL = "RGB888", "BGR888"  # B, G, R for OpenCV; R, G, B for the model
+INSTALL = "sudo apt install python3-picamera2, and run with the system's python3 or a venv with --system-site-packages"
+
+# libcamera's greetings on stderr; warnings stay
+os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
+
+
+class CsiCamera:
+    """A started Picamera2. Both pictures of a Shot come from one exposure."""
+
+    def __init__(self, camera: Any, name: str, fps: float, *, has_small: bool) -> None:
+        self.name = name
+        self.fps: float | None = fps
+        self._camera, self._has_small = camera, has_small
+
+    def read(self) -> Shot | None:
+        """The next exposure; None when none comes, as with a loose cable."""
+        try:
+            request = self._camera.capture_request(wait=READ_S)
+        except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError, RuntimeError):
+            return None
+        try:
+            # copies: the camera's own memory must go back soon, or it has nowhere to write to
+            picture = request.make_array("main")
+            small = request.make_array("lores") if self._has_small else None
+        finally:
+            request.release()
+        return Shot(picture, small)
+
+    def close(self) -> None:
+        """Stop the camera, in time or from a thread that is left behind."""
+        with contextlib.suppress(Exception):
+            within(CLOSE_S, f"{self.name} closing", functools.partial(_close, self._camera))
+
+
+def open_csi(source: CameraSource, spec: InputSpec, size_wh: tuple[int, int], fps: float) -> CsiCamera:
+    """The camera of this number, streaming.
+
+    Args:
+        source: of kind "csi".
+        spec: the model's input, into which the second stream fits.
+        size_wh: of the picture.
+        fps: fixed, so that exposures are no longer than that allows.
+
+    Raises:
+        DeviceError: picamera2 or the camera is missing, or the camera is in use.
+    """
+    library = _picamera2()
+    start = functools.partial(_start, library, source, spec, size_wh, fps)
+    try:
+        return within(OPEN_S, source.name, start, undo=CsiCamera.close)
+    except Late:
+        raise DeviceError(
+            f"the camera {source.name} has not answered within {OPEN_S:g} s; check that both ends of its cable sit "
+            "firmly, then restart the Pi"
+        ) from None
+
+
+def _picamera2() -> Any:
+    try:
+        import picamera2
+    except ImportError as exc:
+        raise DeviceError(f"the source csi needs picamera2 ({one_line(exc)}); expected on a Pi: {INSTALL}") from exc
+    except ValueError as exc:  # compiled parts of the system, met by another numpy
+        raise DeviceError(
+            f"picamera2 cannot be imported ({one_line(exc)}); expected the system's numpy, and pip has put another one "
+            "before it; remove that one with: python3 -m pip uninstall numpy"
+        ) from exc
+    return picamera2
+
+
+def _start(library: Any, source: CameraSource, spec: InputSpec, size_wh: tuple[int, int], fps: float) -> CsiCamera:
+    _checked(library.Picamera2.global_camera_info(), source)
+    try:
+        camera = _acquired(library.Picamera2, source.number)
+    except (RuntimeError, IndexError) as exc:
+        raise DeviceError(_why_not(source, exc)) from exc
+    try:
+        small_wh = _configure(camera, spec, size_wh, fps)
+        camera.start()
+    except (RuntimeError, OSError) as exc:
+        with contextlib.suppress(Exception):
+            _close(camera)
+        raise DeviceError(_why_not(source, exc)) from exc
+    _tell(camera, source.name, small_wh, fps)
+    return CsiCamera(camera, source.name, fps, has_small=small_wh is not None)
+
+
+def _checked(cameras: list[dict[str, Any]], source: CameraSource) -> None:
+    """Whether there is such a camera. libcamera lists USB cameras too, behind the others."""
+    own = [camera for camera in cameras if "/usb" not in camera.get("Id", "")]
+    if source.number < len(own):
+        return
+    found = f"{counted(len(own), 'camera')} found" if own else "no camera found"
+    raise DeviceError(
+        f"there is no camera {source.name}: {found} on the Pi's connectors; expected one that `rpicam-hello "
+        "--list-cameras` shows; switch the Pi off and check the cable; a USB camera has the source usb"
+    )
+
+
+def _acquired(kind: Any, number: int) -> Any:
+    """Picamera2(number), without the pipe that it leaves open when the camera is in use.
+
+    The live detector tries again every few seconds, for days if need be; that would use up all file handles.
+    """
+    camera = kind.__new__(kind)
+    try:
+        camera.__init__(number)
+    except (RuntimeError, IndexError):
+        with contextlib.suppress(Exception):
+            camera.notifymeread.close()
+            os.close(camera.notifyme_w)
+        raise
+    return camera
+
+
+def _configure(camera: Any, spec: InputSpec, size_wh: tuple[int, int], fps: float) -> tuple[int, int] | None:
+    """Two streams where the ISP can scale into the model's input, else one; returns the second one's size."""
+    small_wh = isp_size(size_wh, spec) if camera.platform.name == "PISP" else None
+    granted = _configured(camera, size_wh, small_wh, fps)
+    if granted["main"]["format"] != PICTURE:
+        raise RuntimeError(f"it gives pictures as {granted['main']['format']}; expected {PICTURE}")
+    if small_wh is None:
+        return None
+    lores = granted["lores"]
+    if (lores["format"], lores["size"]) == (SMALL, isp_size(granted["main"]["size"], spec)):
+        return small_wh
+    log.warning("the camera scales to %dx%d %s, which does not fit; the letterbox scales", *lores["size"], SMALL)
+    _configured(camera, size_wh, None, fps)
+    return None
+
+
+def _configured(camera: Any, size_wh: tuple[int, int], small_wh: tuple[int, int] | None, fps: float) -> Any:
+    """What was granted; libcamera adjusts what it does not have."""
+    configuration = camera.create_video_configuration(
+        main={"size": size_wh, "format": PICTURE},
+        lores={"size": small_wh, "format": SMALL} if small_wh else None,
+        buffer_count=BUFFERS,
+        queue=False,  # the next exposure, rather than one that has waited for us
+        controls={"FrameRate": fps},
+    )
+    camera.configure(configuration)
+    return camera.camera_configuration()
+
+
+def isp_size(size_wh: tuple[int, int], spec: InputSpec) -> tuple[int, int] | None:
+    """Width and height to which the ISP scales a picture for the model; None where it cannot.
+
+    Its sizes are even, and it cannot enlarge: the second stream must not exceed the first.
+    """
+    height, width = plan((size_wh[1], size_wh[0]), spec).resized_hw
+    small_wh = width - width % 2, height - height % 2
+    whole = spec.fit != "stretch" or small_wh == (width, height)  # a stretched picture leaves no border
+    fits = 0 < small_wh[0] <= size_wh[0] and 0 < small_wh[1] <= size_wh[1]
+    return small_wh if whole and fits else None
+
+
+def _tell(camera: Any, name: str, small_wh: tuple[int, int] | None, fps: float) -> None:
+    size_wh = camera.camera_configuration()["main"]["size"]
+    scaled = f"isp (the camera scales to {small_wh[0]}x{small_wh[1]})" if small_wh else "letterbox"
+    log.info("%s: %dx%d at %g frames a second; preprocess: %s", name, *size_wh, fps, scaled)
+
+
+def _why_not(source: CameraSource, exc: BaseException) -> str:
+    """One sentence out of the chain of causes, of which picamera2's own words are the least telling."""
+    words = " ".join(_chain(exc))
+    if "busy" in words.lower() or "acquire" in words:
+        return (
+            f"the camera {source.name} is in use by another program; close it (rpicam-*, another detector); "
+            "`fuser -v /dev/media*` names it"
+        )
+    if isinstance(exc, IndexError) or "not found" in words:
+        return f"the camera {source.name} was not found; switch the Pi off and check the cable"
+    return f"the camera {source.name} cannot be started: {one_line(words)}; check the cable and restart the Pi"
+
+
+def _chain(exc: BaseException | None) -> list[str]:
+    words = []
+    while exc is not None:
+        words.append(str(exc))
+        exc = exc.__cause__
+    return words[::-1]
+
+
+def _close(camera: Any) -> None:
+    """Requests that were waited for in vain must go first: they would hold up the stop for ever."""
+    with contextlib.suppress(Exception):
+        camera.cancel_all_and_flush()
+    camera.close()

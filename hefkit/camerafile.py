@@ -1,0 +1,51 @@
+"""A video file as a camera: every frame once, or for ever."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import replace
+
+import numpy as np
+
+from hefkit.camerasource import CameraSource
+from hefkit.live import Shot
+from hefkit.videofile import open_video, read_video
+
+
+class FileCamera:
+    """Frames of a video, as fast as they are asked for.
+
+    Args:
+        source: of kind "file".
+        loop: begin again at the end.
+
+    Raises:
+        DataError: OpenCV cannot read it; with `loop` also from `read`, where the file has vanished meanwhile.
+    """
+
+    def __init__(self, source: CameraSource, *, loop: bool = False) -> None:
+        assert source.path is not None
+        self.name = source.name
+        self._video = open_video(source.path, source.name)
+        self.fps: float | None = self._video.fps
+        self._loop = loop
+        self._frames = read_video(self._video)
+
+    def read(self) -> Shot | None:
+        """The next frame; None at the end."""
+        frame = next(self._frames, None)
+        if frame is None and self._loop:
+            # a file that breaks off was named once; not again every time round
+            self._video = replace(self._video, frames=None)
+            self._frames = read_video(self._video)
+            frame = next(self._frames, None)
+        if frame is None:
+            return None
+        assert isinstance(frame.picture, np.ndarray)
+        return Shot(frame.picture)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._loop = False
+        with contextlib.suppress(Exception):
+            self._frames.close()

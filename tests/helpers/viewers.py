@@ -1,0 +1,103 @@
+"""Clients of the web page without a browser, and what this process listens on."""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import os
+import socket
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+
+class Answer(NamedTuple):
+    """Of a server; `headers` is case-insensitive."""
+
+    status: int
+    headers: http.client.HTTPMessage
+    body: bytes
+
+
+def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
+    """One request on a connection of its own; `user_agent=...` becomes User-Agent."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return Answer(answer.status, answer.headers, answer.read())
+    finally:
+        connection.close()
+
+
+class Viewer:
+    """Somebody who watches the stream."""
+
+    def __init__(self, port: int, **headers: str) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        self._connection.request("GET", "/stream.mjpg", headers=headers)
+        self._answer = self._connection.getresponse()
+        self.status = self._answer.status
+        self.content_type = self._answer.headers["Content-Type"]
+        if self.status == 200:
+            self.boundary = self._answer.readline()
+
+    def frame(self) -> np.ndarray:
+        """The next one, (h, w, 3) uint8 BGR; EOFError when the server has ended the stream."""
+        length = 0
+        while (line := self._answer.readline()) != b"\r\n":
+            if not line:
+                raise EOFError
+            if line.lower().startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        data = self._answer.read(length)
+        assert self._answer.read(2) == b"\r\n" and self._answer.readline() == self.boundary
+        picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+        assert picture is not None
+        return picture
+
+    def frame_of(self, level: int) -> None:
+        """Look at frames until the grey one comes whose pixels have this value."""
+        while abs(int(self.frame()[-1, -1, 0]) - level) > 1:
+            pass
+
+    def close(self) -> None:
+        """Go away."""
+        self._answer.close()
+        self._connection.close()
+
+
+def stuck_viewer(port: int) -> socket.socket:
+    """Somebody who asks for the stream and never reads a byte of it."""
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    sock.connect(("127.0.0.1", port))
+    sock.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    return sock
+
+
+def listening() -> set[str]:
+    """The addresses on which this process accepts TCP connections, read off /proc."""
+    own = set()
+    for fd in Path("/proc/self/fd").iterdir():
+        try:
+            own.add(os.readlink(fd))
+        except OSError:  # the one that lists the folder
+            continue
+    found = set()
+    for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
+        if not os.path.exists(table):
+            continue
+        for line in Path(table).read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:  # 0A: LISTEN
+                found.add(_address(fields[1].partition(":")[0]))
+    return found
+
+
+def _address(digits: str) -> str:
+    """The kernel prints words of 32 bits in the machine's byte order."""
+    words = [int(digits[i : i + 8], 16) for i in range(0, len(digits), 8)]
+    return str(ipaddress.ip_address(np.array(words, np.uint32).tobytes()))

@@ -1,0 +1,384 @@
+"""Files of a live run: nothing stops detection, nothing grows without bound, nothing of the user's is lost."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from hefkit import livesinks
+from hefkit.detections import Detections
+from hefkit.errors import UsageError
+from hefkit.livesinks import FrameSaver, JsonLines, Recorder, ThreadSink, fresh_file, part_of, timestamp
+from hefkit.videofile import VideoWriter
+from tests.conftest import ROOT
+from tests.helpers.fake_live import live_result
+
+
+@pytest.fixture(autouse=True)
+def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+    """What was said; failures rest only a moment; no sink's thread is left."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+    monkeypatch.setattr(livesinks, "RETRY_S", 0.05)
+    caplog.set_level(logging.INFO, "hefkit")
+    yield caplog
+    assert not [t.name for t in threading.enumerate() if t.name.startswith("sink")]
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> None:
+    """Until it is true."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "did not happen in time"
+        time.sleep(0.005)
+
+
+class TestJsonLines:
+    """--jsonl FILE and --jsonl -."""
+
+    def test_one_flushed_line_a_frame(self, tmp_path: Path) -> None:
+        """The keys of detections.jsonl, the moment of capture in UTC, and the latency."""
+        sink = JsonLines(str(tmp_path / "new" / "out.jsonl"))
+        sink.put(live_result(7))
+        lines = (tmp_path / "new" / "out.jsonl").read_text().splitlines()  # before it is closed
+        sink.close()
+
+        assert json.loads(lines[0]) == {
+            "source": "cam",
+            "frame": 7,
+            "width": 64,
+            "height": 48,
+            "engine": "float",
+            "detections": [{"class_id": 1, "class": "bird", "score": 0.75, "xyxy": [8, 8, 24, 20]}],
+            "timestamp": "2025-11-25T03:40:00.250Z",
+            "latency_ms": 25.0,
+        }
+
+    def test_a_file_is_appended_to(self, tmp_path: Path) -> None:
+        """A restart adds to what is there; half a line from a power cut stays alone."""
+        path = tmp_path / "out.jsonl"
+        path.write_text('{"whole": 1}\n{"half": ')
+
+        for number in (1, 2):
+            sink = JsonLines(str(path))
+            sink.put(live_result(number))
+            sink.close()
+
+        lines = path.read_text().splitlines()
+        assert lines[:2] == ['{"whole": 1}', '{"half": ']
+        assert [json.loads(line)["frame"] for line in lines[2:]] == [1, 2]
+
+    def test_a_file_that_cannot_be_written(self, tmp_path: Path) -> None:
+        """Told at start, as a usage error."""
+        with pytest.raises(UsageError, match="cannot write"):
+            JsonLines(str(tmp_path))
+
+    def test_a_full_disk_loses_lines_and_nothing_else(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    ) -> None:
+        """Said once; when there is room again lines go on, on a line of their own, and that is said too."""
+        sink = JsonLines(str(tmp_path / "out.jsonl"))
+        sink.put(live_result(0))
+        real = sink._file
+
+        class Full:
+            def write(self, data: bytes) -> int:
+                real.write(data[:10])
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+            def close(self) -> None:
+                real.close()
+
+        sink._file = Full()  # type: ignore[assignment]
+        for number in range(1, 20):
+            sink.put(live_result(number))
+        sink._file = real
+        time.sleep(0.06)
+        sink.put(live_result(20))
+        sink.close()
+
+        lines = (tmp_path / "out.jsonl").read_text().splitlines()
+        assert json.loads(lines[0])["frame"] == 0 and json.loads(lines[-1])["frame"] == 20 and len(lines) == 3
+        assert [m for m in told.messages if "No space left" in m] == [
+            f"--jsonl {tmp_path}/out.jsonl: No space left on device; detection goes on"
+        ]
+        assert told.messages[-1].startswith(f"--jsonl {tmp_path}/out.jsonl works again")
+
+    def test_standard_output(self) -> None:
+        """`-` is standard output, line by line; a reader that leaves is told to the caller."""
+        program = (
+            "from hefkit.livesinks import JsonLines\nfrom tests.helpers.fake_live import live_result\n"
+            "sink = JsonLines('-')\n"
+            "try:\n    for i in range(100000): sink.put(live_result(i))\n"
+            "except BrokenPipeError: raise SystemExit(9)\n"
+        )
+        process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, cwd=ROOT)
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["frame"] == 0
+        process.stdout.close()
+
+        assert process.wait(30) == 9
+
+
+class Slow(ThreadSink):
+    """Takes its time; remembers what it saw."""
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds, self.seen, self.finished = seconds, [], False
+        self.error: Exception | None = None
+        super().__init__("slow")
+
+    def handle(self, result: Any) -> None:
+        if self.error is not None:
+            raise self.error
+        time.sleep(self.seconds)
+        self.seen.append(result.frame.number)
+
+    def finish(self) -> None:
+        self.finished = True
+
+
+class TestThreadSink:
+    """What all sinks with a thread share."""
+
+    def test_a_slow_sink_drops_the_oldest_and_never_waits(self) -> None:
+        """A hundred results in a moment: few are handled, in order, the newest among them."""
+        sink = Slow(0.02)
+        start = time.monotonic()
+        for number in range(100):
+            sink.put(live_result(number))
+        assert time.monotonic() - start < 1
+
+        sink.close()
+
+        assert sink.seen == sorted(sink.seen) and sink.seen[-1] == 99
+        assert sink.dropped == 100 - len(sink.seen) and sink.finished
+
+    def test_trouble_is_survived_and_told_once(self, told: pytest.LogCaptureFixture) -> None:
+        """A sink that fails goes on being asked."""
+        sink = Slow()
+        sink.error = OSError(errno.EIO, "the stick was pulled out")
+        for number in range(5):
+            sink.put(live_result(number))
+            wait_for(lambda: not sink._waiting)
+        sink.error = None
+        sink.put(live_result(5))
+        sink.close()
+        sink.close()
+
+        assert sink.seen == [5]
+        assert told.messages == ["slow: the stick was pulled out; detection goes on"]
+
+
+def frames_in(path: Path) -> list[np.ndarray]:
+    """Every frame of a film."""
+    capture = cv2.VideoCapture(str(path))
+    frames = []
+    while (got := capture.read())[0]:
+        frames.append(got[1])
+    return frames
+
+
+class TestRecorder:
+    """--record FILE.mp4."""
+
+    def put(self, sink: Recorder, *captured: float) -> None:
+        """One result for each moment, one at a time: nothing is dropped."""
+        for number, moment in enumerate(captured):
+            sink.put(live_result(10 * number, captured=moment, found=Detections.empty()))
+            wait_for(lambda: not sink._waiting)
+
+    def test_it_plays_as_time_passed(self, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+        """At 10 frames a second: 0.0, 0.1, a gap to 0.5, and two frames within one tick."""
+        sink = Recorder(tmp_path / "new" / "a.mp4", 10.0)
+        self.put(sink, 5.0, 5.1, 5.5, 5.52, 5.6)
+        assert part_of(tmp_path / "new" / "a.mp4").exists() and not (tmp_path / "new" / "a.mp4").exists()
+        sink.close()
+
+        frames = frames_in(tmp_path / "new" / "a.mp4")
+        assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.mp4"]
+        assert [round(float(f.mean()) / 10) for f in frames] == [0, 1, 2, 2, 2, 2, 4]
+        assert told.messages == [f"recorded {tmp_path}/new/a.mp4, 7 frames"]
+
+    def test_a_long_gap_is_cut(self, tmp_path: Path) -> None:
+        """A camera that was away for an hour does not fill the disk with its last picture."""
+        sink = Recorder(tmp_path / "a.mp4", 5.0)
+        self.put(sink, 0.0, 3600.0)
+        sink.close()
+
+        assert len(frames_in(tmp_path / "a.mp4")) == 1 + 5 * livesinks.LONGEST_GAP_S
+
+    def test_every_frame_once(self, tmp_path: Path) -> None:
+        """A file that is processed faster than it plays keeps its own rate."""
+        sink = Recorder(tmp_path / "a.mp4", None, 12.5)
+        self.put(sink, 0.0, 0.001, 0.002)
+        sink.close()
+
+        assert len(frames_in(tmp_path / "a.mp4")) == 3
+        assert cv2.VideoCapture(str(tmp_path / "a.mp4")).get(cv2.CAP_PROP_FPS) == 12.5
+
+    def test_earlier_recordings_stay(self, tmp_path: Path) -> None:
+        """A restart records into the next free name; what a power cut left is not touched either."""
+        (tmp_path / "a.mp4").write_text("precious")
+        part_of(tmp_path / "a-2.mp4").write_text("half")
+
+        sink = Recorder(tmp_path / "a.mp4", 10.0)
+        self.put(sink, 0.0)
+        sink.close()
+
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a-2.part.mp4", "a-3.mp4", "a.mp4"]
+        assert (tmp_path / "a.mp4").read_text() == "precious"
+
+    def test_without_frames_there_is_no_file(self, tmp_path: Path) -> None:
+        """Nothing recorded, nothing left."""
+        Recorder(tmp_path / "a.mp4", 10.0).close()
+
+        assert not list(tmp_path.iterdir())
+
+    @pytest.mark.parametrize("name", ["a.avi", "a", "."])
+    def test_only_mp4(self, tmp_path: Path, name: str) -> None:
+        """Another suffix is told at start."""
+        with pytest.raises(UsageError, match=r"ends in \.mp4"):
+            Recorder(tmp_path / name, 10.0)
+
+    def test_a_full_disk_ends_the_film_and_room_begins_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    ) -> None:
+        """What was recorded is kept and can be played; when there is room again the next film begins."""
+        usage = [shutil._ntuple_diskusage(10**9, 0, 10**9)]  # type: ignore[attr-defined]
+        monkeypatch.setattr(livesinks.shutil, "disk_usage", lambda folder: usage[0])
+        sink = Recorder(tmp_path / "a.mp4", None)
+        self.put(sink, 0.0, 0.1)
+        usage[0] = usage[0]._replace(free=10**6)
+        self.put(sink, 0.2, 0.3, 0.4)
+        wait_for(lambda: (tmp_path / "a.mp4").exists())
+        usage[0] = usage[0]._replace(free=10**9)
+        time.sleep(0.06)
+        self.put(sink, 0.5)
+        sink.close()
+
+        assert (len(frames_in(tmp_path / "a.mp4")), len(frames_in(tmp_path / "a-2.mp4"))) == (2, 1)
+        assert [m for m in told.messages if "disk is full" in m] == [
+            "recording a.mp4: the disk is full, less than 50 MB are free; detection goes on"
+        ]
+
+    def test_a_film_that_lost_frames_is_told(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    ) -> None:
+        """OpenCV writes into the void without a word; the finished film is counted."""
+        monkeypatch.setattr(VideoWriter, "check", lambda self: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        sink = Recorder(tmp_path / "a.mp4", 10.0)
+        self.put(sink, 0.0)
+        sink.close()
+
+        assert told.messages == ["recording a.mp4: full; detection goes on"] and not (tmp_path / "a.mp4").exists()
+
+
+class TestFrameSaver:
+    """--save-dir DIR."""
+
+    def test_frames_with_detections_not_too_often(self, tmp_path: Path) -> None:
+        """Empty frames are not kept, nor two within `every_s`; names tell the moment; the boxes are drawn."""
+        sink = FrameSaver(tmp_path / "new", 10, 1.0)
+        for second in range(40):
+            found = {"found": Detections.empty()} if second < 10 else {}
+            result = live_result(100, captured=second / 10, wall=1_764_042_000 + second / 10, **found)
+            sink.put(result)
+            wait_for(lambda: not sink._waiting)
+        sink.close()
+
+        pictures = sorted((tmp_path / "new").iterdir())
+        assert len(pictures) == 3 and all(livesinks.OUR_PICTURE.fullmatch(p.name) for p in pictures)
+        picture = cv2.imread(str(pictures[0]))
+        assert picture.shape == (48, 64, 3) and (np.abs(picture.astype(int) - 100) > 50).any()
+
+    def test_the_oldest_of_ours_go_first(self, tmp_path: Path) -> None:
+        """At most `most` pictures, earlier runs' counted; the user's own files stay."""
+        for name in ("hefkit-20200101-000000-000000.jpg", "hefkit-20200101-000001-000000.jpg", "holiday.jpg"):
+            (tmp_path / name).touch()
+        sink = FrameSaver(tmp_path, 3, 0.0)
+        for second in range(4):
+            sink.put(live_result(captured=float(second), wall=1_764_042_000.0 + second))
+            wait_for(lambda: not sink._waiting)
+        sink.close()
+
+        names = sorted(p.name for p in tmp_path.iterdir())
+        assert len(names) == 4 and names[-1] == "holiday.jpg" and not any("2020" in n for n in names)
+
+    def test_a_full_disk_is_survived(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    ) -> None:
+        """Said once, and pictures come again when there is room."""
+        usage = [shutil._ntuple_diskusage(10**9, 0, 0)]  # type: ignore[attr-defined]
+        monkeypatch.setattr(livesinks.shutil, "disk_usage", lambda folder: usage[0])
+        sink = FrameSaver(tmp_path, 3, 0.0)
+        for second in range(3):
+            sink.put(live_result(captured=float(second)))
+            wait_for(lambda: not sink._waiting)
+        assert not list(tmp_path.iterdir())
+        usage[0] = usage[0]._replace(free=10**9)
+        time.sleep(0.06)
+        sink.put(live_result(captured=9.0))
+        sink.close()
+
+        assert len(list(tmp_path.iterdir())) == 1
+        assert "disk is full" in told.messages[0] and "works again" in told.messages[1] and len(told.messages) == 2
+
+
+def fill(path: Path) -> None:
+    """Write until the disk is full."""
+    with open(path, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as exc:
+            assert exc.errno == errno.ENOSPC
+
+
+def test_a_real_full_disk(tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    """A tmpfs of two megabytes, filled to the brim: every sink says so once, and none raises or hangs."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here: not root, or not allowed")
+    try:
+        sinks = [JsonLines(str(small / "a.jsonl")), Recorder(small / "a.mp4", None), FrameSaver(small, 100, 0.0)]
+        fill(small / "brim")
+        for number in range(400):
+            for sink in sinks:
+                sink.put(live_result(number, captured=number / 10))
+        for sink in sinks:
+            sink.close()
+    finally:
+        subprocess.run(["umount", str(small)], check=True)
+
+    for what in ("--jsonl", "recording a.mp4", "--save-dir small"):
+        assert len([m for m in told.messages if m.startswith(what)]) == 1, told.messages
+
+
+def test_timestamps_sort() -> None:
+    """UTC with milliseconds, always of the same length."""
+    assert timestamp(0) == "1970-01-01T00:00:00.000Z" and timestamp(1_764_042_000.2509) == "2025-11-25T03:40:00.250Z"
+
+
+def test_fresh_names(tmp_path: Path) -> None:
+    """a.mp4, a-2.mp4, a-3.mp4."""
+    assert fresh_file(tmp_path / "a.mp4").name == "a.mp4"
+    (tmp_path / "a.mp4").touch()
+    assert fresh_file(tmp_path / "a.mp4").name == "a-2.mp4"
+    part_of(tmp_path / "a-2.mp4").touch()
+    assert fresh_file(tmp_path / "a.mp4").name == "a-3.mp4"

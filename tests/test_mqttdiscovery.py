@@ -1,0 +1,145 @@
+"""Topics, ids and what Home Assistant is told, held against what its documentation and sources accept."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hefkit import __version__
+from hefkit.mqttcounts import ALL_CLASSES, MOST_CLASSES, Classes, Counts, Seen
+from hefkit.mqttdiscovery import Discovery, Topics, class_words
+from hefkit.netaddress import parse_topic
+
+# homeassistant/components/mqtt/discovery.py accepts PREFIX/COMPONENT/[NODE/]OBJECT/config with these letters
+CONFIG_TOPIC = re.compile(r"homeassistant/(sensor|binary_sensor)/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config")
+DIAGNOSTIC = {"entity_category": "diagnostic", "state_class": "measurement"}
+COUNT = {"unit_of_measurement": "objects", "state_class": "measurement", "icon": "mdi:counter"}
+
+
+def test_entities() -> None:
+    """One device with its sensors; every one knows where its state is, and when it is gone."""
+    discovery = Discovery(Topics("garden/cam"), "best.hef (hailort)")
+    messages = [*discovery.general(), discovery.of_class("drone", "drone")]
+    told = {topic: json.loads(payload) for topic, payload in messages}
+    node = Topics("garden/cam").node
+    common = [{key: config.pop(key) for key in ("availability_topic", "device", "origin")} for config in told.values()]
+
+    assert re.fullmatch(r"hefkit_garden_cam_[0-9a-f]{6}", node)
+    assert common == 5 * [
+        {
+            "availability_topic": "garden/cam/availability",
+            "device": {
+                "identifiers": [node],
+                "name": "hefkit garden/cam",
+                "manufacturer": "hefkit",
+                "model": "best.hef (hailort)",
+                "sw_version": __version__,
+            },
+            "origin": {"name": "hefkit", "sw_version": __version__},
+        }
+    ]
+    assert told == {
+        f"homeassistant/binary_sensor/{node}/present/config": {
+            "name": "Object present", "unique_id": f"{node}_present", "state_topic": "garden/cam/present",
+            "device_class": "occupancy",
+        },
+        f"homeassistant/sensor/{node}/total/config": {
+            "name": "Objects", "unique_id": f"{node}_total", "state_topic": "garden/cam/total", **COUNT,
+        },
+        f"homeassistant/sensor/{node}/fps/config": {
+            "name": "Frame rate", "unique_id": f"{node}_fps", "state_topic": "garden/cam/state",
+            "value_template": "{{ value_json.fps }}", "unit_of_measurement": "fps", "icon": "mdi:speedometer",
+            **DIAGNOSTIC,
+        },
+        f"homeassistant/sensor/{node}/temperature/config": {
+            "name": "Chip temperature", "unique_id": f"{node}_temperature", "state_topic": "garden/cam/state",
+            "value_template": "{{ value_json.temperature_c }}", "unit_of_measurement": "°C",
+            "device_class": "temperature", **DIAGNOSTIC,
+        },
+        f"homeassistant/sensor/{node}/count_drone/config": {
+            "name": "drone", "unique_id": f"{node}_count_drone", "state_topic": "garden/cam/counts/drone", **COUNT,
+        },
+    }  # fmt: skip
+
+
+def test_detectors_do_not_meet() -> None:
+    """Topics that look alike once their signs are gone have other names in Home Assistant."""
+    bases = ["a/b", "a_b", "A/b", "a/b_", "ä/b", "/".join("abcdefghijklmnopqrstuvwxyz" * 3)]
+    nodes = {Topics(base).node for base in bases}
+
+    assert len(nodes) == len(bases)
+    assert all(re.fullmatch(r"[a-z0-9_]{1,60}", node) for node in nodes)
+
+
+@pytest.mark.parametrize(
+    "names, words",
+    [
+        pytest.param({0: "drone", 1: "IR-drone"}, ["drone", "ir-drone"], id="as they are"),
+        pytest.param({0: "stop sign"}, ["stop_sign"], id="a blank"),
+        pytest.param({0: "a/b", 1: "#", 2: "+"}, ["a_b", "class-1", "class-2"], id="signs of topics"),
+        pytest.param({0: "Vögel", 1: "鳥", 2: ""}, ["vogel", "class1", "class2"], id="no ASCII"),
+        pytest.param({0: "x", 1: "X", 2: "x"}, ["x", "x-1", "x-2"], id="the same but for capitals"),
+        pytest.param({0: "{{ 7*7 }}"}, ["7_7"], id="a template"),
+    ],
+)
+def test_class_words(names: dict[int, str], words: list[str]) -> None:
+    """Readable where possible, different always."""
+    assert [class_words(names)[i] for i in names] == words
+
+
+@given(st.dictionaries(st.integers(0, 50), st.text(max_size=70), min_size=1, max_size=20))
+def test_any_class_names(names: dict[int, str]) -> None:
+    """Every name gives another word, topics that can be published to, ids that Home Assistant takes, and JSON."""
+    words = class_words(names)
+    topics = Topics("hefkit")
+
+    assert len(set(words.values())) == len(names)
+    for class_id, name in names.items():
+        topic, payload = Discovery(topics, "m").of_class(name, words[class_id])
+        assert CONFIG_TOPIC.fullmatch(topic)
+        assert parse_topic(topics.count(words[class_id])) == topics.count(words[class_id])
+        assert json.loads(payload)["name"].isprintable()
+        assert payload.isascii()
+
+
+def test_a_large_model_announces_what_it_sees(caplog: pytest.LogCaptureFixture) -> None:
+    """All classes of a small one; of a large one those that came, up to a limit that is told once."""
+    topics = Topics("t")
+    small = Classes(topics, "m", dict.fromkeys(range(ALL_CLASSES), "x"), "float")
+    large = Classes(topics, "m", {i: f"c{i}" for i in range(500)}, "float")
+
+    assert len(small.announced(())) == 4 + ALL_CLASSES
+    assert len(large.announced(())) == 4
+    assert len(large.announced([7, 7, 3])) == 6
+    assert dict(large.topics()) == {7: "t/counts/c7", 3: "t/counts/c3"}
+    for _ in range(2):
+        assert len(large.announced(range(500))) == 4 + MOST_CLASSES
+    assert caplog.text.count("MQTT counts no further ones apart") == 1
+
+
+class TestSeen:
+    """Counts over a second, as somebody wants to be told of them."""
+
+    def test_the_most_of_one_frame(self) -> None:
+        """A bird that is there in three frames of thirty is there; two frames with one drone are one drone."""
+        seen = Seen()
+        for ids in ([0], [0, 1, 1], [0], []):
+            seen.add(ids)
+
+        assert seen.take() == Counts(3, {0: 1, 1: 2})
+        assert seen.take() is None
+        seen.add([])
+        assert seen.take() == Counts(0, {})
+
+    def test_nobody_knows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without frames for long, the last counts are no longer true."""
+        seen = Seen()
+        seen.add([0])
+        seen.take()
+        monkeypatch.setattr("hefkit.mqttcounts.BLIND_S", 0.0)
+
+        assert seen.take() == Counts(None, {})
