@@ -117,7 +117,7 @@ def _check(report: Report, hef: Hef, sys: Path) -> None:
     with report.step("HEF"):
         check_runtime(hef.path, hef.arch, platform.version)
     with report.step("open"):
-        chip = Chip(platform)
+        chip = Chip(platform, sys)
     try:
         _check_chip(report, chip, hef)
     finally:
@@ -150,16 +150,19 @@ def _check_presence(report: Report, ids: list[str], *, found: bool, driver: str 
 
 def _check_chip(report: Report, chip: Chip, hef: Hef) -> None:
     facts = report.facts = chip.facts
-    report.add("open", True, f"{facts.arch}, board {facts.board or 'without a name'}, nobody else uses it")
-    library = chip.platform.version
-    same = facts.firmware == library
-    other = "" if same else f"; the library is {library}: upgrade both, then switch the machine off and on again"
-    report.add("firmware", same, f"{facts.firmware}{other}", needed=False)
+    report.add("open", True, f"{facts.arch or 'a chip'}, board {facts.board or 'without a name'}, nobody else uses it")
+    if chip.mute is not None:
+        report.add("identify", False, one_line(chip.mute, 1000), needed=False)
+    if facts.firmware is not None:
+        other = f"; the library is {facts.library}: upgrade both, then switch the machine off and on again"
+        same = facts.firmware == facts.library
+        report.add("firmware", same, facts.firmware + ("" if same else other), needed=False)
     if facts.temperature_c is not None:
         report.add("temperature", True, f"{facts.temperature_c:g} degrees Celsius", needed=False)
     with report.step("HEF"):
         check_chip(hef.path, hef.arch, facts.arch or "")
-    report.add("HEF", True, f"for {hef.arch}, runs on this {facts.arch}")
+    if facts.arch is not None:
+        report.add("HEF", True, f"for {hef.arch}, runs on this {facts.arch}")
     with report.step("run"):
         _run(report, chip, hef)
 
