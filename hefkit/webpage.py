@@ -75,7 +75,7 @@ function state(words, kind) {
 
 function show(stats) {
   paused = stats.paused;
-  say("model", stats.model);
+  say("model", stats.model.split("/").pop());
   say("engine", ENGINES[stats.engine] || stats.engine || "starting");
   say("fps", stats.fps.toFixed(1));
   say("latency", number(stats.stage_ms.latency.p50, 0) + " ms");

@@ -59,7 +59,8 @@ class WebServer:
         self._web = web
         self._relay, self._guard, self._stats, self._controls, self._bounds = relay, guard, stats, controls, bounds
         self._viewers: set[asyncio.Task[None]] = set()
-        self._silent: set[Any] = set()  # new connections that have not asked for anything
+        self._new: set[Any] = set()  # connections that aiohttp may not count yet
+        self._silent: set[Any] = set()  # those that have not asked for anything
         self._closing = False
         self._begun = time.monotonic()
         self._listeners: list[asyncio.Server] = []
@@ -95,11 +96,14 @@ class WebServer:
         """The protocol of a new connection; when there are too many, one that hangs up."""
         server = self._runner.server
         assert server is not None
-        if len(server.connections) >= self._bounds.connections:
+        if len({*server.connections, *self._new}) >= self._bounds.connections:
             return _HangUp()
         protocol: Any = server()
+        loop = asyncio.get_running_loop()
+        self._new.add(protocol)
         self._silent.add(protocol)
-        asyncio.get_running_loop().call_later(self._bounds.silent_s, self._drop_if_silent, protocol)
+        loop.call_later(0.1, self._new.discard, protocol)
+        loop.call_later(self._bounds.silent_s, self._drop_if_silent, protocol)
         return protocol
 
     def _drop_if_silent(self, protocol: Any) -> None:

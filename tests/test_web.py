@@ -23,7 +23,7 @@ from hefkit.netaddress import WebAddress
 from hefkit.web import WebSink
 from hefkit.webserver import Bounds
 from tests.helpers.fake_live import NAMES, live_result
-from tests.helpers.viewers import Viewer, ask, listening, stuck_viewer
+from tests.helpers.viewers import Viewer, ask, connections, listening, stuck_viewer
 from tests.helpers.waiting import wait_for
 
 LOCAL = WebAddress("127.0.0.1", 0)
@@ -440,6 +440,7 @@ class TestViewers:
         viewer = Viewer(sink.port)
         viewer.frame()
         viewer.close()
+        wait_for(lambda: connections(sink.port) == 0)  # also the connection is gone, though nobody has read its rest
         stuck.close()
 
     def test_viewers_are_counted(self, serve: Serve) -> None:
@@ -461,14 +462,46 @@ class TestViewers:
             viewer.close()
 
     def test_connections_are_counted(self, serve: Serve) -> None:
-        """Who opens many and says nothing keeps nobody out for long."""
-        sink = serve(connections=4, silent_s=0.5)
-        silent = [socket.create_connection(("127.0.0.1", sink.port)) for _ in range(8)]
-        ended = [sock.recv(1) for sock in silent]  # the surplus at once, the others after the time
-        assert ended == [b""] * 8
-        assert ask(sink.port, "/stats").status == 200
+        """One too many is hung up on at once."""
+        sink = serve(connections=4, silent_s=600)
+        silent = [socket.create_connection(("127.0.0.1", sink.port), 5) for _ in range(6)]
+        assert [sock.recv(1) for sock in silent[4:]] == [b"", b""]
+        for sock in silent[:4]:
+            sock.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                sock.recv(1)
+            sock.close()
+        wait_for(lambda: answers(sink.port))
+        for sock in silent[4:]:
+            sock.close()
+
+    def test_who_says_nothing_is_sent_away(self, serve: Serve) -> None:
+        """Nobody keeps the others out by opening connections; half a request is nothing."""
+        sink = serve(connections=4, silent_s=0.3)
+        silent = [socket.create_connection(("127.0.0.1", sink.port), 5) for _ in range(4)]
+        silent[0].sendall(b"GET / HTTP/1.1\r\nHost: loc")
+        assert [sock.recv(1) for sock in silent] == [b""] * 4
+        wait_for(lambda: answers(sink.port))
         for sock in silent:
             sock.close()
+
+    def test_a_slow_viewer_sees_what_is_now(self, serve: Serve) -> None:
+        """Whoever falls behind by a hundred frames is shown two or three old ones, and then the newest."""
+        sink = serve(stuck_s=600, repeat_s=60)
+        slow, viewer = stuck_viewer(sink.port), Viewer(sink.port)
+        for number in range(100):
+            sink.put(big(number))
+            viewer.frame()
+        slow.settimeout(5)
+        data = b""
+        levels: list[int] = []
+        while not levels or levels[-1] < 97:  # a JPEG keeps no exact values
+            data += slow.recv(1 << 20)
+            levels = [level_of(part) for part in data.split(b"--hefkit-frame")[:-1] if b"\xff\xd9" in part]
+        slow.close()
+        viewer.close()
+
+        assert len(levels) <= 4, levels
 
     def test_garbage_is_answered_and_not_logged(
         self, serve: Serve, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
@@ -529,12 +562,27 @@ class TestEnd:
             serve().close()
 
 
+def answers(port: int) -> bool:
+    """Whether there is room for one more."""
+    try:
+        return ask(port, "/stats").status == 200
+    except ConnectionError:
+        return False
+
+
 def big(number: int) -> Any:
     """A result whose picture makes a JPEG of some hundred kilobytes."""
     result = live_result(number, size_wh=(640, 480))
     result.picture[:] = STRIPES
     result.picture[-8:, -8:] = number % 256
     return result
+
+
+def level_of(part: bytes) -> int:
+    """The number that `big` wrote into a frame's corner."""
+    data = part[part.index(b"\xff\xd8") :]
+    picture = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    return int(picture[-3:, -3:].mean().round())
 
 
 def resident_bytes() -> int:

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+LISTEN = "0A"  # as the kernel writes it
+
 
 class Answer(NamedTuple):
     """Of a server; `headers` is case-insensitive."""
@@ -80,20 +82,29 @@ def stuck_viewer(port: int) -> socket.socket:
 
 def listening() -> set[str]:
     """The addresses on which this process accepts TCP connections, read off /proc."""
+    return {address for address, _, state in _own_sockets() if state == LISTEN}
+
+
+def connections(port: int) -> int:
+    """How many connections a server of this process holds open on a port."""
+    return sum(found == port and state != LISTEN for _, found, state in _own_sockets())
+
+
+def _own_sockets() -> list[tuple[str, int, str]]:
+    """Local address, local port and state of every TCP socket of this process."""
     own = set()
     for fd in Path("/proc/self/fd").iterdir():
         try:
             own.add(os.readlink(fd))
-        except OSError:  # the one that lists the folder
+        except OSError:  # closed meanwhile
             continue
-    found = set()
+    found = []
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):
-        if not os.path.exists(table):
-            continue
-        for line in Path(table).read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] == "0A" and f"socket:[{fields[9]}]" in own:  # 0A: LISTEN
-                found.add(_address(fields[1].partition(":")[0]))
+        lines = Path(table).read_text().splitlines()[1:] if os.path.exists(table) else []
+        for fields in map(str.split, lines):
+            if f"socket:[{fields[9]}]" in own:
+                address, _, port = fields[1].partition(":")
+                found.append((_address(address), int(port, 16), fields[3]))
     return found
 
 
