@@ -1,6 +1,7 @@
 # make test     everything that CI runs: format, lint, types, tests
 # make lint     the first three
 # make format   let ruff format and fix
+# make mutations    the long run over damaged HEFs: minutes, prints its figures
 # make bench    timings; no tests
 # make clean    remove the environments and caches
 #
@@ -19,13 +20,19 @@ PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell
     $(python) -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' \
     >/dev/null 2>&1 && echo $(python))))
 
+# The SDK's Python may be as old as that: the half of the compiler driver that runs there is tried on one.
+OLD_VENV := .venv-old
+OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9,$(shell \
+    $(python) -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] not in ((3, 8), (3, 9)))' \
+    >/dev/null 2>&1 && echo $(python))))
+
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: test lint format bench clean pi-env
+.PHONY: test lint format mutations bench clean pi-env old-env
 .DELETE_ON_ERROR:
 
-test: lint pi-env
+test: lint pi-env old-env
 	$(RUN) pytest
 
 lint: $(VENV)/.stamp
@@ -39,13 +46,17 @@ format: $(VENV)/.stamp
 	$(RUN) ruff format .
 	$(RUN) ruff check --fix .
 
+mutations: $(VENV)/.stamp
+	$(RUN) pytest -m mutations
+
 bench: $(VENV)/.stamp
 	$(VENV)/bin/python benchmarks/bench_help.py
 	$(VENV)/bin/python benchmarks/bench_decode.py
 	$(VENV)/bin/python benchmarks/bench_pipeline.py
+	$(VENV)/bin/python benchmarks/bench_hef.py
 
 clean:
-	rm -rf $(VENV) $(PI_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) $(PI_VENV) $(OLD_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is made once, and again when what it holds has changed.
@@ -64,3 +75,12 @@ $(PI_VENV)/.stamp: Makefile
 pi-env:
 	@$(if $(PI_PYTHON),$(MAKE) --no-print-directory $(PI_VENV)/.stamp, \
 	    echo "skipped: no Python <= 3.11 here, so no numpy 1.24: the Pi's libraries are not tested")
+
+$(OLD_VENV)/.stamp: Makefile
+	$(OLD_PYTHON) -m venv --clear $(OLD_VENV)
+	$(OLD_VENV)/bin/python $(PIP_INSTALL) 'numpy<2'
+	@touch $@
+
+old-env:
+	@$(if $(OLD_PYTHON),$(MAKE) --no-print-directory $(OLD_VENV)/.stamp, \
+	    echo "skipped: no Python 3.8 or 3.9 here: the SDK's worker is only checked for their syntax")

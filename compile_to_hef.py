@@ -6,7 +6,8 @@ Examples:
   compile_to_hef.py best.onnx --hw-arch hailo8l --output drone
 
 Finds the raw heads, proves that cut network + decode equal the whole ONNX, quantises with the pictures of
-prepare_calibration.py. --emulate writes NAME.emulated.onnx and NAME.emulated.json; a HEF needs Hailo's SDK.
+prepare_calibration.py. With Hailo's SDK, in an environment of its own, it writes NAME.hef and NAME.json; --emulate
+needs no SDK and writes NAME.emulated.onnx and NAME.emulated.json.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
-from hefkit.errors import GateError, ToolchainError
+from hefkit.errors import DataError, GateError, ToolchainError
+from hefkit.workshop.deploy import copy_lines
 
 if TYPE_CHECKING:
-    from hefkit.workshop.compilation import Options
+    from hefkit.workshop.compilation import Compilation, Options
 
 HW_ARCHS = ("hailo8", "hailo8l", "hailo10h", "hailo15h", "hailo15m", "hailo15l")
+CHECKED = "checked; nothing was written"
 SCRIPT = Path(__file__).resolve().parent / "hailo_optimization.mscript"
 
 
@@ -50,15 +53,20 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--imgsz", action=cli.ImageSize, nargs="+", metavar="S", help="side, or height and width, of a dynamic ONNX")
     add("--end-nodes", action=cli.CommaList, nargs="+", metavar="NODE", help="cut here, not where the heads are found")
     add("--names", metavar="FILE|a,b,c", help="class names; default: those in the ONNX")
-    add("--check", action="store_true", help="only check: everything that can be known in seconds")
+    add("--sdk-python", type=Path, metavar="PATH", help="the Python that has Hailo's SDK (found by itself if unset)")
+    add("--har", type=Path, metavar="FILE", help="resume from a HAR of an earlier run, parsed or quantized")
+    add("--check", action="store_true", help="only check: everything that can be known in seconds, and the SDK's calls")
     add("--gate", type=cli.fraction, metavar="RECALL", help="exit 7 when fewer of the float model's boxes survive")
     add("--emulate", action="store_true", help="write the INT8 emulation; needs no SDK and no chip")
     add("--run-dir", type=Path, metavar="DIR", help="report and script go here (runs/compile/NAME)")
-    return parser.parse_args(argv)
+    args = parser.parse_args(argv)
+    if args.emulate and args.har is not None:
+        parser.error("--har resumes a run of Hailo's SDK; it does not go with --emulate")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check in the contract's order, then emulate; a HEF waits for the SDK."""
+    """Check in the contract's order, then emulate, or compile with Hailo's SDK."""
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
     options = resolve(args)
@@ -67,32 +75,63 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = Compilation(options)
     run.preflight()
     run.open_calibration(required=not args.check)
-    refused = None
-    if args.check:
-        run.warn_without_sdk()
-    elif args.emulate:
-        refused = run.emulate()
-    else:
-        run.refuse_without_sdk()
+    refused, lines, more = work(args, run)
     if args.json:
-        cli.print_json(run.result())
+        cli.print_json({**run.result(), **more})
     if refused:
         raise GateError(refused)
-    cli.log.info("%s", next_step(args, options))
+    for line in lines:
+        cli.log.info("%s", line)
     return 0
+
+
+def work(args: argparse.Namespace, run: Compilation) -> tuple[str | None, list[str], dict[str, Any]]:
+    """Check the SDK, emulate, or compile; (why a gate refused it, what the user does now, more for --json)."""
+    if args.emulate and args.check:
+        return None, [CHECKED], {}
+    if args.emulate:
+        from hefkit.workshop.emulation import emulate
+
+        return emulate(run), [f"next: python3 hailo_inference.py {run.options.emulated_model} PHOTOS"], {}
+    from hefkit.workshop.hefcompile import compile_hef, prepare
+
+    if args.check:
+        calls = check_compiler(run)
+        return None, [CHECKED], {} if calls is None else {"sdk_calls": calls}
+    ready = prepare(run)
+    refused = compile_hef(run, ready)
+    return refused, [] if run.output is None else copy_lines(run.output, SCRIPT.parent, ready.hailort), {}
+
+
+def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
+    """With --check an SDK that is missing or unfit is a warning."""
+    from hefkit.workshop.hefcompile import prepare
+    from hefkit.workshop.sdkready import check_sdk
+
+    try:
+        return check_sdk(prepare(run), run.options.hw_arch, run.warn)
+    except (ToolchainError, DataError) as exc:
+        run.warn(str(exc))
+        return None
 
 
 def resolve(args: argparse.Namespace) -> Options:
     """Flags -> Options; refuses what is wrong in the order 2, 4, 3, 5."""
     from hefkit.files import check_writable, fresh_folder
     from hefkit.names import parse_names
-    from hefkit.workshop.outputs import check_model_exists, check_output
+    from hefkit.workshop.outputs import check_model_exists, check_output, check_spec_free
 
     name = check_output(args.output, args.onnx)
     check_writable(name.parent)
+    if not args.emulate:
+        check_spec_free(name)
     check_writable(args.run_dir or Path("runs", "compile"))
     names = None if args.names is None else parse_names(args.names)
     check_model_exists(args.onnx)
+    if args.har is not None:
+        from hefkit.workshop.har import check_har
+
+        check_har(args.har)
     need_packages(args)
     from hefkit.workshop.compilation import Options
     from hefkit.workshop.modelscript import read_script
@@ -114,6 +153,8 @@ def resolve(args: argparse.Namespace) -> Options:
         names=names,
         gate=args.gate,
         emulate=args.emulate,
+        har=args.har,
+        sdk_python=args.sdk_python,
     )
 
 
@@ -127,13 +168,6 @@ def need_packages(args: argparse.Namespace) -> None:
         if not args.check:
             check_calibration_exists(args.calib)
         raise
-
-
-def next_step(args: argparse.Namespace, options: Options) -> str:
-    """What the user runs now."""
-    if args.check:
-        return "checked; nothing was written"
-    return f"next: python3 hailo_inference.py {options.emulated_model} PHOTOS"
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@
     python3 validate_hef.py yolov8n.hef
     python3 validate_hef.py yolov8n.hef --json
     python3 validate_hef.py yolov8n.hef --device        on the Pi: is everything there that it needs?
+    python3 validate_hef.py yolov8n.hef --benchmark     on the Pi: how fast is the chip, and how much of it arrives?
 
 Prints a table of its streams on stdout and says on stderr what it is. A spec beside it (NAME.json) must fit.
 """
@@ -14,7 +15,7 @@ import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.cli import log
@@ -25,8 +26,11 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.hefgroups import Group
     from hefkit.hefstreams import Numbers, VStream
     from hefkit.selfcheck import Report
+    from hefkit.sources import Item
 
-MAX_LISTED = 3  # scales of a stream in the table; --json has all
+MAX_BATCH = 63  # HailoRT's own limit
+MAX_LISTED = 3  # scales and original names of a stream in the table; --json has all
+MAX_WIDTH = 80  # characters of a text that HailoRT does not bound
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -36,7 +40,18 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", action="store_true", help="check driver, library, firmware, PCIe link, and run the HEF once"
     )
-    return parser.parse_args(argv)
+    parser.add_argument("--benchmark", action="store_true", help="time the chip alone and the whole way to boxes")
+    parser.add_argument("--source", metavar="IMAGES", help="photographs for --benchmark (drawn ones of 640x480)")
+    parser.add_argument(
+        "--pictures", type=cli.whole_number(1, 1_000_000), default=500, metavar="N", help="for --benchmark (500)"
+    )
+    parser.add_argument(
+        "--batch-size", type=cli.whole_number(1, MAX_BATCH), default=1, metavar="N", help="for --benchmark (1)"
+    )
+    args = parser.parse_args(argv)
+    if args.source is not None and not args.benchmark:
+        parser.error("--source is for --benchmark")
+    return args
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -59,9 +74,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("%s", line)
     if hef.digest_ok:
         log.info("its spec %s %s", cli.one_line(spec), "fits" if with_spec else "is not beside it")
+    timed_on = photographs(args) if args.benchmark else None
     report = device_report(hef) if args.device and hef.digest_ok else None
+    more: dict[str, Any] = {} if report is None else {"device": report.to_json()}
+    if timed_on is not None and hef.digest_ok and (report is None or report.error is None):
+        more["benchmark"] = benchmark(args, timed_on)
     if args.json:
-        more = {} if report is None else {"device": report.to_json()}
         cli.print_json({**hef.to_json(), "spec": str(spec) if with_spec else None, **more})
     elif report is not None:
         sys.stdout.write("\n".join(device_lines(report)) + "\n")
@@ -70,6 +88,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     if report is not None and report.error is not None:
         raise report.error
     return 0
+
+
+def photographs(args: argparse.Namespace) -> list[Item]:
+    """What --source means; empty: pictures are drawn. Told before the chip is looked for."""
+    from hefkit.sources import find_items
+
+    return find_items(args.source) if args.source is not None else []
+
+
+def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
+    """Time the HEF on the chip; says it in words as well."""
+    cli.need("numpy", "cv2")
+    import tempfile
+
+    from hefkit.benchmark import drawn_photographs, measure
+    from hefkit.engines import EngineOptions, open_engine
+
+    with (
+        tempfile.TemporaryDirectory(prefix="hefkit-benchmark-") as folder,
+        open_engine(args.model, EngineOptions(batch_size=args.batch_size)) as engine,
+    ):
+        items = items or drawn_photographs(Path(folder) / "photographs")
+        result = measure(engine, items, args.pictures, Path(folder) / "results")
+    log.info(
+        "chip alone %.1f pictures per second; read, fitted, decoded and written %.1f, %.0f %% of it",
+        result["chip_per_second"], result["end_to_end_per_second"], 100 * result["share"],
+    )  # fmt: skip
+    log.info("median milliseconds: %s", ", ".join(f"{stage} {ms:.1f}" for stage, ms in result["stage_ms"].items()))
+    heat = [result["temperature_c"][when] for when in ("before", "after")]
+    if None not in heat:
+        log.info("chip temperature %.0f to %.0f degrees Celsius", *heat)
+    return result
 
 
 def device_report(hef: Hef) -> Report:
@@ -100,7 +150,7 @@ def table(hef: Hef) -> Iterator[str]:
     """Lines for people; everything from the file is escaped."""
     yield f"file       {cli.one_line(hef.path)}"
     yield f"arch       {hef.arch}"
-    yield f"sdk        {cli.one_line(hef.sdk or 'unknown')}"
+    yield f"sdk        {bounded(hef.sdk or 'unknown')}"
     yield f"container  version {hef.container_version}, checksum {'ok' if hef.digest_ok else 'WRONG'}"
     for group in hef.groups:
         yield f"group      {cli.one_line(group.name)}, {cli.counted(group.contexts, 'context')}"
@@ -125,8 +175,19 @@ def columns(stream: VStream) -> tuple[str, ...]:
         "x".join(map(str, stream.shape)),
         f"scale {numbers(stream.scale)}",
         f"zero point {numbers(stream.zero_point)}",
-        cli.one_line(", ".join(stream.original_names), 80),
+        originals(stream.original_names),
     )
+
+
+def originals(names: Sequence[str]) -> str:
+    """The first few names in the ONNX."""
+    shown = [bounded(name) for name in names[:MAX_LISTED]]
+    return bounded(", ".join([*shown, "..."] if len(names) > MAX_LISTED else shown))
+
+
+def bounded(text: str) -> str:
+    """A text of any length as a short printable line."""
+    return cli.one_line(text[: MAX_WIDTH + 1], MAX_WIDTH)
 
 
 def numbers(value: Numbers) -> str:

@@ -66,7 +66,8 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     hefproto    the messages of a HEF that we read
     hefcontainer  header, lengths and checksum of a HEF
     hefstreams  boundary layers of a HEF -> virtual streams
-    hefops      what HailoRT computes on the host: NMS, softmax, argmax
+    hefnms      the NMS that HailoRT computes on the host
+    hefops      all that HailoRT computes on the host: NMS, softmax, argmax
     hefgroups   network groups, and the order of their outputs
     hef         a HEF as an inspection shows it, without HailoRT
     hefwords    the same in words, and held against its spec

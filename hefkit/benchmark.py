@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -111,3 +111,28 @@ def resident_mb() -> float | None:
     except OSError:
         pass
     return None
+
+
+def measure(engine: Engine, items: list[Item], pictures: int, folder: Path) -> dict[str, Any]:
+    """What `validate_hef.py --benchmark` tells: the engine alone, the whole pipeline, heat before and after."""
+    before = _temperature_c(engine)
+    chip = alone_rate(engine, pictures)
+    pipeline = pipeline_rate(engine, items, pictures, Kinds(images=False), folder)
+    return {
+        "engine": engine.kind,
+        "pictures": pictures,
+        "batch_size": len(engine.slots[0].inputs),
+        "in_flight": len(engine.slots),
+        "chip_per_second": round(chip, 2),
+        "end_to_end_per_second": round(pipeline.rate, 2),
+        "share": round(pipeline.rate / chip, 4),
+        "stage_ms": pipeline.tally.stage_ms(),
+        "rss_mb": pipeline.rss_mb,
+        "temperature_c": {"before": before, "after": _temperature_c(engine)},
+    }
+
+
+def _temperature_c(engine: Engine) -> float | None:
+    """Of the chip; engines that have none do not tell."""
+    ask = getattr(engine, "temperature_c", None)
+    return ask() if callable(ask) else None

@@ -85,20 +85,24 @@ def _opened(source: CameraSource, seconds: float) -> tuple[cv2.VideoCapture, np.
 
 
 def _start(source: CameraSource, seconds: float) -> tuple[cv2.VideoCapture, np.ndarray | None]:
-    capture = cv2.VideoCapture(source.url, cv2.CAP_FFMPEG, _parameters(seconds, one_thread=True))
+    capture = _capture(source, seconds, one_thread=_can_choose_threads())
     width, height = capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)
-    if width * height > ONE_THREAD_PIXELS:
+    if width * height > ONE_THREAD_PIXELS and _can_choose_threads():
         capture.release()
-        capture = cv2.VideoCapture(source.url, cv2.CAP_FFMPEG, _parameters(seconds, one_thread=False))
+        capture = _capture(source, seconds, one_thread=False)
     return capture, read_patiently(capture, seconds) if capture.isOpened() else None
 
 
-def _parameters(open_s: float, *, one_thread: bool) -> list[int]:
-    """OpenCV refuses to open with a parameter that it does not know, so only those that this one has."""
+def _capture(source: CameraSource, open_s: float, *, one_thread: bool) -> cv2.VideoCapture:
     parameters = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, int(open_s * 1e3), cv2.CAP_PROP_READ_TIMEOUT_MSEC, int(READ_S * 1e3)]
-    if one_thread and hasattr(cv2, "CAP_PROP_N_THREADS") and "OPENCV_FFMPEG_THREADS" not in os.environ:
+    if one_thread:
         parameters += [cv2.CAP_PROP_N_THREADS, 1]
-    return parameters
+    return cv2.VideoCapture(source.url, cv2.CAP_FFMPEG, parameters)
+
+
+def _can_choose_threads() -> bool:
+    """Not with OpenCV 4.6, which refuses a parameter that it does not know, and not against the user's own choice."""
+    return hasattr(cv2, "CAP_PROP_N_THREADS") and "OPENCV_FFMPEG_THREADS" not in os.environ
 
 
 def _set_options() -> None:

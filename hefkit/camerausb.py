@@ -61,7 +61,7 @@ def _usb_devices() -> list[str]:
     if not found and refused:
         raise DeviceError(_no_permission(refused[0]))
     if not found:
-        others = f"the {len(nodes)} video devices here are others; " if nodes else ""
+        others = f"none of the video devices here ({len(nodes)}) is one; " if nodes else ""
         raise DeviceError(
             f"no USB camera is attached; {others}expected one that `v4l2-ctl --list-devices` shows; plug it in, or "
             "take the source csi for a camera on the Pi's own connector"

@@ -4,8 +4,9 @@
     hef.arch                        # "hailo8"
     hef.groups[0].outputs[0].shape  # (80, 80, 64)
 
-Strict about what it needs, lenient about what it does not know; whatever HailoRT 4.23 refuses to open is refused
-here as well, but for a wrong digest of an otherwise readable file: that is told by `digest_ok`.
+Strict about what it needs, lenient about what it does not know: where HailoRT 4.23 refuses what is read here, so do
+we, but for a wrong digest of an otherwise readable file, which is told by `digest_ok`. The chip's instructions, its
+weights and what connects its own layers are not looked at.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ ARCHS = {
 # ProtoHEFExtensionType: what HailoRT 4.23 can do; the others it refuses
 SUPPORTED_EXTENSIONS = {*range(7), *range(9, 33)}
 NET_FLOW, SCALE_PER_FEATURE, PERIPH_IN_HAILORT = 13, 25, 26
+MULTI_NETWORK = 8  # an optional one; those are never refused
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Hef:
     container_version: int
     digest_ok: bool
     groups: tuple[Group, ...]  # the default one first
+    resources: tuple[str, ...] = ()  # names of files inside, such as the tokenizer of a language model
 
     def to_json(self) -> dict[str, Any]:
         """The inspection of the contract."""
@@ -53,6 +56,7 @@ class Hef:
             "container_version": self.container_version,
             "digest_ok": self.digest_ok,
             "groups": [group.to_json() for group in self.groups],
+            "external_resources": list(self.resources),
         }
 
 
@@ -81,7 +85,8 @@ def _read(path: Path, file: BinaryIO) -> Hef:
     except ModelError as exc:
         raise _refusal(path, file, container, exc) from exc
     sdk = message.message("header").text("sdk_version") or None
-    return Hef(path, arch, sdk, container.version, digest_fits(file, container), groups)
+    resources = tuple(resource.text("name") for resource in message.messages("external_resources"))
+    return Hef(path, arch, sdk, container.version, digest_fits(file, container), groups, resources)
 
 
 def _refusal(path: Path, file: BinaryIO, container: Container, exc: ModelError) -> ModelError:
@@ -107,4 +112,9 @@ def _features(message: Message) -> Features:
         raise ModelError(f"it needs extensions that HailoRT 4.23 does not have: {names}")
     if not message.message("header").number("version") or PERIPH_IN_HAILORT not in extensions:
         raise ModelError("it is outdated: HailoRT has not run files without 'periph_calculation_in_hailort' for long")
-    return Features(net_flow=NET_FLOW in extensions, per_feature=SCALE_PER_FEATURE in extensions)
+    optional = {e.number("type_index") for e in message.messages("optional_extensions")}
+    return Features(
+        net_flow=NET_FLOW in extensions,
+        per_feature=SCALE_PER_FEATURE in extensions,
+        multi_network=MULTI_NETWORK in optional,
+    )

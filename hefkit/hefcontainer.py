@@ -2,8 +2,9 @@
 
     [header, big endian][protobuf message][version 3: zeros][weights][version 3: additional info]
 
-As HailoRT 4.23 reads it (hef_internal.hpp and hef.cpp): the version is looked at before the magic, the lengths before
-the digest, and the digest covers everything after the header.
+As HailoRT 4.23 reads it (hef_internal.hpp and hef.cpp): lengths are looked at before the digest, and the digest covers
+everything after the header. Two things differ, for a better sentence: the magic is looked at before the version, and
+padding that is larger than what it pads is refused, which HailoRT does only with a HEF in memory.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hefkit.errors import ModelError
-from hefkit.hefops import Nms, read_ops
-from hefkit.hefstreams import LayerReader, VStream, checked_name
+from hefkit.hefnms import Nms
+from hefkit.hefops import HostOps, read_ops
+from hefkit.hefstreams import Layer, LayerReader, VStream, checked_name
 from hefkit.hefwire import Message
 
 PARTIAL_ARCHS = ("hailo8l", "hailo15m")  # several layouts of the same network, one for each set of clusters
@@ -44,6 +45,7 @@ class Features:
 
     net_flow: bool
     per_feature: bool
+    multi_network: bool
 
 
 def read_groups(hef: Message, arch: str, features: Features) -> tuple[Group, ...]:
@@ -61,18 +63,18 @@ def _group(group: Message, arch: str, features: Features) -> Group:
     named = partial[0].message("network_group") if partial else group
     name = checked_name(named.message("network_group_metadata").text("network_group_name"))
     whole = _core_op(group) if features.net_flow else group
-    record = _record(whole, arch, features)
+    layouts = [(bitmap, record, _layers(record, features)) for bitmap, record in _layouts(whole, arch, features)]
+    _, record, layers = min(reversed(layouts), key=lambda layout: layout[0])
     own_name = record.message("network_group_metadata").text("network_group_name")
     if own_name != name:
         raise ModelError(f"the network group {name} holds a network of the name {own_name}")
-    layers = _layer_reader(record, features).layers(record.messages("contexts"))
-    ops = read_ops(group, layers) if features.net_flow else read_ops(Message(), [])
+    ops = read_ops(group, layouts[0][2]) if features.net_flow else HostOps()  # as HailoRT does: by the first layout
     outputs = [
         stream for layer in layers if layer.output and layer.name not in ops.consumed for stream in layer.vstreams
     ]
     return Group(
         name=name,
-        contexts=len(record.messages("contexts")),
+        contexts=record.count("contexts"),
         inputs=_some([stream for layer in layers if not layer.output for stream in layer.vstreams], "input", name),
         outputs=_some(_sorted([*outputs, *ops.vstreams], _order(group, whole, features)), "output", name),
         nms=ops.nms,
@@ -87,26 +89,33 @@ def _core_op(group: Message) -> Message:
     raise ModelError("a network group has no part for the chip")
 
 
-def _record(whole: Message, arch: str, features: Features) -> Message:
-    """The message with the contexts; of several layouts the one with the lowest bitmap."""
+def _layouts(whole: Message, arch: str, features: Features) -> list[tuple[int, Message]]:
+    """The messages with the contexts, each with the bitmap of its clusters: one, or as many as there are layouts.
+
+    All of them must be readable; the one with the lowest bitmap is what HailoRT tells of, the last of equal ones.
+    """
     if arch not in PARTIAL_ARCHS:
-        return whole
+        return [(0, whole)]
     many, one = ("partial_core_ops", "core_op") if features.net_flow else ("partial_network_groups", "network_group")
-    layouts = whole.messages(many)
+    layouts = [
+        (part.message("layout").number("partial_clusters_layout_bitmap"), part.message(one))
+        for part in whole.messages(many)
+    ]
     if not layouts:
         raise ModelError(f"it is for {arch}, but holds no layout for a part of the clusters")
-    lowest = min(layouts, key=lambda layout: layout.message("layout").number("partial_clusters_layout_bitmap"))
-    return lowest.message(one)
+    return layouts
 
 
-def _layer_reader(record: Message, features: Features) -> LayerReader:
+def _layers(record: Message, features: Features) -> list[Layer]:
     fused = record.message("fused_layers_metadata")
     wanted = fused.messages("fused_layers") if fused.number("network_has_fused_layers") else []
-    return LayerReader(
+    reader = LayerReader(
         transposed_net=bool(record.message("network_group_metadata").number("transposed_net")),
         per_feature=features.per_feature,
+        networks=record.count("networks_names") if features.multi_network else None,
         fused={layer.message("layer_info").text("name"): layer for layer in reversed(wanted)},  # the first wins
     )
+    return reader.layers(record.messages("contexts"))
 
 
 def _order(group: Message, whole: Message, features: Features) -> list[str]:
@@ -126,6 +135,10 @@ def _order(group: Message, whole: Message, features: Features) -> list[str]:
 def _sorted(streams: list[VStream], order: list[str]) -> list[VStream]:
     places = {name: place for place, name in reversed(list(enumerate(order)))}
     unique = {stream.name: stream for stream in reversed(streams)}  # parts of a fused layer are one vstream
+    if not places:
+        raise ModelError("the order of its outputs is missing")
+    if len(unique) == 1:  # HailoRT compares nothing then
+        return list(unique.values())
     missing = next((name for name in unique if name not in places), None)
     if missing is not None:
         raise ModelError(f"the output {missing} has no place in the order of outputs")

@@ -12,7 +12,13 @@ _EDGE = {
     "mux": Field("layer_mux", "EdgeLayerMux", oneof="edge"),
     "planes": Field("layer_planes", "EdgeLayerPlanes", oneof="edge"),
 }
+_NETWORKS = Field("networks_names", "string", many=True)
 _IMAGE = {1: Field("image_height", "double"), 2: Field("image_width", "double")}
+_PADS_OF_STRIDE = {
+    1: Field("stride", "uint32"),
+    2: Field("reg_pad_index", "uint32"),
+    3: Field("cls_pad_index", "uint32"),
+}
 _ORDER = Field("sorted_outputs_order", "string", many=True)
 
 SCHEMA = {
@@ -21,10 +27,11 @@ SCHEMA = {
         2: Field("network_groups", "NetworkGroup", many=True),
         5: Field("extensions", "Extension", many=True),
         6: Field("optional_extensions", "Extension", many=True),
+        7: Field("external_resources", "ExternalResource", many=True),
     },
+    "ExternalResource": {3: Field("name", "string")},
     "Header": {
         1: Field("hw_arch", "uint32"),
-        2: Field("timestamp", "uint64"),
         3: Field("sdk_version", "string"),
         4: Field("version", "uint64"),
     },
@@ -34,6 +41,7 @@ SCHEMA = {
         3: Field("contexts", "Context", many=True),
         4: _ORDER,
         5: Field("fused_layers_metadata", "FusedLayersMetadata"),
+        6: _NETWORKS,
         7: Field("partial_network_groups", "PartialNetworkGroup", many=True),
         8: Field("ops", "Op", many=True),
         9: Field("pad_edges", "PadEdge", many=True),
@@ -41,7 +49,6 @@ SCHEMA = {
     "NetworkGroupMetadata": {
         1: Field("network_group_name", "string"),
         3: Field("transposed_net", "bool"),
-        4: Field("bottleneck_fps", "double"),
     },
     "PartialNetworkGroup": {1: Field("network_group", "NetworkGroup"), 2: Field("layout", "PhysicalLayout")},
     "PhysicalLayout": {1: Field("partial_clusters_layout_bitmap", "uint32")},
@@ -59,6 +66,7 @@ SCHEMA = {
         3: _EDGE["info"],
         4: _EDGE["mux"],
         5: Field("context_switch_info", "ContextSwitchInformation"),
+        6: Field("network_index", "uint32"),
         7: Field("pad_index", "uint32"),
         8: _EDGE["planes"],
     },
@@ -96,9 +104,11 @@ SCHEMA = {
         10: Field("core_buffers_per_frame", "uint32"),
         11: Field("additional_info", "AdditionalInfo"),
         12: Field("data_bytes", "uint32"),
+        13: Field("buffer_indices", "ResourceIndices", many=True),
         14: Field("host_argmax", "bool"),
         16: Field("engine_id", "uint32"),
     },
+    "ResourceIndices": {},
     "EdgeLayerNumericInfo": {
         1: Field("qp_zp", "float"),
         2: Field("qp_scale", "float"),
@@ -126,6 +136,7 @@ SCHEMA = {
         1: Field("network_group_metadata", "NetworkGroupMetadata"),
         3: Field("contexts", "Context", many=True),
         5: Field("fused_layers_metadata", "FusedLayersMetadata"),
+        6: _NETWORKS,
         7: Field("partial_core_ops", "PartialCoreOp", many=True),
     },
     "PartialCoreOp": {1: Field("core_op", "CoreOp"), 2: Field("layout", "PhysicalLayout")},
@@ -144,22 +155,33 @@ SCHEMA = {
         3: Field("max_proposals_per_class", "uint32"),
         4: Field("classes", "uint32"),
         5: Field("background_removal", "bool"),
-        7: Field("yolo_nms_op", "AnchorOp", oneof="nms_op"),
-        8: Field("yolox_nms_op", "ImageOp", oneof="nms_op"),
-        9: Field("ssd_nms_op", "ImageOp", oneof="nms_op"),
-        10: Field("iou_op", "Empty", oneof="nms_op"),
-        11: Field("yolo_seg_op", "ImageOp", oneof="nms_op"),
+        6: Field("background_removal_index", "uint32"),
+        7: Field("yolo_nms_op", "YoloNmsOp", oneof="nms_op"),
+        8: Field("yolox_nms_op", "YoloxNmsOp", oneof="nms_op"),
+        9: Field("ssd_nms_op", "SSDNmsOp", oneof="nms_op"),
+        10: Field("iou_op", "IOUNmsOp", oneof="nms_op"),
+        11: Field("yolo_seg_op", "YoloSegNmsOp", oneof="nms_op"),
         12: Field("yolov8_nms_op", "Yolov8NmsOp", oneof="nms_op"),
         13: Field("bbox_decoding_only", "bool"),
     },
-    "Empty": {},
-    "ImageOp": _IMAGE,  # YoloxNmsOp, SSDNmsOp and YoloSegNmsOp begin alike
-    "AnchorOp": {**_IMAGE, 4: Field("bbox_decoders", "AnchorDecoder", many=True)},  # YoloNmsOp
-    "AnchorDecoder": {2: Field("h", "uint32", many=True), 5: Field("pad_index", "uint32")},  # YoloBboxDecoder
-    "Yolov8NmsOp": {**_IMAGE, 4: Field("bbox_decoders", "Yolov8BboxDecoder", many=True)},
-    "Yolov8BboxDecoder": {
-        1: Field("stride", "uint32"),
-        2: Field("reg_pad_index", "uint32"),
-        3: Field("cls_pad_index", "uint32"),
+    "YoloNmsOp": {**_IMAGE, 4: Field("bbox_decoders", "YoloBboxDecoder", many=True)},
+    "YoloxNmsOp": {**_IMAGE, 3: Field("bbox_decoders", "YoloxBboxDecoder", many=True)},
+    "SSDNmsOp": {**_IMAGE, 9: Field("bbox_decoders", "SSDBboxDecoder", many=True)},
+    "IOUNmsOp": {},
+    "YoloSegNmsOp": {
+        **_IMAGE,
+        3: Field("bbox_decoders", "YoloBboxDecoder", many=True),
+        4: Field("proto_info", "YoloSegProtoInfo"),
     },
+    "YoloSegProtoInfo": {3: Field("proto_layer", "string")},
+    "Yolov8NmsOp": {**_IMAGE, 4: Field("bbox_decoders", "Yolov8BboxDecoder", many=True)},
+    "YoloBboxDecoder": {
+        2: Field("h", "uint32", many=True),
+        3: Field("w", "uint32", many=True),
+        4: Field("stride", "uint32"),
+        5: Field("pad_index", "uint32"),
+    },
+    "YoloxBboxDecoder": {**_PADS_OF_STRIDE, 4: Field("obj_pad_index", "uint32")},
+    "SSDBboxDecoder": {3: Field("reg_pad_index", "uint32"), 4: Field("cls_pad_index", "uint32")},
+    "Yolov8BboxDecoder": _PADS_OF_STRIDE,
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from ctypes import c_float
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from hefkit.hefwire import Message
 
 MAX_NAME = 127  # HailoRT's names have 128 bytes, with a zero at the end
 NMS_BY_CLASS = "HAILO_NMS_BY_CLASS"
+NMS_SCALES = 2  # of an NMS on the chip: one for boxes, one for scores
 BOX_VALUES = 5  # y_min, x_min, y_max, x_max, score
 
 # compiler's number of a device format -> order of the vstream on the host
@@ -27,7 +29,7 @@ PLANES_ORDERS = {0: "NV12", 1: "NV21", 2: "I420"}
 DTYPES = {1: "uint8", 2: "uint16"}  # data_bytes -> dtype
 LIMITS = {"sys_index": 0xFF, "engine_id": 0xFF, "core_bytes_per_buffer": 0xFFFF, "core_buffers_per_frame": 0xFFFF}
 BOUNDARY, INFO, MUX, PLANES, OUTPUT = 0, 0, 1, 2, 1
-UINT32 = 0xFFFFFFFF  # HailoRT keeps these of the file's uint64
+UINT8, UINT32 = 0xFF, 0xFFFFFFFF  # HailoRT keeps no more of some numbers
 CONNECTION_TYPES = 4  # boundary, between contexts, DDR, cache
 
 Numbers = float | tuple[float, ...] | None  # one, one a feature, or not known
@@ -69,6 +71,11 @@ class Layer:
     order: str
     vstreams: tuple[VStream, ...]
 
+    @property
+    def form(self) -> tuple[object, ...]:
+        """What tensors of one stride have in common."""
+        return self.shape[:2], self.order, frozenset(stream.dtype for stream in self.vstreams)
+
 
 @dataclass(frozen=True)
 class LayerReader:
@@ -76,6 +83,7 @@ class LayerReader:
 
     transposed_net: bool
     per_feature: bool  # extension OUTPUT_SCALE_PER_FEATURE
+    networks: int | None  # how many share the group, where the file says which layer is whose
     fused: dict[str, Message]  # name -> EdgeLayerFused
 
     def layers(self, contexts: list[Message]) -> list[Layer]:
@@ -83,15 +91,21 @@ class LayerReader:
         found: dict[str, Layer] = {}
         for context in contexts:
             for edge in context.message("metadata").messages("edge_layers"):
-                connection = edge.message("context_switch_info").number("edge_connection_type")
-                if connection >= CONNECTION_TYPES:
-                    raise ModelError(f"a layer's connection has the unknown type {connection}")
-                if connection == BOUNDARY:
+                if self._connection(edge) == BOUNDARY:
                     layer = self._layer(edge)
                     if layer.name in found:
                         raise ModelError(f"two layers are called {layer.name}")
                     found[layer.name] = layer
         return list(found.values())
+
+    def _connection(self, edge: Message) -> int:
+        connection = edge.message("context_switch_info").number("edge_connection_type")
+        if connection >= CONNECTION_TYPES:
+            raise ModelError(f"a layer's connection has the unknown type {connection}")
+        network = edge.number("network_index") & UINT8
+        if self.networks is not None and network >= self.networks:
+            raise ModelError(f"a layer belongs to network {network}, but there are {self.networks}")
+        return connection
 
     def _layer(self, edge: Message) -> Layer:
         output = edge.number("direction") == OUTPUT
@@ -137,27 +151,29 @@ class LayerReader:
         numeric = info.message("numeric_info")
         if not self.per_feature:
             return finite(numeric.real("qp_scale"), name), finite(numeric.real("qp_zp"), name)
-        pair = [tuple(finite(value, name) for value in numeric.reals(key)) for key in ("qp_scales", "qp_zps")]
+        lists = [numeric.numbers(key) for key in ("qp_scales", "qp_zps")]
+        if not output:  # HailoRT looks at no more than it needs
+            lists = [values[:features] for values in lists]
+        pair = [tuple(finite(value, name) for value in values) for values in lists]
         if len(pair[0]) != features or len(pair[1]) != features:
             raise ModelError(f"{name} has {len(pair[0])} scales and {len(pair[1])} zero points for {features} features")
-        if not output and any(len(set(values)) > 1 for values in pair):
+        if not output and any(len({c_float(value).value for value in values}) > 1 for values in pair):
             raise ModelError(f"the input {name} has features of different scales, which HailoRT does not support")
         return pair[0], pair[1]
 
     def _nms(self, info: Message, name: str, names: tuple[str, ...]) -> VStream:
         """NMS on the chip; several layers may be parts of one fused result."""
+        numeric = info.message("numeric_info")
+        if self.per_feature and not numeric.count("qp_scales") == numeric.count("qp_zps") == NMS_SCALES:
+            raise ModelError(f"{name} has not two scales and two zero points")
         nms = info.message("edge_layer_base").message("additional_info").message("nms_info")
         if self.fused and nms.number("is_defused"):
             whole = self.fused.get(nms.message("defuse_info").text("original_name"))
-            if whole is None:
-                raise ModelError(f"{name} is part of a layer that is not there")
+            if whole is None or _checked_base(whole.message("layer_info"))[0] != NMS_BY_CLASS:
+                raise ModelError(f"{name} is part of an NMS that is not there")
             inner = whole.message("layer_info")
             nms, name = whole.message("nms_info"), checked_name(inner.text("name"))
             names = tuple(inner.texts("original_names"))
-        elif self.per_feature:
-            counts = {len(info.message("numeric_info").reals(key)) for key in ("qp_scales", "qp_zps")}
-            if counts != {2}:  # one pair for boxes, one for scores
-                raise ModelError(f"{name} has not two scales and two zero points")
         most = (nms.number("max_output_size") & UINT32) * ((nms.number("input_division_factor") & UINT32) or 1)
         return nms_stream(name, names, nms.number("number_of_classes") & UINT32, most & UINT32)
 
@@ -215,6 +231,8 @@ def _checked_base(part: Message) -> tuple[str, str]:
             raise ModelError(f"{key} of {name} is {base.number(key)}, expected at most {most}")
     if base.number("host_argmax"):
         raise ModelError(f"{name} needs an argmax on the host, which HailoRT has no longer")
+    if not base.count("buffer_indices"):
+        raise ModelError(f"{name} has no buffer, and HailoRT would crash")
     order, dtype = HOST_ORDERS.get(base.number("format")), DTYPES.get(base.number("data_bytes"))
     if order is None:
         raise ModelError(f"{name} has the unknown format {base.number('format')}")

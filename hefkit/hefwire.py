@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 from hefkit.errors import ModelError
 
 VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
 MAX_DEPTH = 100  # protobuf's own limit on nested messages
-MAX_FIELDS = 400_000  # stepped over or kept; a second of work, and far more than a compiler writes
-MAX_KEPT = 100_000  # values of the schema, which bounds memory
+MAX_FIELDS = 400_000  # stepped over or kept; half a second of work, and far more than a compiler writes
 MAX_BYTES = 1 << 19  # of one text or one list of packed numbers
-TEXT_COST = 100  # so many characters count as one more value
+MAX_MEMORY = 20 << 20  # that all values together may need, reckoned with the following, which were measured
+MESSAGE_COST, VALUE_COST, PACKED_COST = 250, 80, 32
+TEXT_COST = 4  # a byte of UTF-8: with one character beyond 2^16, a text has four bytes for every character
+LONGEST, LONGEST_TAG = 10, 5  # bytes of a number; of a tag or a length, which have 32 bits
+UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 WINDOW = 1 << 16  # bytes of the file in memory at a time
 
 SCALARS = {"uint32": VARINT, "uint64": VARINT, "bool": VARINT, "float": FIXED32, "double": FIXED64, "string": LENGTH}
@@ -43,34 +46,39 @@ class Message:
     __slots__ = ("_values",)
 
     def __init__(self) -> None:
-        self._values: dict[str, list] = {}
+        self._values: dict[str, Any] = {}  # a list where the field is repeated
 
     def __contains__(self, name: str) -> bool:
         return name in self._values
 
     def number(self, name: str) -> int:
         """An integer, a bool or an enum; 0 by default."""
-        return int(self._values[name][-1]) if name in self._values else 0
+        return int(self._values.get(name, 0))
 
     def real(self, name: str) -> float:
         """A float or double; 0 by default."""
-        return float(self._values[name][-1]) if name in self._values else 0.0
+        return float(self._values.get(name, 0.0))
 
     def text(self, name: str) -> str:
         """A string; empty by default."""
-        return str(self._values[name][-1]) if name in self._values else ""
+        return str(self._values.get(name, ""))
 
     def texts(self, name: str) -> list[str]:
         """A repeated string."""
         return list(self._values.get(name, ()))
 
-    def reals(self, name: str) -> list[float]:
-        """A repeated float or double."""
+    def numbers(self, name: str) -> list[float]:
+        """A repeated number of any type."""
         return list(self._values.get(name, ()))
+
+    def count(self, name: str) -> int:
+        """How many values a repeated field has."""
+        return len(self._values.get(name, ()))
 
     def message(self, name: str) -> Message:
         """A message; an empty one by default."""
-        return self._values[name][-1] if name in self._values else Message()
+        found: Message | None = self._values.get(name)
+        return Message() if found is None else found
 
     def messages(self, name: str) -> list[Message]:
         """A repeated message."""
@@ -81,7 +89,7 @@ class Message:
         if field.many:
             self._values.setdefault(field.name, []).extend(values)
         else:
-            self._values[field.name] = values[-1:]
+            self._values[field.name] = values[-1]
 
     def drop(self, name: str) -> None:
         """Forget a field: another one of its oneof was set."""
@@ -95,7 +103,7 @@ class Reader:
         self._file = file
         self._schema = schema
         self._base, self._window = 0, b""
-        self._fields = self._kept = 0
+        self._fields = self._memory = 0
 
     def parse(self, kind: str, start: int, end: int) -> Message:
         """The message at file[start:end]; raises ModelError with what is wrong."""
@@ -104,7 +112,7 @@ class Reader:
         return message
 
     def _parse(self, message: Message, kind: str, position: int, end: int, depth: int) -> None:
-        if depth >= MAX_DEPTH:
+        if depth > MAX_DEPTH:
             raise ModelError(f"messages are nested deeper than {MAX_DEPTH}")
         fields = self._schema[kind]
         while position < end:
@@ -115,8 +123,9 @@ class Reader:
             if field is None or not _fits(field, wire):
                 position = self._skip(number, wire, position, end, depth)
             elif field.kind in SCALARS:
-                values, position = self._scalars(field, wire, position, end)
-                self._keep(message, fields, field, values)
+                values, position, cost = self._scalars(field, wire, position, end)
+                if values:
+                    self._keep(message, fields, field, values, cost)
             else:
                 size, position = self._length(position, end)
                 self._submessage(message, fields, field, position, position + size, depth)
@@ -128,32 +137,35 @@ class Reader:
         merged = not field.many and field.name in message
         inner = message.message(field.name) if merged else Message()
         if not merged:
-            self._keep(message, fields, field, [inner])
+            self._keep(message, fields, field, [inner], MESSAGE_COST)
         self._parse(inner, field.kind, start, end, depth + 1)
 
-    def _keep(self, message: Message, fields: Mapping[int, Field], field: Field, values: list) -> None:
-        self._kept += len(values) + sum(len(v) // TEXT_COST for v in values if isinstance(v, str))
-        if self._kept > MAX_KEPT:
-            raise ModelError(f"it describes more than {MAX_KEPT} things")
+    def _keep(self, message: Message, fields: Mapping[int, Field], field: Field, values: list, cost: int) -> None:
+        self._memory += cost
+        if self._memory > MAX_MEMORY:
+            raise ModelError(f"what it describes takes more than {MAX_MEMORY >> 20} MB of memory")
         if field.oneof:
             for other in fields.values():
                 if other.oneof == field.oneof and other.name != field.name:
                     message.drop(other.name)
         message.keep(field, values)
 
-    def _scalars(self, field: Field, wire: int, position: int, end: int) -> tuple[list, int]:
-        """The value of a scalar field, or the values of a packed one; and where it ends."""
+    def _scalars(self, field: Field, wire: int, position: int, end: int) -> tuple[list, int, int]:
+        """The value of a scalar field, or the values of a packed one; where it ends; and what it costs."""
         if wire == VARINT:
             value, position = self._varint(position, end)
-            return [value & 0xFFFFFFFF if field.kind == "uint32" else value], position
+            return [value & _mask(field)], position, VALUE_COST
         if wire in UNPACK:
             unpack = UNPACK[wire]
-            return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size
+            return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size, VALUE_COST
         size, position = self._length(position, end)
         if size > MAX_BYTES:
             raise ModelError(f"a text or list is {size} bytes long")
         data = self._take(position, size, end)
-        return _text(data) if field.kind == "string" else _packed(field, data), position + size
+        if field.kind == "string":
+            return _text(data), position + size, VALUE_COST + size * TEXT_COST
+        values = _packed(field, data)
+        return values, position + size, VALUE_COST + len(values) * PACKED_COST
 
     def _skip(self, number: int, wire: int, position: int, end: int, depth: int) -> int:
         """Where an unknown field ends; groups by a stack of their own, so that depth is a count and no recursion."""
@@ -161,7 +173,7 @@ class Reader:
         while True:
             if wire == GROUP:
                 open_groups.append(number)
-                if depth + len(open_groups) >= MAX_DEPTH:
+                if depth + len(open_groups) > MAX_DEPTH:
                     raise ModelError(f"groups are nested deeper than {MAX_DEPTH}")
             elif wire == GROUP_END:
                 if not open_groups or open_groups.pop() != number:
@@ -187,25 +199,25 @@ class Reader:
         self._fields += 1
         if self._fields > MAX_FIELDS:
             raise ModelError(f"it holds more than {MAX_FIELDS} fields")
-        tag, position = self._varint(position, end)
+        tag, position = self._varint(position, end, LONGEST_TAG)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 1 << 29 or wire > FIXED32:
             raise ModelError(f"byte {position - 1} begins no field")
         return number, wire, position
 
     def _length(self, position: int, end: int) -> tuple[int, int]:
-        size, position = self._varint(position, end)
+        size, position = self._varint(position, end, LONGEST_TAG)
         if size > end - position:
             raise ModelError(f"a field of {size} bytes stands where {end - position} are left")
         return size, position
 
-    def _varint(self, position: int, end: int) -> tuple[int, int]:
+    def _varint(self, position: int, end: int, longest: int = LONGEST) -> tuple[int, int]:
         """Up to 64 bits, seven a byte, lowest first."""
         value = 0
-        for i, byte in enumerate(self._take(position, min(10, end - position), end)):
+        for i, byte in enumerate(self._take(position, min(longest, end - position), end)):
             value |= (byte & 0x7F) << 7 * i
             if byte < 0x80:
-                return value & 0xFFFFFFFFFFFFFFFF, position + i + 1
+                return value & UINT64, position + i + 1
         raise ModelError("a number does not end")
 
     def _take(self, position: int, size: int, end: int) -> bytes:
@@ -228,6 +240,11 @@ def _fits(field: Field, wire: int) -> bool:
     return wire == own or (wire == LENGTH and field.many)
 
 
+def _mask(field: Field) -> int:
+    """What is longer than the field's type loses its upper bits, as in protobuf."""
+    return UINT32 if field.kind == "uint32" else UINT64
+
+
 def _text(data: bytes) -> list[str]:
     try:
         return [data.decode("utf-8")]
@@ -239,7 +256,7 @@ def _packed(field: Field, data: bytes) -> list:
     """Repeated numbers without tags between them."""
     wire = SCALARS[field.kind]
     if wire == VARINT:
-        return _packed_varints(data)
+        return [value & _mask(field) for value in _packed_varints(data)]
     if len(data) % UNPACK[wire].size:
         raise ModelError(f"a list of {len(data)} bytes holds no whole number of {field.kind}s")
     return [value for (value,) in UNPACK[wire].iter_unpack(data)]
@@ -251,9 +268,9 @@ def _packed_varints(data: bytes) -> list[int]:
         value |= (byte & 0x7F) << shift
         shift += 7
         if byte < 0x80:
-            values.append(value & 0xFFFFFFFFFFFFFFFF)
+            values.append(value & UINT64)
             value = shift = 0
-        elif shift >= 70:
+        elif shift >= 7 * LONGEST:
             break
     if shift:
         raise ModelError("a number does not end")

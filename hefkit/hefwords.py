@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from hefkit.cli import counted, one_line
 from hefkit.errors import ModelError
 from hefkit.hef import Hef
 from hefkit.hefgroups import Group
-from hefkit.hefops import Nms
-from hefkit.hefstreams import NMS_BY_CLASS, Numbers, VStream
+from hefkit.hefnms import Nms
+from hefkit.hefstreams import MAX_NAME, NMS_BY_CLASS, Numbers, VStream
 from hefkit.spec import ModelSpec, OutputSpec
 
 # arch -> where it runs (HailoRT 4.23, device_common/device_internal.cpp: which file fits which device)
@@ -25,7 +25,8 @@ FITS = {
     "hailo15l": "runs on a Hailo-15L; needs HailoRT 5",
     "mars": "is for a chip that HailoRT 4.23 calls MARS; needs HailoRT 5",
 }
-BOXES_BEFORE_CLASSES = (64, 4)  # channels of DFL boxes with 16 bins and of direct distances, the usual ones
+USUAL_BOXES = (64, 4)  # channels of DFL boxes with 16 bins, and of direct distances
+MAX_LISTED = 12  # names in a sentence
 TOLERANCE = 1e-4  # relative; a spec is JSON, a HEF holds float32
 
 
@@ -39,22 +40,32 @@ class RawHeads:
 
 
 def describe(hef: Hef) -> list[str]:
-    """A few sentences: where it runs, what comes out of each group, what is in 16 bits."""
+    """A few sentences: where it runs, what comes out of each group, what is in 16 bits, what else is inside."""
     lines = [f"this HEF {FITS[hef.arch]}"]
     for group in hef.groups:
         where = f"{one_line(group.name)}: " if len(hef.groups) > 1 else ""
         lines.append(where + _what(group))
-        wide = [one_line(stream.name) for stream in group.outputs if stream.dtype == "uint16"]
+        wide = [stream.name for stream in group.outputs if stream.dtype == "uint16"]
         if wide:
-            lines.append(f"{where}16-bit outputs: {', '.join(wide)}")
+            lines.append(f"{where}16-bit outputs: {_listed(wide)}")
+    if hef.resources:
+        lines.append(f"with files inside, as language models have them: {_listed(hef.resources)}")
     return lines
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names in one line; a hostile file may have thousands, of any length."""
+    shown = ", ".join(one_line(name[:MAX_NAME]) for name in names[:MAX_LISTED])
+    return shown if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED} more"
 
 
 def _what(group: Group) -> str:
     if group.nms is not None:
         return _nms_words(group.nms)
-    if any(stream.order == NMS_BY_CLASS for stream in group.outputs):
-        return "NMS inside, on the chip itself"
+    on_chip = [stream.shape for stream in group.outputs if stream.order == NMS_BY_CLASS]
+    if on_chip:
+        classes, _, most = on_chip[0]
+        return f"NMS inside, on the chip itself, {_classes(classes)}, at most {most} boxes a class"
     heads = raw_heads(group)
     if heads is None:
         return f"no YOLO heads that hefkit knows: {counted(len(group.outputs), 'output')}"
@@ -109,10 +120,10 @@ def _box_and_classes(pairs: list[list[VStream]]) -> tuple[int | None, int | None
     if len(boxes) == len(classes) == 1:
         return boxes.pop(), classes.pop()
     low, high = sorted(stream.shape[2] for stream in pairs[0])
-    for usual in BOXES_BEFORE_CLASSES:
-        if usual in (low, high):
-            return usual, low + high - usual
-    return None, None
+    usual = {channels for channels in USUAL_BOXES if channels in (low, high)}
+    if len(usual) != 1:  # neither, or 64 beside 4: boxes and classes could be either way round
+        return None, None
+    return (box := usual.pop()), low + high - box
 
 
 def _role(stream: VStream) -> str:

@@ -16,6 +16,7 @@ import socket
 import ssl
 from base64 import b64encode
 from email.message import Message
+from secrets import token_hex
 from typing import NamedTuple
 from urllib.parse import SplitResult, unquote, urlsplit
 from urllib.request import parse_http_list, parse_keqv_list
@@ -156,25 +157,23 @@ def _authorization(parts: SplitResult, method: str, target: str, headers: Messag
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
     offers = {offer.partition(" ")[0].lower(): offer for offer in headers.get_all("WWW-Authenticate", [])}
     if "digest" in offers:
-        return _digest(user, password, method, target, offers["digest"].partition(" ")[2])
+        return _digest(user, password, method, target, offers["digest"].partition(" ")[2], token_hex(8))
     if "basic" in offers:
         return "Basic " + b64encode(f"{user}:{password}".encode()).decode("ascii")
     return ""
 
 
-def _digest(user: str, password: str, method: str, target: str, offer: str) -> str:
+def _digest(user: str, password: str, method: str, target: str, offer: str, cnonce: str) -> str:
     """RFC 2617, 3.2.2, with MD5, which is what cameras speak."""
     fields = parse_keqv_list(parse_http_list(offer))
     realm, nonce = fields.get("realm", ""), fields.get("nonce", "")
     said = {"username": user, "realm": realm, "nonce": nonce, "uri": target}
     secret, request = _md5(f"{user}:{realm}:{password}"), _md5(f"{method}:{target}")
-    between = ""
-    if "qop" in fields:
-        between = "00000001:hefkit:auth:"
+    between = f"00000001:{cnonce}:auth:" if "qop" in fields else ""
     said["response"] = _md5(f"{secret}:{nonce}:{between}{request}")
     if "opaque" in fields:
         said["opaque"] = fields["opaque"]
-    counted = ', qop=auth, nc=00000001, cnonce="hefkit"' if between else ""
+    counted = f', qop=auth, nc=00000001, cnonce="{cnonce}"' if between else ""
     return "Digest " + ", ".join(f'{key}="{value}"' for key, value in said.items()) + counted
 
 

@@ -35,7 +35,7 @@ class Window:
         self._keys = keys
         self._open = True
         try:
-            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+            cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as exc:
             raise UsageError(
                 "--show: this OpenCV cannot open a window; opencv-python has windows, opencv-python-headless has not; "

@@ -17,10 +17,14 @@ from typing import Any
 import hypothesis
 import pytest
 
+from hefkit.hef import Hef, read_hef
+
 # no deadline: a busy machine is no bug. In CI the same examples every time, as hypothesis itself would have it;
 # on a person's machine new ones, which is where a new counterexample can be looked into
 hypothesis.settings.register_profile("hefkit", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("hefkit")
+
+AsHef = Callable[[bytes], Hef]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -72,6 +76,18 @@ def run_script(tmp_path: Path) -> Callable[..., Finished]:
         return Finished(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def as_hef(tmp_path: Path) -> AsHef:
+    """Write bytes to a file and read it as a HEF."""
+
+    def write_and_read(data: bytes) -> Hef:
+        path = tmp_path / "toy.hef"
+        path.write_bytes(data)
+        return read_hef(path)
+
+    return write_and_read
 
 
 @pytest.fixture(autouse=True)

@@ -352,6 +352,42 @@ def test_no_logs_in_the_working_directory(chip_env: Env, tmp_path: Path) -> None
     assert logs(HAILORT_LOGGER_PATH="/somewhere") == "/somewhere"
 
 
+def test_benchmark_of_the_real_engine(
+    run_script: Run, chip_env: Env, emulations: Callable[..., Path], photos: Path, tmp_path: Path
+) -> None:
+    """validate_hef.py --benchmark: the chip alone, the whole way, every stage, heat before and after."""
+    hef = as_hef(emulations(), tmp_path)
+
+    done = run_script(
+        "validate_hef.py", hef, "--benchmark", "--pictures", 40, "--source", photos, "--json", **chip_env()
+    )
+
+    assert done.code == 0, done.err
+    result = done.json["benchmark"]
+    assert (result["engine"], result["pictures"], result["batch_size"]) == ("hailort", 40, 1)
+    assert result["chip_per_second"] > 0 and result["end_to_end_per_second"] > 0 and 0 < result["share"] < 1.5
+    assert list(result["stage_ms"]) == ["read", "preprocess", "infer", "decode", "write"]
+    assert all(isinstance(degrees, float) for degrees in result["temperature_c"].values())
+    assert "chip alone" in done.err and "degrees Celsius" in done.err
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "words"),
+    [
+        pytest.param(["--source", "x"], 2, "--source is for --benchmark", id="source without benchmark"),
+        pytest.param(["--benchmark", "--source", "gone"], 3, "gone does not exist", id="photographs before the chip"),
+        pytest.param(["--benchmark"], 6, "sudo apt install hailo-all", id="no HailoRT"),
+    ],
+)
+def test_benchmark_refusals(
+    run_script: Run, emulations: Callable[..., Path], tmp_path: Path, flags: list[str], code: int, words: str
+) -> None:
+    """One line, the contract's order of checks, no JSON."""
+    done = run_script("validate_hef.py", as_hef(emulations(), tmp_path), *flags, "--json")
+
+    assert (done.code, done.out) == (code, "") and len(done.errors) == 1 and words in done.errors[0]
+
+
 # --- the live detector -----------------------------------------------------------------------------------------------
 
 

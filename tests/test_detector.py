@@ -59,3 +59,21 @@ def test_nothing_found_is_empty_with_times() -> None:
 
     assert found.xyxy.shape == (0, 4) and len(found) == 0
     assert all(seconds >= 0 for seconds in times) and times._fields == ("preprocess", "infer", "decode")
+
+
+def test_a_picture_that_the_camera_scaled() -> None:
+    """The engine is fed the camera's own small picture, and boxes come back in pixels of the large one.
+
+    A 128x64 picture, scaled to 64x32 for a 64x64 input, lies 16 px from the top: (16, 24, 48, 40) in the input is
+    (32, 16, 96, 48) in the picture.
+    """
+    engine = engine_that_finds((2, 0.9, (16, 24, 48, 40)))
+    detector = Detector(engine, DecodeSettings())
+    small = np.random.default_rng(0).integers(0, 256, (32, 64, 3), np.uint8)
+    tensor = np.full((64, 64, 3), 7, np.uint8)
+
+    transform = detector.prepare(np.zeros((64, 128, 3), np.uint8), tensor, small)
+    found = detector.finish(engine.infer(tensor[None])[0], transform)
+
+    assert found.xyxy.tolist() == [[32, 16, 96, 48]]
+    assert np.array_equal(engine.fed[0][16:48], small) and (engine.fed[0][:16] == 114).all()

@@ -20,6 +20,7 @@ import pytest
 
 from tests.conftest import ROOT, Finished
 from tests.helpers.pictures import encode, noise, write
+from tests.helpers.tiny_hef import hef_file, yolo_hef
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.toy_emulation import write_emulation
 
@@ -364,7 +365,8 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{toy}", "{photos}", "--format", "xml"], 2, "there is no format 'xml'", id="format"),
         pytest.param(["{toy}", "{photos}", "--batch-size", "64"], 2, "out of range", id="batch-size"),
         pytest.param(["{hef}", "gone"], 3, "the source gone does not exist", id="source before the chip"),
-        pytest.param(["{hef}", "{photos}"], 6, "needs a Hailo chip", id="hef"),
+        pytest.param(["{broken}", "{photos}"], 4, "is no HEF", id="broken hef"),
+        pytest.param(["{hef}", "{photos}"], 6, "sudo apt install hailo-all", id="hef"),
     ],
 )
 def test_refusals(
@@ -375,7 +377,8 @@ def test_refusals(
     places["jpeg"].write_bytes(b"\xff\xd8\xff\xe0 not an ONNX")
     places["empty"].mkdir()
     places["video"].touch()
-    places["hef"].write_bytes(b"\x01HEF")
+    places["hef"].write_bytes(hef_file(yolo_hef()))
+    places["broken"].write_bytes(b"\x01HEF")
     shutil.copy(toy, places["lonely"])
     before = tree(tmp_path)
 
@@ -391,6 +394,7 @@ INPUTS = {
     "empty": "empty",
     "video": "clip.mp4",
     "hef": "m.hef",
+    "broken": "broken.hef",
     "lonely": "lonely.emulated.onnx",
 }
 

@@ -28,10 +28,12 @@ LATE = {
     "tqdm": {"hefkit.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.xxh3"},
-    "hailo_platform": {"hefkit.hailort"},
     "picamera2": {"hefkit.cameracsi"},
     "aiohttp": {"hefkit.webserver"},
     "paho": {"hefkit.mqttlink"},
+    "hailo_platform": {"hefkit.hailort"},
+    "hailo_sdk_client": {"hefkit.workshop.dfc_worker"},
+    "tensorflow": {"hefkit.workshop.dfc_worker"},  # comes with the SDK
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 DOORS = {

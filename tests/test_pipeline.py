@@ -76,6 +76,22 @@ def test_the_same_as_one_after_the_other(batch_size: int) -> None:
     assert frames.closed and not threads()
 
 
+def test_a_camera_s_small_picture_reaches_the_engine() -> None:
+    """It is placed, not the large one resized; frames with and without one may follow each other in one slot."""
+    engine = engine_that_finds(SEEN)
+    picture = np.zeros((64, 128, 3), np.uint8)
+    frames = [
+        Frame(i, "cam", i, picture, 0.0, small=np.full((32, 64, 3), 200, np.uint8) if i % 2 else None) for i in range(6)
+    ]
+
+    with contextlib.closing(detect((frame for frame in frames), Detector(engine, DecodeSettings()))) as results:
+        found = [result.detections for result in results]
+
+    assert [int(fed[32, 32, 0]) for fed in engine.fed] == [0, 200, 0, 200, 0, 200]
+    assert all((fed[:16] == 114).all() and (fed[48:] == 114).all() for fed in engine.fed)
+    assert all(np.array_equal(detections.xyxy, found[0].xyxy) for detections in found if detections and found[0])
+
+
 def test_no_frames_are_no_results() -> None:
     """An empty source is a case, not an error."""
     frames = Frames(0)

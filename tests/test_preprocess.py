@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit.images import read_image
-from hefkit.preprocess import letterbox, plan
+from hefkit.preprocess import letterbox, place, plan
 from hefkit.spec import InputSpec
 from tests.helpers.pictures import noise
 
@@ -146,6 +146,84 @@ def test_boxes_come_back(photo_hw: tuple[int, int], input_hw: tuple[int, int], f
     assert (there <= np.array([input_hw[1], input_hw[0]] * 2) + 1e-3).all()
 
 
+# --- pictures that the camera has scaled -----------------------------------------------------------------------------
+
+
+def test_a_scaled_picture_lies_where_the_letterbox_would_put_it() -> None:
+    """1280 x 720 for 640 x 640, scaled by the camera to 640 x 360: 140 rows of padding above and below it."""
+    spec = InputSpec((640, 640))
+    out = np.full((640, 640, 3), 7, np.uint8)
+    small = noise(640, 360)
+
+    transform = place(small, (720, 1280), spec, out)
+
+    assert transform == plan((720, 1280), spec)
+    np.testing.assert_array_equal(out[140:500], small)  # RGB already: nothing is swapped
+    assert (out[:140] == 114).all() and (out[500:] == 114).all()
+
+
+def test_a_stretched_picture_fills_the_input() -> None:
+    """With fit stretch the camera's picture is the tensor."""
+    spec = InputSpec((64, 96), "stretch")
+    out = np.full((64, 96, 3), 7, np.uint8)
+    small = noise(96, 64)
+
+    transform = place(small, (720, 1280), spec, out)
+
+    assert transform == plan((720, 1280), spec)
+    np.testing.assert_array_equal(out, small)
+
+
+def test_a_picture_of_even_size_is_measured_by_its_own_size() -> None:
+    """415 x 233 becomes 414 x 232: its right and lower edges are those of the photograph all the same."""
+    spec = InputSpec((415, 415))
+
+    transform = place(noise(414, 232), (720, 1280), spec, np.empty((415, 415, 3), np.uint8))
+
+    # 1 column to spare: round(0.5 - 0.1) = 0 on the left; 183 rows: round(91.5 - 0.1) = 91 above
+    assert (transform.left, transform.top, transform.resized_hw) == (0, 91, (232, 414))
+    np.testing.assert_array_equal(transform.to_original(np.array([[0, 91, 414, 323]])), [[0, 0, 1280, 720]])
+
+
+@given(
+    photo_hw=st.tuples(st.integers(16, 2000), st.integers(16, 2000)),
+    input_hw=st.tuples(st.integers(32, 700), st.integers(32, 700)),
+    fit=st.sampled_from(["letterbox", "stretch"]),
+    corners=st.lists(st.floats(0, 1), min_size=4, max_size=4),
+)
+def test_boxes_come_back_from_a_scaled_picture(
+    photo_hw: tuple[int, int], input_hw: tuple[int, int], fit: str, corners: list[float]
+) -> None:
+    """The same box, within a pixel of the input wherever it lies; where sizes are even the geometry is `plan`'s own."""
+    spec = InputSpec(input_hw, fit)
+    planned = plan(photo_hw, spec)
+    height, width = planned.resized_hw
+    even_hw = (height, width) if fit == "stretch" else (max(height - height % 2, 1), max(width - width % 2, 1))
+    out = np.full((*input_hw, 3), 7, np.uint8)
+
+    transform = place(np.zeros((*even_hw, 3), np.uint8), photo_hw, spec, out)
+
+    assert (transform == planned) == (even_hw == (height, width))
+    box = np.array([corners]) * [photo_hw[1], photo_hw[0], photo_hw[1], photo_hw[0]]
+    there = transform.to_input(box)
+    assert np.abs(there - planned.to_input(box)).max() <= 1 + 1e-3
+    # float32 holds 700 to 6e-5; the photograph is at most 2000 / 32 times as large as its input, or scaled to 1 pixel
+    np.testing.assert_allclose(transform.to_original(there), box, atol=0.15)
+    picture = out == 0
+    assert picture.sum() == 3 * even_hw[0] * even_hw[1] and (out[~picture] == 114).all()
+
+
+@pytest.mark.parametrize(
+    "fit, size_wh",
+    [("letterbox", (64, 32)), ("letterbox", (62, 36)), ("letterbox", (66, 36)), ("stretch", (64, 36))],
+    ids=["flat", "narrow", "larger than the input", "a border where there is none"],
+)
+def test_a_picture_of_another_shape_is_refused(fit: str, size_wh: tuple[int, int]) -> None:
+    """Boxes would come back in the wrong place, and nobody would notice."""
+    with pytest.raises(ValueError, match="expected a picture scaled to"):
+        place(noise(*size_wh), (720, 1280), InputSpec((64, 64), fit), np.empty((64, 64, 3), np.uint8))
+
+
 @pytest.mark.parametrize(
     "bad",
     [np.zeros((4, 4), np.uint8), np.zeros((4, 4, 4), np.uint8), np.zeros((4, 4, 3), np.float32)],
@@ -153,8 +231,10 @@ def test_boxes_come_back(photo_hw: tuple[int, int], input_hw: tuple[int, int], f
 )
 def test_only_colour_bytes_are_accepted(bad: np.ndarray) -> None:
     """Anything but (h, w, 3) uint8 is a bug of the caller and says what came."""
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="uint8 BGR, got"):
         letterbox(bad, InputSpec((32, 32)))
+    with pytest.raises(ValueError, match="uint8 RGB, got"):
+        place(bad, (32, 32), InputSpec((32, 32)), np.empty((32, 32, 3), np.uint8))
 
 
 def test_a_real_photograph(shared: Path) -> None:

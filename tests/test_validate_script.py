@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -11,24 +12,19 @@ from typing import Any
 
 import pytest
 
-from hefkit.hef import read_hef
 from hefkit.hefwords import FITS, describe, raw_heads
-from tests.conftest import ROOT, Finished
+from tests.conftest import ROOT, AsHef, Finished
+from tests.helpers.hef_kinds import KINDS, chip_nms, genai_hef, nms_hef, one_output_hef
 from tests.helpers.tiny_hef import (
     HAILO8L,
-    NET_FLOW,
-    PERIPH,
     YOLO_ORDER,
     edge,
-    f64,
     field,
     group,
     hef,
     hef_file,
     info,
     input_layer,
-    net_flow_group,
-    nms_op,
     yolo_hef,
     yolo_layers,
 )
@@ -183,14 +179,111 @@ def test_an_onnx_is_told_what_the_inspection_is_for(run_script: Run, tmp_path: P
     assert "HEF files" in run_script(SCRIPT, tmp_path / "m.emulated.onnx").errors[0]
 
 
-def test_names_from_the_file_are_escaped(run_script: Run, toy: Path) -> None:
-    """A terminal must not obey a model."""
-    name = "a\x1b[2Jb"
-    toy.write_bytes(hef_file(hef(group([input_layer(), edge(info(name, 8, 8, 4))], [name], name=name))))
+# a name that clears the screen, one of two lines, one that turns the writing direction, one that is a fake table row
+HOSTILE = ["a\x1b[2Jb", "a\nb", "a\u202eb", "a\r\noutput  net/fake", "a\x00b", "\u200b", '"\\', "\ud7ff\U0001f600"]
+
+
+@pytest.mark.parametrize("name", HOSTILE, ids=ascii)
+def test_names_from_the_file_are_escaped(run_script: Run, toy: Path, name: str) -> None:
+    """A terminal must not obey a model: neither group, stream, original name nor SDK; JSON has them all as they are."""
+    layers = [input_layer(), edge(info(name, 8, 8, 4, names=[name])), edge(info("b", 8, 8, 4))]
+    groups = [group(layers, [name, "b"], name=f"{name}{i}") for i in range(2)]
+    toy.write_bytes(hef_file(hef(*groups, sdk=name) + field(7, field(3, name))))
+
+    done, as_json = run_script(SCRIPT, toy), run_script(SCRIPT, toy, "--json")
+
+    assert (done.code, as_json.code) == (0, 0)
+    assert all(line.isprintable() for line in [*done.out.split("\n"), *done.err.split("\n")])
+    assert len(done.out.splitlines()) == 4 + 2 * 4  # file, chip, SDK, container; two groups of three streams
+    assert as_json.out.isascii()
+    last = as_json.json["groups"][1]
+    assert (last["name"], last["outputs"][0]["name"], last["outputs"][0]["original_names"]) == (
+        f"{name}0",
+        name,
+        [name],
+    )
+    assert (as_json.json["sdk"], as_json.json["external_resources"]) == (name, [name])
+
+
+def test_a_hostile_name_in_a_refusal(run_script: Run, toy: Path) -> None:
+    """The sentence stays one line."""
+    toy.write_bytes(hef_file(hef(group([input_layer(), edge(info("a\x1b\nb", 8, 8, 4, fmt=9))], ["a"]))))
 
     done = run_script(SCRIPT, toy)
 
-    assert done.code == 0 and "\x1b" not in done.out + done.err and "a\\x1b[2Jb" in done.out
+    assert (done.code, done.out, len(done.err.splitlines())) == (4, "", 1)
+    assert "a\\x1b b has the unknown format 9" in done.err
+
+
+# what --json prints of a file of each kind: (kind, path in the JSON, value)
+CONTRACT: list[tuple[str, str, Any]] = [
+    ("raw heads", "groups.0.nms", None),
+    ("raw heads", "groups.0.outputs.1.scale", 0.5),
+    ("raw heads", "groups.0.outputs.1.zero_point", 3.0),
+    ("16 bit", "groups.0.outputs.0.dtype", "uint16"),
+    ("two groups", "groups.0.name", "second"),
+    ("Hailo-8L", "arch", "hailo8l"),
+    ("Hailo-8L, NMS", "groups.0.nms.classes", 2),
+    ("per feature", "groups.0.outputs.0.scale", [0.5, 0.25, 2.0]),
+    ("per feature", "groups.0.outputs.0.zero_point", [1.0, 2.0, 3.0]),
+    ("per feature", "groups.0.inputs.0.scale", [1.0, 1.0, 1.0]),
+    ("planes", "groups.0.inputs.0.scale", None),
+    ("NMS on the chip", "groups.0.outputs.0.order", "HAILO_NMS_BY_CLASS"),
+    ("NMS on the chip", "groups.0.outputs.0.shape", [80, 5, 60]),
+    ("NMS on the chip", "groups.0.outputs.0.scale", 1.0),
+    ("NMS 12", "groups.0.outputs.0.scale", 1.0),
+    ("NMS 12", "groups.0.outputs.0.zero_point", 0.0),
+    ("NMS 12", "groups.0.outputs.0.dtype", "float32"),
+    ("NMS 12", "groups.0.outputs.0.original_names", []),
+    ("NMS 12", "groups.0.nms.image_size", [480, 640]),
+    ("NMS 10", "groups.0.nms.image_size", None),
+    ("argmax", "groups.0.outputs.0.shape", [8, 8]),
+    ("GenAI", "external_resources", ["tokenizer.json"]),
+    ("GenAI", "groups.0.outputs.0.shape", [8]),
+]
+
+
+@pytest.fixture(scope="module")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """What `--json` prints of a file of some kind; each kind is run once."""
+
+    @functools.cache
+    def run(kind: str) -> dict[str, Any]:
+        path = tmp_path_factory.mktemp("kind") / "kind.hef"
+        path.write_bytes(hef_file(KINDS[kind]()))
+        done = subprocess.run(
+            [sys.executable, ROOT / SCRIPT, path, "--json"], capture_output=True, text=True, timeout=60, check=True
+        )
+        assert len(done.stdout.splitlines()) == 1
+        result: dict[str, Any] = json.loads(done.stdout)
+        return result
+
+    return run
+
+
+@pytest.mark.parametrize(("kind", "path", "value"), CONTRACT, ids=[f"{k}: {p}" for k, p, _ in CONTRACT])
+def test_json_of_every_kind(printed: Callable[[str], dict[str, Any]], kind: str, path: str, value: Any) -> None:
+    """Values, and their types as JSON has them."""
+    item: Any = printed(kind)
+    for key in path.split("."):
+        item = item[int(key) if key.isdigit() else key]
+
+    assert item == value and type(item) is type(value)
+
+
+NMS_KEYS = {"kind", "classes", "score_threshold", "iou_threshold", "max_per_class", "image_size"}
+
+
+@pytest.mark.parametrize("kind", sorted({row[0] for row in CONTRACT}))
+def test_no_key_is_ever_missing(printed: Callable[[str], dict[str, Any]], kind: str) -> None:
+    """Unknown values are null."""
+    result = printed(kind)
+
+    assert result.keys() >= KEYS
+    for group_ in result["groups"]:
+        assert group_.keys() >= GROUP_KEYS
+        assert all(stream.keys() >= VSTREAM_KEYS for stream in group_["inputs"] + group_["outputs"])
+        assert group_["nms"] is None or group_["nms"].keys() >= NMS_KEYS
 
 
 def test_spec_that_fits(run_script: Run, toy: Path) -> None:
@@ -282,15 +375,9 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.fixture
-def words(tmp_path: Path) -> Callable[[bytes], str]:
+def words(as_hef: AsHef) -> Callable[[bytes], str]:
     """The sentences about a message."""
-
-    def say(proto: bytes) -> str:
-        path = tmp_path / "words.hef"
-        path.write_bytes(hef_file(proto))
-        return "\n".join(describe(read_hef(path)))
-
-    return say
+    return lambda proto: "\n".join(describe(as_hef(hef_file(proto))))
 
 
 @pytest.mark.parametrize(
@@ -328,13 +415,9 @@ def test_sixteen_bit_outputs_are_named(words: Callable[[bytes], str]) -> None:
 
 def test_nms_in_words(words: Callable[[bytes], str]) -> None:
     """Kind, strides, classes and thresholds."""
-    decoders = b"".join(field(4, field(1, s) + field(2, 1) + field(3, 2)) for s in (8, 16))
-    op = nms_op(12, f64(1, 64) + f64(2, 64) + decoders, [11])
-    proto = hef(net_flow_group(yolo_layers(), [op], [(1, 11)], [*YOLO_ORDER, "net/nms"]), extensions=(PERIPH, NET_FLOW))
+    said = words(nms_hef())
 
-    said = words(proto)
-
-    assert "NMS inside (yolov8" in said and "strides 8, 16, 2 classes" in said
+    assert "NMS inside (yolov8, computed by HailoRT), strides 8, 16, 32, 2 classes" in said
     assert "scores from 0.25, IoU up to 0.75, at most 10 boxes a class" in said
 
 
@@ -345,12 +428,16 @@ def test_nms_in_words(words: Callable[[bytes], str]) -> None:
         ((4, 80), ("", ""), (4, 80)),
         ((80, 64), ("/cv2.0/Conv", "/cv3.0/Conv"), (80, 64)),  # names beat the usual channels
         ((64, 64), ("", ""), (64, 64)),
+        ((4, 4), ("", ""), (4, 4)),
+        ((64, 1), ("", ""), (64, 1)),
+        ((64, 4), ("", ""), (None, None)),  # 4 classes, or 64 classes and direct distances
+        ((64, 4), ("/cv2.0/Conv", "/cv3.0/Conv"), (64, 4)),
         ((32, 80), ("", ""), (None, None)),
         ((32, 80), ("/cv2.0/Conv", "/cv3.0/Conv"), (32, 80)),
     ],
 )
 def test_boxes_and_classes_by_name_then_by_channels(
-    tmp_path: Path, channels: tuple[int, int], names: tuple[str, str], expected: tuple[int | None, int | None]
+    as_hef: AsHef, channels: tuple[int, int], names: tuple[str, str], expected: tuple[int | None, int | None]
 ) -> None:
     """Told where it is certain enough for words, left open where it is not."""
     layers = [input_layer()]
@@ -358,13 +445,24 @@ def test_boxes_and_classes_by_name_then_by_channels(
         for role, count, original in zip(("x", "y"), channels, names, strict=True):
             layers.append(edge(info(f"{role}{cells}", cells, cells, count, names=[original] if original else [])))
     order = [f"{role}{cells}" for cells in (8, 4, 2) for role in ("x", "y")]
-    path = tmp_path / "heads.hef"
-    path.write_bytes(hef_file(hef(group(layers, order))))
 
-    heads = raw_heads(read_hef(path).groups[0])
+    heads = raw_heads(as_hef(hef_file(hef(group(layers, order)))).groups[0])
 
     assert heads is not None
     assert (heads.strides, heads.box_channels, heads.classes) == ((8, 16, 32), *expected)
+
+
+def test_other_kinds_in_words(words: Callable[[bytes], str]) -> None:
+    """NMS on the chip, boxes without NMS, several groups, files inside."""
+    assert "NMS inside, on the chip itself, 80 classes, at most 60 boxes a class" in words(one_output_hef(chip_nms()))
+    assert "boxes decoded by HailoRT (yolov8), strides 8, 16, 32, 2 classes; NMS is left to us" in words(
+        nms_hef(more=field(13, 1))
+    )
+    said = words(genai_hef())
+    assert "llm__prefill: no YOLO heads" in said and "with files inside, as language models have them" in said
+    assert "1 class, " in words(
+        one_output_hef(info("net/out", 1, 1, 1, fmt=6, more_base=field(11, field(1, field(2, 1)))))
+    )
 
 
 def test_a_classifier_is_no_yolo(words: Callable[[bytes], str]) -> None:

@@ -19,7 +19,15 @@ Calibration set:
     calibset    read that set back, checked
 
 Emulator and compiler:
-    modelscript the model script's commands
+    scriptcommands  a model script as data, and what it makes explicit
+    scriptgrammar   text <-> commands, canonical spelling
+    scriptforms     what may stand at one place of a command
+    scripttables    the commands that there are
+    scriptcures     lines that do not exist or must not be, and what to write instead
+    scriptrules     what the linter says of one command
+    scriptlint      what it says of a script: errors and warnings
+    scriptcompose   base script + what hefkit knows -> the compiler's script
+    modelscript the door to these: read, lint, compose
     floatnet    the cut network in float32, its class scores after the sigmoid
     quantplan   where the chip rounds
     statistics  ranges, variances and histograms, streamed over the set
@@ -32,6 +40,29 @@ Emulator and compiler:
     emulator    the steps above, in order
     agreement   float network against emulation: boxes and noise
     outputs     cheap checks of paths, before any package is imported
-    compilation the road of compile_to_hef.py
+    compilation compile_to_hef.py's checks, stages, gate and result
+    emulation   its stages with --emulate
     engine      run float and emulated ONNX models behind the Engine protocol
+
+Hailo's SDK:
+    dfc_worker  the half that runs in the SDK's own Python; started, never imported
+    dfcprocess  that worker as a process: commands, events, log, and its end
+    dfclog      what the SDK's log says of what really ran
+    dfcvoice    what of it is told, kept and quoted
+    dfcfailures the SDK's failures as sentences with cures
+    dfcgraph    the network as the SDK has parsed it
+    machine     memory, disk, processor, graphics card
+    sdkversions which release compiles for which chip, on which Python
+    sdkfind     the Python that has the SDK
+    dfc         the SDK behind typed calls
+    sdkapi      the SDK's calls beside those that we expect
+    sdkready    all checks before the first real call
+    sdkfolder   the run folder
+    har         the SDK's archives, and what went into them
+    sdkquality  the SDK's own emulation against the float ONNX
+    hefscript   the final model script
+    hefsource   the parsed network, from the ONNX or from a HAR
+    hefcheck    the compiled HEF, read back
+    hefcompile  compile_to_hef.py's stages without --emulate
+    deploy      what goes to the Pi
 """

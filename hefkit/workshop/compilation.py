@@ -1,10 +1,7 @@
-"""The road of compile_to_hef.py: checks, four stages, and what they leave behind."""
+"""What compile_to_hef.py does whatever comes out: the checks, the stages, the gate, and the result."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import json
 import logging
 import time
 from collections.abc import Iterator, Mapping
@@ -14,22 +11,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import onnx
-from onnx import helper
-
 from hefkit import __version__
 from hefkit.cli import one_line
-from hefkit.errors import ToolchainError, UsageError
-from hefkit.files import Staging
 from hefkit.names import model_names
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
-from hefkit.workshop.agreement import measure_agreement
 from hefkit.workshop.calibset import CalibrationSet
-from hefkit.workshop.emulator import Emulator, Precision
-from hefkit.workshop.engine import FORMAT
 from hefkit.workshop.heads import HeadLayout, discover
-from hefkit.workshop.modelscript import Script, with_level, with_lines
+from hefkit.workshop.modelscript import Additions, Script, compose, lint, refuse_implicit_level
 from hefkit.workshop.onnxfile import OnnxFile, load_onnx
 from hefkit.workshop.outputs import EMULATED
 from hefkit.workshop.proof import Proof, prove
@@ -37,9 +25,7 @@ from hefkit.workshop.proof import Proof, prove
 log = logging.getLogger("hefkit")
 
 STAGES = ("Parsing ONNX model", "Optimizing model", "Quantizing model (calibration)", "Compiling to HEF")
-EMULATED_LAST = "Writing emulated model"
 FEW_PICTURES = 32
-SDK_VENV = Path(".venv_hailo_full", "bin", "python")
 
 
 @dataclass(frozen=True)
@@ -62,6 +48,8 @@ class Options:
     names: Mapping[int, str] | None = None
     gate: float | None = None
     emulate: bool = False
+    har: Path | None = None
+    sdk_python: Path | None = None
 
     @property
     def emulated_model(self) -> Path:
@@ -86,11 +74,12 @@ class Compilation:
 
     def preflight(self) -> None:
         """Everything that can be known of the ONNX and the script in seconds, the proof included (exit 4)."""
-        with self._stage(0, STAGES[0]):
+        for warning in lint(self.options.script, self.options.hw_arch, self.options.level):
+            self.warn(warning)
+        with self.stage(0):
             self.file = load_onnx(self.options.onnx, self.options.imgsz)
             self.warnings += self.file.warnings
             self.layout = discover(self.file, self.options.end_nodes)
-            self.options.script.normalization()
             self._tell_layout(self.file, self.layout)
             self.proof = prove(self.file, self.layout)
             log.info(
@@ -103,7 +92,7 @@ class Compilation:
 
     def open_calibration(self, *, required: bool) -> None:
         """Open and check the calibration set (exit 3); without `required` one that is not there is a warning."""
-        assert self.file is not None
+        assert self.file is not None and self.layout is not None
         if not required and not self.options.calib.exists():
             self.warn(f"the calibration set {self.options.calib} does not exist yet; make it before compiling")
             return
@@ -115,51 +104,25 @@ class Compilation:
             self.warn(f"only {len(self.calibration)} calibration pictures; ranges get better with 64 and more")
         if self.calibration.fit == "stretch":
             self.warn("the calibration set was stretched, not letterboxed; the model will expect stretched pictures")
+        if not self.options.emulate and self.options.level is None and self.options.har is None:
+            refuse_implicit_level(self.options.script, self.layout.family, len(self.calibration.split()[0]))
 
-    def emulate(self) -> str | None:
-        """Build, measure and write the emulated model; returns why the gate refused it, or None."""
-        assert self.file is not None and self.layout is not None and self.calibration is not None
-        train, held_out, in_sample = self.calibration.split()
-        emulator = self._emulator(self.file, self.layout)
-        calibration = self.calibration
+    def finish_spec(self, **facts: Any) -> None:
+        """Put into the spec what quantisation has decided: `head`, `calibration`, `script`, `quality`, `target`."""
+        assert self.spec is not None and self.calibration is not None
+        fit = self.calibration.fit or "letterbox"
+        self.spec = replace(self.spec, input=replace(self.spec.input, fit=fit), **facts)
 
-        def pictures() -> Iterator[np.ndarray]:
-            return (calibration[i] for i in train)
-
-        with self._stage(1, STAGES[1]):
-            emulator.measure(pictures)
-            log.info("  %d tensors measured on %d pictures", len(emulator.plan.points), len(train))
-        with self._stage(2, STAGES[2]):
-            model = emulator.quantize(pictures)
-            wide = emulator.wide_tensors()
-            log.info("  every layer corrected on %d pictures; %d tensors in 16 bit", emulator.corrected_on, len(wide))
-            head = emulator.head_spec()
-            quality = measure_agreement(
-                self.file, self.layout, model, head, (calibration[i] for i in held_out), in_sample=in_sample
-            )
-            quality["tensors_16bit"] = wide
-            self._tell_quality(quality)
-        self._finish_spec(emulator, len(train), quality)
-        refused = self._gate(quality)
-        if refused is None:
-            with self._stage(3, EMULATED_LAST):
-                self._write(model)
-        return refused
-
-    def warn_without_sdk(self) -> None:
-        """What --check says instead of refusing."""
-        if not self.options.emulate:
-            self.warn(no_compiler())
-
-    def refuse_without_sdk(self) -> None:
-        """Raise ToolchainError: there is no SDK, or this version cannot drive it."""
-        raise ToolchainError(no_compiler())
+    def finish_head(self, head: HeadSpec) -> None:
+        """The outputs as the compiled model has them."""
+        assert self.spec is not None
+        self.spec = replace(self.spec, head=head)
 
     def result(self) -> dict[str, Any]:
         """What --json prints: the spec as far as it is known, and the run."""
         assert self.spec is not None
         spec = self.spec.to_json()
-        if self.spec.calibration is None:
+        if any(output.dtype == "float32" for output in self.spec.head.outputs):
             _blank_what_quantization_decides(spec, logits=self.options.logits)
         return {
             **spec,
@@ -171,18 +134,69 @@ class Compilation:
         }
 
     @contextmanager
-    def _stage(self, index: int, title: str) -> Iterator[None]:
-        log.info("[%d/4] %s", index + 1, title)
+    def stage(self, index: int, title: str | None = None) -> Iterator[None]:
+        """A heading and the time; the same stage entered again goes on where it was."""
+        name = title or STAGES[index]
+        entry = next((stage for stage in self.stages if stage["name"] == name), None)
+        if entry is None:
+            log.info("[%d/4] %s", index + 1, name)
         start = time.perf_counter()
         yield
         seconds = time.perf_counter() - start
-        self.stages.append({"name": title, "seconds": round(seconds, 3)})
+        if entry is None:
+            self.stages.append({"name": name, "seconds": round(seconds, 3)})
+        else:
+            entry["seconds"] = round(entry["seconds"] + seconds, 3)
         log.info("  %.1f s", seconds)
 
     def warn(self, text: str) -> None:
         """Tell it now and put it into the result."""
         self.warnings.append(text)
         log.warning("%s", text)
+
+    def composed(self, pictures: int | None) -> Script:
+        """The script as far as it is known without the compiler's layer names."""
+        assert self.layout is not None
+        outputs = range(1, len(self.layout.convs) + 1) if "outputs" in self.options.precision_16 else ()
+        additions = Additions(
+            level=self.options.level,
+            calibration_batch=self.options.batch_size,
+            calibset_size=pictures,
+            wide_layers=tuple(f"output_layer{i}" for i in outputs),
+            logits=self.options.logits,
+        )
+        return compose(self.options.script, additions)
+
+    def tell_quality(self, quality: Mapping[str, Any]) -> None:
+        """Agreement with the float model, in one line."""
+        where = "pictures that it was calibrated with (in_sample)" if quality["in_sample"] else "held-out pictures"
+        log.info(
+            "  agreement with the float model on %d %s: recall %s, precision %s (%d float boxes, conf %.2f, IoU %.1f)",
+            quality["images"],
+            where,
+            _shown(quality["recall"]),
+            _shown(quality["precision"]),
+            quality["boxes_float"],
+            quality["conf"],
+            quality["iou"],
+        )
+
+    def gate(self, quality: Mapping[str, Any], what: str = "the emulated model") -> str | None:
+        """Why --gate refuses the result, or None."""
+        gate = self.options.gate
+        if gate is None:
+            return None
+        if quality["recall"] is None:
+            return (
+                f"--gate {gate}: the float model finds no box in the {quality['images']} pictures that agreement is "
+                "measured on; expected pictures with objects; nothing was written"
+            )
+        if quality["recall"] < gate:
+            return (
+                f"--gate {gate}: {what} keeps {quality['recall']:.3f} of the float model's boxes; nothing "
+                "was written; try more and better matching calibration pictures, or --precision-16 auto"
+            )
+        return None
 
     def _tell_layout(self, file: OnnxFile, layout: HeadLayout) -> None:
         family = f"DFL, reg_max {layout.reg_max}" if layout.family == "dfl" else "direct distances"
@@ -208,121 +222,11 @@ class Compilation:
             names=class_names(file.names, head.num_classes),
             source={"file": file.file, "sha256": file.sha256},
             target={"arch": self.options.hw_arch, "sdk": None},
-            script=with_level(self.options.script, self.options.level).text,
+            script=self.composed(None).text,
             tool=f"hefkit {__version__}",
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
         return replace(draft, names=model_names(self.options.names, draft))
-
-    def _emulator(self, file: OnnxFile, layout: HeadLayout) -> Emulator:
-        mean, std = self.options.script.normalization()
-        outputs, others = self.options.script.wide_outputs(len(layout.convs))
-        if others:
-            shown = ", ".join(one_line(o, 60) for o in others[:5])
-            self.warn(f"the script asks 16 bit of {shown}: names of the compiler's own, emulated in 8 bit")
-        asked = set(self.options.precision_16)
-        precision = Precision(
-            outputs=frozenset(range(len(layout.convs)) if "outputs" in asked else outputs),
-            layers=frozenset(asked - {"outputs", "auto"}),
-            auto="auto" in asked,
-        )
-        emulator = Emulator(file, layout, mean, std, precision, self.options.logits)
-        unknown = emulator.unknown_layers()
-        if unknown:
-            raise UsageError(
-                f"--precision-16: the network has no layer {', '.join(one_line(u, 80) for u in unknown)}; "
-                "with --emulate a layer is named by its ONNX node"
-            )
-        return emulator
-
-    def _finish_spec(self, emulator: Emulator, calibrated_on: int, quality: dict[str, Any]) -> None:
-        assert self.spec is not None and self.calibration is not None
-        self.spec = replace(
-            self.spec,
-            input=replace(self.spec.input, fit=self.calibration.fit or "letterbox"),
-            head=_with_streams(emulator),
-            calibration={"count": calibrated_on, "digest": self.calibration.digest},
-            script=self._final_script(calibrated_on).text,
-            quality=quality,
-        )
-
-    def _final_script(self, calibrated_on: int) -> Script:
-        batch = min(self.options.batch_size or 8, calibrated_on)
-        lines = [f"model_optimization_config(calibration, batch_size={batch}, calibset_size={calibrated_on})"]
-        if not self.options.logits:
-            lines.append("# a line for each class convolution follows when the compiler has named them:")
-            lines.append("# change_output_activation(convNN, sigmoid)")
-        if "outputs" in self.options.precision_16 and self.layout is not None:
-            layers = ", ".join(f"output_layer{i + 1}" for i in range(len(self.layout.convs)))
-            lines.append(f"quantization_param([{layers}], precision_mode=a16_w16)")
-        return with_lines(with_level(self.options.script, self.options.level), lines)
-
-    def _tell_quality(self, quality: Mapping[str, Any]) -> None:
-        where = "pictures that it was calibrated with (in_sample)" if quality["in_sample"] else "held-out pictures"
-        log.info(
-            "  agreement with the float model on %d %s: recall %s, precision %s (%d float boxes, conf %.2f, IoU %.1f)",
-            quality["images"],
-            where,
-            _shown(quality["recall"]),
-            _shown(quality["precision"]),
-            quality["boxes_float"],
-            quality["conf"],
-            quality["iou"],
-        )
-
-    def _gate(self, quality: Mapping[str, Any]) -> str | None:
-        gate = self.options.gate
-        if gate is None:
-            return None
-        if quality["recall"] is None:
-            return (
-                f"--gate {gate}: the float model finds no box in the {quality['images']} pictures that agreement is "
-                "measured on; expected pictures with objects; nothing was written"
-            )
-        if quality["recall"] < gate:
-            return (
-                f"--gate {gate}: the emulated model keeps {quality['recall']:.3f} of the float model's boxes; nothing "
-                "was written; try more and better matching calibration pictures, or --precision-16 auto"
-            )
-        return None
-
-    def _write(self, model: onnx.ModelProto) -> None:
-        """Model and spec appear together; then the run folder with the report and the script."""
-        assert self.spec is not None
-        target = self.options.emulated_model
-        spec = (json.dumps(self.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
-        helper.set_model_props(
-            model,
-            {
-                "hefkit.kind": "emulated",
-                "hefkit.format": FORMAT,
-                "hefkit.spec_sha256": hashlib.sha256(spec).hexdigest(),
-            },
-        )
-        with Staging(target.parent) as stage:
-            (stage.path / target.with_suffix(".json").name).write_bytes(spec)
-            (stage.path / target.name).write_bytes(model.SerializeToString())
-            stage.commit(last=target.name)
-        self.output, self.run_dir = target, self.options.run_dir
-        with Staging(self.options.run_dir) as stage:
-            (stage.path / "script.mscript").write_text(self.spec.script, encoding="utf-8")
-            (stage.path / "report.json").write_text(json.dumps(self.result(), indent=1) + "\n", encoding="utf-8")
-            stage.commit()
-        log.info("  %s (%.1f MB): INT8 emulation, not a HEF", target, target.stat().st_size / 1e6)
-
-
-def no_compiler() -> str:
-    """One sentence: why no HEF can be made here, how that changes, and what works without."""
-    if importlib.util.find_spec("hailo_sdk_client") is not None or SDK_VENV.is_file():
-        return (
-            "this version of hefkit cannot drive Hailo's Dataflow Compiler yet, although it is installed; expected a "
-            "later version; until then --emulate makes an INT8 model that runs without it"
-        )
-    return (
-        "Hailo's Dataflow Compiler (the Python package hailo_sdk_client) is not installed, and a HEF comes only from "
-        "it; register at https://hailo.ai/developer-zone, download the wheel and install it on x86_64 Linux, or "
-        "use --emulate for an INT8 model that runs without it"
-    )
 
 
 def _blank_what_quantization_decides(spec: dict[str, Any], *, logits: bool) -> None:
@@ -330,12 +234,6 @@ def _blank_what_quantization_decides(spec: dict[str, Any], *, logits: bool) -> N
     for output in spec["head"]["outputs"]:
         output.update(dtype=None, scale=None, zero_point=None)
         output["activation"] = "sigmoid" if output["role"] == "cls" and not logits else "none"
-
-
-def _with_streams(emulator: Emulator) -> HeadSpec:
-    head = emulator.head_spec()
-    named = zip(head.outputs, emulator.output_names(), strict=True)
-    return replace(head, outputs=tuple(replace(o, stream=name) for o, name in named))
 
 
 def _shown(value: float | None) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 from hefkit.cli import existing
 from hefkit.errors import DataError, ModelError, UsageError
+from hefkit.spec import MAX_SPEC_BYTES
 
 EMULATED = ".emulated.onnx"
 
@@ -23,6 +25,22 @@ def check_output(name: Path, source: Path) -> Path:
     if base.with_name(text + EMULATED).resolve() == source.resolve():
         raise UsageError(f"--output {name} would replace the source {source}; choose another name")
     return base
+
+
+def check_spec_free(name: Path) -> None:
+    """Refuse (exit 2) to write NAME.json over a file that is no spec of ours; NAME is what `check_output` returned."""
+    path = name.with_name(name.name + ".json")
+    if not existing(path):
+        return
+    try:
+        with open(path, "rb") as file:
+            ours = str(json.loads(file.read(MAX_SPEC_BYTES))["tool"]).startswith("hefkit ")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise UsageError(
+            f"{path} is not hefkit's and would be replaced by the spec of the model; choose another --output"
+        )
 
 
 def check_model_exists(path: Path) -> None:

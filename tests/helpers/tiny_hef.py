@@ -66,7 +66,8 @@ def info(
     more_base: bytes = b"",
 ) -> bytes:
     """EdgeLayerInfo."""
-    base = b"".join(field(n, v) for n, v in ((1, height), (3, width), (5, features), (7, fmt), (12, data_bytes)))
+    sizes = ((1, height), (2, height), (3, width), (4, width), (5, features), (6, features))  # even: padded
+    base = b"".join(field(n, v) for n, v in (*sizes, (7, fmt), (12, data_bytes), (13, b"")))
     numeric = f32(1, zero_point) + f32(2, scale)
     if scales:
         numeric += field(5, struct.pack(f"<{len(zero_points)}d", *zero_points))

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from hailo_double.hostnms import boxes_only, detections_by_class
 
 MARK = b"DOUBLE\0\0"

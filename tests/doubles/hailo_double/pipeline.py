@@ -15,7 +15,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-
 from hailo_double import control
 
 TIMEOUT, INVALID_OPERATION, NOT_FOUND, STREAM_ABORT, QUEUE_IS_FULL = 4, 6, 61, 63, 82

@@ -10,12 +10,11 @@ from enum import IntEnum
 from types import SimpleNamespace
 from typing import Any
 
+import hailo_platform.pyhailort._pyhailort as _pyhailort
 import numpy as np
 from hailo_double import control
 from hailo_double.network import Network, Refused, read_network
 from hailo_double.pipeline import Frame, Job, Pipeline, Status
-
-import hailo_platform.pyhailort._pyhailort as _pyhailort
 from hailo_platform.pyhailort._pyhailort import Format, FormatOrder, FormatType, QuantInfo
 
 INVALID_ARGUMENT, TIMEOUT, INVALID_OPERATION, NOT_FOUND = 2, 4, 6, 61

@@ -1,0 +1,287 @@
+"""Failures of Hailo's SDK: its words -> one sentence with a cure, and the exit code.
+
+Classified by the name of the exception and by what it or the log says, never by its module: those are no public
+contract. Exit 4 where the network or the model script is at fault, 3 for a full disk, 5 for everything else. The
+texts were read in published logs and tracebacks; docs/sdk-assumptions.md lists them.
+"""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hefkit.cli import one_line
+from hefkit.errors import DataError, HefkitError, ModelError, ToolchainError
+
+MAX_QUOTE = 240
+LAST_WORDS = 20  # lines before a crash that may be about it
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A row of the table: the first whose pattern is found counts."""
+
+    pattern: str
+    what: str  # `{0}`, `{1}` ...: groups of the pattern
+    cure: str
+    error: type[HefkitError] = ToolchainError
+    # words that harmless lines have as well (TensorFlow prints ImportErrors of its own): only of the exception itself
+    strict: bool = False
+
+    def match(self, text: str) -> re.Match[str] | None:
+        """Where the row's words stand in the SDK's."""
+        return re.search(self.pattern, text, re.IGNORECASE)
+
+
+MAPPING_CURE = (
+    "expected a network that fits the chip; add performance_param(compiler_optimization_level=max) or "
+    "context_switch_param(mode=allowed) to the script, use fewer 16-bit layers, a smaller --imgsz or a smaller model"
+)
+CUT_CURE = (
+    "expected an export that ends in a YOLO head; export it again with opset=11, simplified and without NMS, or name "
+    "the end nodes with --end-nodes"
+)
+MEMORY_CURE = "expected 16 GiB and more; close other programs, use fewer pictures (--num-samples) and --batch-size 1"
+SCRIPT_CURE = "correct that line of the script"
+
+FAILURES = (
+    Failure(
+        r"No space left on device|\[?Errno 28|Disk quota exceeded",
+        "the disk became full",
+        "free some space or choose another --run-dir, and run again",
+        DataError,
+    ),
+    Failure(
+        r"expected conv but found [\w|.]+|Cannot infer bbox conv layers|Post-process config file"
+        r"|NMSConfigPostprocess",
+        "the script's nms_postprocess does not fit the raw heads that hefkit cuts out",
+        "remove the nms_postprocess line: NMS is done after the chip",
+        ModelError,
+    ),
+    Failure(
+        r"Parsing failed at:\s*(.{0,200})",
+        "the SDK cannot read the model script at: {0}",
+        f"expected command(...) or name = command(...); {SCRIPT_CURE}",
+        ModelError,
+    ),
+    Failure(
+        r"'?([\w.]+)'? is not a valid MOConfigCommand",
+        "the model script names a feature that this command or this SDK does not know: {0}",
+        SCRIPT_CURE,
+        ModelError,
+    ),
+    Failure(
+        r"Unsupported value \[?(.{0,80}?)\]? for fields? \[?'?(\w+)|Unsupported value \[(.{0,80}?)\]",
+        "the SDK refuses a value in the model script: {0}{2}",
+        "expected one that this layer supports, such as a8_w8 or, for convolutions, a16_w16; " + SCRIPT_CURE,
+        ModelError,
+    ),
+    Failure(
+        r"BackendScriptParserException|AllocatorScriptParserException|Model script parsing failed|is not a valid key",
+        "the SDK refuses the model script",
+        SCRIPT_CURE,
+        ModelError,
+    ),
+    Failure(
+        r"MisspellNodeError",
+        "the SDK does not find the end nodes",
+        "expected names as in the ONNX; leave --end-nodes out, or export again with opset=11",
+        ModelError,
+    ),
+    Failure(
+        r"(Unsupported\w*Error|UnexpectedNodeError) in op (\S+?):",
+        "the SDK cannot translate the network: {0} at the node {1}",
+        CUT_CURE,
+        ModelError,
+    ),
+    Failure(
+        r"Parsing failed\. The errors found|ParsingWithRecommendation|UnsupportedModelError|Unsupported\w+LayerError"
+        r"|UnsupportedOperationError|UnexpectedNodeError",
+        "the SDK cannot translate the network",
+        CUT_CURE,
+        ModelError,
+    ),
+    Failure(
+        r"Unsupported NaN values",
+        "the network's weights hold NaN",
+        "expected finite numbers; train or export it again",
+        ModelError,
+    ),
+    Failure(
+        r"BadInputsShape|Data shape \(.*?\) for layer .* doesn't match",
+        "the SDK expects calibration pictures of another shape",
+        "expected (N, height, width, 3) of the network's own size; make the set again with its --imgsz",
+    ),
+    Failure(
+        r"NegativeSlopeExponentNonFixable|Desired shift is [\d.]+, but op has only",
+        "a layer's range cannot be quantised",
+        "expected real photographs as the camera takes them, and the normalization line in the script; make the set "
+        "again from such pictures, or add pre_quantization_optimization(activation_clipping, ...) for that layer",
+    ),
+    Failure(
+        r"Shift delta in (\S*avgpool\S*)|AccelerasNumerizationError",
+        "a large average pooling does not fit the chip's numbers {0}",
+        "add pre_quantization_optimization(global_avgpool_reduction, layers=..., division_factors=[4, 4]) to the "
+        "script",
+    ),
+    Failure(
+        # the noise analysis alone says so without harm
+        r"AccelerasResourceError|GPU memory has been exhausted(?!\. Layer Noise Analysis)|OOM when allocating tensor",
+        "the graphics card's memory is full",
+        "use --batch-size 2, and post_quantization_optimization(finetune, policy=enabled, batch_size=2) in the script; "
+        "or CUDA_VISIBLE_DEVICES=99, which computes on the processor",
+    ),
+    Failure(
+        r"No DNN in stream executor|CUDNN_STATUS_NOT_INITIALIZED",
+        "TensorFlow sees the graphics card and cannot use it: cuDNN is broken or missing",
+        "install the cuDNN that the SDK's TensorFlow wants, or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
+    ),
+    Failure(
+        r"bad_alloc|Cannot allocate memory",
+        "the memory is full",
+        MEMORY_CURE,
+    ),
+    Failure(
+        r"^MemoryError|^ResourceExhausted",
+        "the memory is full",
+        MEMORY_CURE,
+        strict=True,
+    ),
+    Failure(
+        r"Model requires quantized weights",
+        "the SDK is asked to compile a network that is not quantised",
+        "expected a HAR saved after quantisation; give the parsed one to --har, or leave --har out",
+    ),
+    Failure(
+        r"16x4 is not supported|16bit L2 biases",
+        "a 16-bit layer cannot be built as asked",
+        "use --precision-16 outputs instead of single layers, or add post_quantization_optimization(bias_correction, "
+        "policy=enabled) to the script",
+    ),
+    Failure(
+        r"More than one output is not supported for layer (matmul\w*)",
+        "the chip cannot compute {0}, a matrix product of the network's attention",
+        "expected a model without it; take another variant of the model, or a chip of the 10H kind",
+    ),
+    Failure(
+        r"Compilation failed with unexpected crash|network_graph_appender\.cpp",
+        "the SDK's compiler crashed on this network",
+        "expected a newer version to do better; try another --imgsz, another model size, or another SDK release",
+    ),
+    Failure(
+        r"Failed to reach required FPS",
+        "the network is too large for the frame rate that the script asks of the chip",
+        "lower fps in performance_param, or use a smaller model",
+    ),
+    Failure(
+        r"Mapping Failed|No successful assignments|Agent infeasible|No valid partition found"
+        r"|valid partition to contexts|BackendAllocatorException|precision mode is not accurate",
+        "the SDK finds no place on the chip for the network",
+        MAPPING_CURE,
+    ),
+    Failure(
+        r"(?:calibset_size|dataset_size)\b.{0,80}(?:larger|bigger|exceed|more than|less|enough)",
+        "the script asks for more pictures than the calibration set has",
+        "expected at most as many as there are; lower calibset_size and dataset_size in the script",
+        strict=True,
+    ),
+    Failure(
+        r"(\w+)\(\) got an unexpected keyword argument '?(\w+)",
+        "this version of the SDK does not know the argument {1} of {0}",
+        "run compile_to_hef.py with --check, which prints how this SDK's calls differ from what hefkit expects",
+        strict=True,
+    ),
+    Failure(
+        r"version `?(GLIBC\w*[\d.]+)'? not found",
+        "the operating system is too old for the SDK: it has no {0}",
+        "expected Ubuntu 22.04 or 24.04; compile there",
+    ),
+    Failure(
+        r"(?:ModuleNotFound|Import)Error: (.{0,160})",
+        "the SDK is installed but cannot be imported: {0}",
+        "expected a complete environment; install the SDK's wheel again, in an environment of its own",
+        strict=True,
+    ),
+    Failure(
+        r"PermissionError: (.{0,160})",
+        "the SDK may not write: {0}",
+        "expected a run folder that is yours; choose another --run-dir",
+        strict=True,
+    ),
+)
+
+UNMISTAKABLE = tuple(row for row in FAILURES if not row.strict)
+
+SIGNALS = {
+    signal.SIGILL: (
+        "an illegal instruction: the processor lacks AVX",
+        "expected a processor with AVX, which the SDK needs; compile on another machine",
+    ),
+    signal.SIGTERM: ("somebody ended it", "run again"),
+}
+
+
+def explain(said: str, *, error_lines: str = "", doing: str, log: Path) -> HefkitError:
+    """The error for what the SDK said.
+
+    Args:
+        said: `Kind: message` of the exception.
+        error_lines: what the log calls errors, for exceptions that say nothing themselves.
+        doing: what the SDK was busy with, as in "parsing the network".
+        log: where all of its words are.
+    """
+    known = _known(said, doing, log, FAILURES) or _known(error_lines, doing, log, UNMISTAKABLE)
+    if known is not None:
+        return known
+    quoted = one_line(said, MAX_QUOTE) or "nothing"
+    return ToolchainError(f"Hailo's SDK failed while {doing}; it said: {quoted}; all of it is in the log: {log}")
+
+
+def is_known(said: str) -> bool:
+    """Does an exception's `Kind: message` stand in the table?"""
+    return any(row.match(said) for row in FAILURES)
+
+
+def _known(words: str, doing: str, log: Path, rows: Sequence[Failure]) -> HefkitError | None:
+    for row in rows:
+        found = row.match(words)
+        if found is not None:
+            groups = [one_line(g or "", 160) for g in (*found.groups(), "", "", "", "")]
+            return row.error(f"{row.what.format(*groups).strip()} ({doing}); {row.cure}; log: {log}")
+    return None
+
+
+def explain_death(returncode: int, *, doing: str, log: Path, last_lines: Iterable[str], oom: bool) -> HefkitError:
+    """The error for a worker that is gone; `oom`: the kernel has ended a process for want of memory meanwhile."""
+    lines = list(last_lines)
+    number = -returncode
+    if number == signal.SIGKILL or oom:
+        sure = (
+            "the kernel ended it because the memory was full" if oom else "most likely the kernel, for want of memory"
+        )
+        return ToolchainError(
+            f"Hailo's SDK was killed while {doing}: {sure}; expected 16 GiB and more; close other programs, use fewer "
+            f"pictures (--num-samples) and --batch-size 1, then run again; log: {log}"
+        )
+    if number in SIGNALS:
+        what, cure = SIGNALS[signal.Signals(number)]
+        return ToolchainError(f"Hailo's SDK ended while {doing} with {what}; {cure}; log: {log}")
+    known = _known("\n".join(lines[-LAST_WORDS:]), doing, log, UNMISTAKABLE)
+    if known is not None:
+        return known
+    how = f"signal {number} ({_signal_name(number)})" if number > 0 else f"exit status {returncode}"
+    said = one_line(" / ".join(line.strip() for line in lines[-3:]), MAX_QUOTE)
+    return ToolchainError(
+        f"Hailo's SDK crashed while {doing} with {how}; its last words: {said or 'none'}; run again, and if it "
+        f"happens again try another SDK release; log: {log}"
+    )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return "unknown"

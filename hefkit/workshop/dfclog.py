@@ -1,0 +1,204 @@
+"""What the SDK's log says of what really ran: levels it lowered, pictures it left out, passes it skipped.
+
+The SDK carries on where it should stop: without a graphics card, or with few pictures, it lowers the optimisation
+level and says so in one line among hundreds. The lines below were read in logs of DFC 3.2x to 3.33 that people have
+published; docs/sdk-assumptions.md lists them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hefkit.cli import counted
+
+MAX_KEPT = 40  # lines of each kind
+
+# the SDK's name of a pass, any version -> ours
+PASSES = {
+    "quantization-aware fine-tuning": "finetune",
+    "fine tune": "finetune",
+    "finetune": "finetune",
+    "adaround": "adaround",
+    "bias correction": "bias_correction",
+    "statistics collector": "statistics",
+    "stats collector": "statistics",
+    "layer noise analysis": "noise_analysis",
+}
+_NAME = "|".join(map(re.escape, PASSES))
+_LEVEL = re.compile(r"\[(info|warning|error|critical)\]\s*(.*)", re.IGNORECASE)
+_REDUCED = re.compile(r"Reducing optimization level to (-?\d+)")
+_DEFAULT = re.compile(r"Using default optimization level of (-?\d+)")
+_ENTRIES = re.compile(r"Using dataset with (\d+) entries for (\w+)")
+_SKIPPED = re.compile(rf"^({_NAME}) skipped", re.IGNORECASE)
+_STARTED = re.compile(rf"^Starting ({_NAME})\b", re.IGNORECASE)
+_DONE = re.compile(rf"({_NAME}) is done", re.IGNORECASE)
+_FOUR_BIT = re.compile(r"Assigning 4bit weights to layer\s+(\S+)")
+_TOO_FEW = re.compile(r"have enough data for dataset_size of (\d+)")
+_SNR = re.compile(r"(\S+) SNR:\s*(-?[\d.]+) dB")
+_SIGMOID = re.compile(r"Output layer (\S+) with sigmoid activation was detected")
+_CONTEXTS = re.compile(r"partition to (\d+) contexts")
+_NO_GPU = re.compile(r"no suitable GPU found|there's no available GPU")
+
+
+@dataclass
+class RunLog:
+    """Facts from the lines of one run; feed it every line."""
+
+    reduced_to: int | None = None
+    default_level: int | None = None
+    entries: dict[str, int] = field(default_factory=dict)  # pass -> pictures it used
+    started: list[str] = field(default_factory=list)
+    done: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    four_bit: list[str] = field(default_factory=list)
+    too_few_for: int | None = None  # a dataset_size that there were not enough pictures for
+    snr_db: dict[str, float] = field(default_factory=dict)
+    sigmoids: list[str] = field(default_factory=list)
+    contexts: int | None = None
+    no_gpu: bool = False
+    warnings: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    understood: int = 0
+
+    def feed(self, line: str) -> None:
+        """One line, without colours."""
+        match = _LEVEL.search(line)
+        text = match[2] if match else line.strip()
+        if match and match[1].lower() == "warning":
+            _keep(self.warnings, text)
+        if match and match[1].lower() in ("error", "critical"):
+            _keep(self.errors, text)
+        self._levels(text)
+        self._passes(text)
+        self._others(text)
+
+    def to_json(self) -> dict[str, Any]:
+        """For report.json; lists of pass names are in the order of the log."""
+        return {
+            "level_reduced_to": self.reduced_to,
+            "default_level": self.default_level,
+            "pictures": dict(self.entries),
+            "started": list(self.started),
+            "ran": list(self.done),
+            "skipped": list(self.skipped),
+            "layers_4bit": list(self.four_bit),
+            "snr_db": dict(self.snr_db),
+            "no_gpu": self.no_gpu,
+            "lines_understood": self.understood,
+            "sdk_warnings": list(self.warnings),
+            "sdk_errors": list(self.errors),
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any]) -> RunLog:
+        """What `to_json` wrote down, as far as `judge` needs it; raises ValueError for anything else."""
+        try:
+            return RunLog(
+                reduced_to=value["level_reduced_to"],
+                entries={str(k): int(v) for k, v in value["pictures"].items()},
+                started=[*value["ran"], *value["started"]],
+                done=list(value["ran"]),
+                skipped=list(value["skipped"]),
+                four_bit=list(value["layers_4bit"]),
+                no_gpu=bool(value["no_gpu"]),
+                understood=int(value["lines_understood"]),
+            )
+        except (KeyError, TypeError, AttributeError) as exc:
+            raise ValueError(f"no record of a run: {exc}") from exc
+
+    def _levels(self, text: str) -> None:
+        if found := _REDUCED.search(text):
+            self.reduced_to, self.understood = int(found[1]), self.understood + 1
+        if found := _DEFAULT.search(text):
+            self.default_level, self.understood = int(found[1]), self.understood + 1
+        if _NO_GPU.search(text):
+            self.no_gpu = True
+
+    def _passes(self, text: str) -> None:
+        if found := _ENTRIES.search(text):
+            name = PASSES.get(found[2].lower(), found[2].lower())
+            self.entries[name] = max(int(found[1]), self.entries.get(name, 0))
+            self.understood += 1
+        for pattern, names in ((_SKIPPED, self.skipped), (_STARTED, self.started), (_DONE, self.done)):
+            if found := pattern.search(text):
+                _keep(names, PASSES[found[1].lower()])
+                self.understood += 1
+
+    def _others(self, text: str) -> None:
+        if found := _FOUR_BIT.search(text):
+            _keep(self.four_bit, found[1].rstrip(".,"))
+        if found := _TOO_FEW.search(text):
+            self.too_few_for = int(found[1])
+        if found := _SNR.search(text):
+            self.snr_db[found[1]] = float(found[2])
+        if found := _SIGMOID.search(text):
+            _keep(self.sigmoids, found[1])
+        if found := _CONTEXTS.search(text):
+            self.contexts = int(found[1])
+
+
+def _keep(lines: list[str], line: str) -> None:
+    if line not in lines and len(lines) < MAX_KEPT:
+        lines.append(line)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the script asks of the quantisation."""
+
+    level: int | None
+    pictures: int
+    dfl: bool  # boxes as bins: what level 1 is known to destroy
+    finetune: int | None = None  # pictures, where the script or the level asks for it
+    four_bit: bool = False  # the script wants weights in 4 bit
+
+
+def judge(ran: RunLog, asked: Asked) -> tuple[list[str], list[str]]:
+    """(what ruins the model, what the user must know): the log against the script."""
+    ruined: list[str] = []
+    known: list[str] = []
+    fell = ran.reduced_to
+    if fell is not None and (asked.level is None or fell < asked.level):
+        because = " because it found no graphics card" if ran.no_gpu else ""
+        text = f"the SDK lowered the optimisation level from {_shown(asked.level)} to {fell}{because}"
+        if fell == 1 and asked.dfl:
+            ruined.append(
+                f"{text}; level 1 is known to give all boxes of a DFL head one size; expected level 0 or 2; use "
+                "--optimization-level 0, or a graphics card and more pictures"
+            )
+        else:
+            known.append(text)
+    if ran.four_bit and not asked.four_bit:
+        ruined.append(
+            f"the SDK stored {counted(len(ran.four_bit), 'layer')} in 4 bit ({ran.four_bit[0]} ...), which the script "
+            "does not ask for; expected compression_level=0 in model_optimization_flavor; add it"
+        )
+    calibrated = ran.entries.get("calibration")
+    if calibrated is not None and calibrated < asked.pictures:
+        known.append(f"the SDK calibrated with {calibrated} of {asked.pictures} pictures")
+    known += _passes_missing(ran, asked)
+    if not ran.understood:
+        known.append("the SDK's log says nothing that hefkit understands; what really ran is not known")
+    return ruined, known
+
+
+def _passes_missing(ran: RunLog, asked: Asked) -> list[str]:
+    """Passes that the script asks for and that did not run, or not on all pictures."""
+    if not ran.understood:
+        return []
+    if asked.finetune is not None:
+        used = ran.entries.get("finetune")
+        if "finetune" in ran.skipped or "finetune" not in [*ran.started, *ran.done]:
+            return ["fine-tuning was asked for, and the SDK skipped it"]
+        if used is not None and used < asked.finetune:
+            return [f"the SDK fine-tuned with {used} of {asked.finetune} pictures"]
+    if asked.level in (3, 4) and "adaround" not in [*ran.started, *ran.done]:
+        return [f"level {asked.level} asks for AdaRound, and the SDK skipped it"]
+    return []
+
+
+def _shown(level: int | None) -> str:
+    return "its default" if level is None else str(level)

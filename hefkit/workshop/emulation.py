@@ -1,0 +1,130 @@
+"""ONNX -> emulated model: the stages of compile_to_hef.py --emulate, and the two files that they write."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import helper
+
+from hefkit.cli import one_line
+from hefkit.errors import UsageError
+from hefkit.files import Staging
+from hefkit.spec import HeadSpec
+from hefkit.workshop.agreement import measure_agreement
+from hefkit.workshop.compilation import Compilation
+from hefkit.workshop.emulator import Emulator, Precision
+from hefkit.workshop.engine import FORMAT
+from hefkit.workshop.modelscript import not_emulated
+
+log = logging.getLogger("hefkit")
+
+EMULATED_LAST = "Writing emulated model"
+
+
+def emulate(run: Compilation) -> str | None:
+    """Build, measure and write the emulated model; returns why the gate refused it, or None."""
+    assert run.file is not None and run.layout is not None and run.calibration is not None
+    train, held_out, in_sample = run.calibration.split()
+    emulator = _emulator(run)
+    calibration = run.calibration
+
+    def pictures() -> Iterator[np.ndarray]:
+        return (calibration[i] for i in train)
+
+    with run.stage(1):
+        emulator.measure(pictures)
+        log.info("  %d tensors measured on %d pictures", len(emulator.plan.points), len(train))
+    with run.stage(2):
+        model = emulator.quantize(pictures)
+        wide = emulator.wide_tensors()
+        log.info("  every layer corrected on %d pictures; %d tensors in 16 bit", emulator.corrected_on, len(wide))
+        head = emulator.head_spec()
+        quality = measure_agreement(
+            run.file, run.layout, model, head, (calibration[i] for i in held_out), in_sample=in_sample
+        )
+        quality["tensors_16bit"] = wide
+        run.tell_quality(quality)
+    _finish_spec(run, emulator, len(train), quality)
+    refused = run.gate(quality)
+    if refused is None:
+        with run.stage(3, EMULATED_LAST):
+            _write(run, model)
+    return refused
+
+
+def _emulator(run: Compilation) -> Emulator:
+    assert run.file is not None and run.layout is not None
+    options = run.options
+    for warning in not_emulated(options.script):
+        run.warn(warning)
+    mean, std = options.script.normalization()
+    outputs, others = options.script.wide_outputs(len(run.layout.convs))
+    if others:
+        shown = ", ".join(one_line(o, 60) for o in others[:5])
+        run.warn(f"the script asks 16 bit of {shown}: names of the compiler's own, emulated in 8 bit")
+    asked = set(options.precision_16)
+    precision = Precision(
+        outputs=frozenset(range(len(run.layout.convs)) if "outputs" in asked else outputs),
+        layers=frozenset(asked - {"outputs", "auto"}),
+        auto="auto" in asked,
+    )
+    emulator = Emulator(run.file, run.layout, mean, std, precision, options.logits)
+    unknown = emulator.unknown_layers()
+    if unknown:
+        raise UsageError(
+            f"--precision-16: the network has no layer {', '.join(one_line(u, 80) for u in unknown)}; "
+            "with --emulate a layer is named by its ONNX node"
+        )
+    return emulator
+
+
+def _finish_spec(run: Compilation, emulator: Emulator, calibrated_on: int, quality: dict[str, Any]) -> None:
+    """The script of the emulation: the compiler's layer names are not known, so their lines are missing."""
+    assert run.calibration is not None
+    script = run.composed(calibrated_on)
+    for note in script.notes:
+        run.warn(note)
+    run.finish_spec(
+        head=_with_streams(emulator),
+        calibration={"count": calibrated_on, "digest": run.calibration.digest},
+        script=script.text,
+        quality=quality,
+    )
+
+
+def _write(run: Compilation, model: onnx.ModelProto) -> None:
+    """Model and spec appear together; then the run folder with the report and the script."""
+    assert run.spec is not None
+    target = run.options.emulated_model
+    spec = (json.dumps(run.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()
+    helper.set_model_props(
+        model,
+        {
+            "hefkit.kind": "emulated",
+            "hefkit.format": FORMAT,
+            "hefkit.spec_sha256": hashlib.sha256(spec).hexdigest(),
+        },
+    )
+    with Staging(target.parent) as stage:
+        (stage.path / target.with_suffix(".json").name).write_bytes(spec)
+        (stage.path / target.name).write_bytes(model.SerializeToString())
+        stage.commit(last=target.name)
+    run.output, run.run_dir = target, run.options.run_dir
+    with Staging(run.options.run_dir) as stage:
+        (stage.path / "script.mscript").write_text(run.spec.script, encoding="utf-8")
+        (stage.path / "report.json").write_text(json.dumps(run.result(), indent=1) + "\n", encoding="utf-8")
+        stage.commit()
+    log.info("  %s (%.1f MB): INT8 emulation, not a HEF", target, target.stat().st_size / 1e6)
+
+
+def _with_streams(emulator: Emulator) -> HeadSpec:
+    head = emulator.head_spec()
+    named = zip(head.outputs, emulator.output_names(), strict=True)
+    return replace(head, outputs=tuple(replace(o, stream=name) for o, name in named))

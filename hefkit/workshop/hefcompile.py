@@ -1,0 +1,272 @@
+"""ONNX -> HEF through Hailo's SDK: the stages of compile_to_hef.py without --emulate."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hefkit import __version__
+from hefkit.cli import one_line
+from hefkit.errors import HefkitError, ModelError, ToolchainError
+from hefkit.files import Staging, explained
+from hefkit.hef import read_hef
+from hefkit.spec import HeadSpec
+from hefkit.workshop import har as hars
+from hefkit.workshop import sdkquality as quality
+from hefkit.workshop.compilation import Compilation
+from hefkit.workshop.dfc import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
+from hefkit.workshop.dfclog import RunLog, judge
+from hefkit.workshop.hefcheck import check_hef
+from hefkit.workshop.hefscript import safe_scope, what_is_asked, wide_indices
+from hefkit.workshop.hefsource import UNCHECKED, Parsed, Source
+from hefkit.workshop.sdkfolder import SdkFolder, float_bytes
+from hefkit.workshop.sdkready import Ready, get_ready
+
+log = logging.getLogger("hefkit")
+
+FP_PICTURES = 8  # enough to see that the parsed network is the ONNX
+COMPILED = "the network that the SDK quantised"
+
+
+def prepare(run: Compilation) -> Ready:
+    """Find the SDK and check it against chip and machine (exit 5, or 3 for a full disk)."""
+    assert run.file is not None
+    count = 0 if run.calibration is None else len(run.calibration)
+    in_memory = float_bytes(count, run.file.size)
+    options = run.options
+    return get_ready(options.sdk_python, options.hw_arch, options.run_dir, (in_memory // 4, in_memory), run.warn)
+
+
+def compile_hef(run: Compilation, ready: Ready) -> str | None:
+    """All stages, after the preflight and with a calibration set; returns why a gate refused the result, or None."""
+    return HefRun(run, ready).compile()
+
+
+class HefRun:
+    """One run through the SDK."""
+
+    def __init__(self, run: Compilation, ready: Ready) -> None:
+        self.run, self.ready, self.options = run, ready, run.options
+        self.folder = SdkFolder(self.options.run_dir, self.options.name.name)
+        self.source = Source(run, ready, self.folder)
+        self.file, self.layout, self.calibration = self.source.file, self.source.layout, self.source.calibration
+        self.train, self.held_out, self.in_sample = self.calibration.split()
+        self.ran: dict[str, Any] | None = None  # what the log says of the quantisation
+        self.contexts: int | None = None  # into how many parts the network was split
+
+    def compile(self) -> str | None:
+        """See `compile_hef`."""
+        self.folder.make()
+        self.run.run_dir = self.options.run_dir
+        try:
+            self.folder.write_json("job.json", self._job())
+            refused = self._stages()
+        except HefkitError as exc:
+            self._report(one_line(exc, 2000))
+            raise
+        finally:
+            self.folder.clean()
+        self._report(refused)
+        return refused
+
+    def _stages(self) -> str | None:
+        with Dfc(self.ready.sdk, self.folder.path, self.ready.settings) as dfc:
+            with self.run.stage(0):
+                self._start(dfc)
+                parsed = self.source.parse(dfc)
+            with self.run.stage(1):
+                calibration = self._optimize(dfc, parsed)
+            with self.run.stage(2):
+                self._quantize(dfc, parsed, calibration)
+                measured = self._measure(dfc, QUANTIZED, parsed, len(self.held_out))
+                self._finish_spec(parsed, measured)
+            refused = self._refusal(measured)
+            if refused is None:
+                with self.run.stage(3):
+                    self._compile(dfc, parsed)
+        return refused
+
+    def _start(self, dfc: Dfc) -> None:
+        facts = dfc.start()
+        for warning in self.ready.check_started(facts, self.options.hw_arch):
+            self.run.warn(warning)
+        log.info("  Hailo's SDK %s on Python %s; %s", self.ready.version, facts.get("python"), self.ready.device)
+
+    def _optimize(self, dfc: Dfc, parsed: Parsed) -> CalibrationFile | None:
+        """The script, and what it changes in floating point; the network must still be the ONNX after that."""
+        if parsed.quantized:
+            log.info("  done when the HAR was made")
+            return None
+        calibration = self.folder.write_calibration(self.calibration, self.train)
+        dfc.load_script(self.folder.file(".alls"))
+        if dfc.full_precision(calibration):
+            measured = self._measure(dfc, FULL_PRECISION, parsed, FP_PICTURES)
+            if measured is not None:
+                quality.check_full_precision(measured)
+                log.info(
+                    "  in full precision the SDK's network agrees with the ONNX on %d pictures", measured["images"]
+                )
+        return calibration
+
+    def _quantize(self, dfc: Dfc, parsed: Parsed, calibration: CalibrationFile | None) -> None:
+        """Quantise, and read back what really ran: of a resumed HAR, what was noted of it."""
+        if calibration is None:
+            log.info("  done when the HAR was made")
+            self.ran = None if parsed.noted is None else parsed.noted.ran or None
+            self._judge(parsed, None)
+            return
+        target = self.folder.file(".quantized.har")
+        dfc.quantize(calibration, target)
+        self.ran = dfc.voice.facts.to_json()
+        hars.write_record(target, self.source.record(hars.QUANTIZED, parsed.script, self.ran))
+        self._judge(parsed, target)
+
+    def _judge(self, parsed: Parsed, made: Path | None) -> None:
+        """Refuse (exit 5) what ruins the model; a HAR that was just `made` then gets a name that says so."""
+        if self.ran is None:
+            return
+        try:
+            ran = RunLog.from_json(self.ran)
+        except ValueError as exc:
+            self.run.warn(f"what ran when the HAR was made cannot be read ({one_line(exc)}); {UNCHECKED}")
+            return
+        count = int(self.source.calibrated_with(parsed.script, parsed.noted)["count"])
+        ruined, known = judge(ran, what_is_asked(parsed.script, count, dfl=self.layout.family == "dfl"))
+        for warning in known:
+            self.run.warn(warning)
+        if not ruined:
+            return
+        har = self.options.har
+        if made is not None:
+            har = self.folder.file(".refused.har")
+            hars.move_har(made, har)
+        raise ToolchainError(f"{ruined[0]}; the quantised network is {har}")
+
+    def _measure(self, dfc: Dfc, context: str, parsed: Parsed, most: int) -> dict[str, Any] | None:
+        """The SDK's emulation against the float network, on at most so many pictures; None where it cannot emulate."""
+        chosen = self.held_out[:most]
+
+        def pictures() -> Iterator[np.ndarray]:
+            return (self.calibration[i] for i in chosen)
+
+        path = self.folder.write_pictures("measured", self.calibration, chosen)
+        try:
+            tensors = dfc.infer(context, path, self.folder.scratch)
+        except EmulationError as exc:
+            self.run.warn(f"the SDK cannot emulate its network ({exc}); how good it is has not been measured")
+            return None
+        heads = quality.FloatHeads(self.file, self.layout, pictures, in_sample=self.in_sample)
+        found = quality.sorted_outputs(tensors, parsed.order, heads.spec)
+        return quality.compare(heads, found, baked=not self.options.logits)
+
+    def _finish_spec(self, parsed: Parsed, measured: dict[str, Any] | None) -> None:
+        """What quantisation has decided; of a HAR of which nothing is noted, nobody knows what calibrated it."""
+        head = self.layout.to_head_spec()
+        named = zip(head.outputs, parsed.outputs, strict=True)
+        foreign = parsed.quantized and parsed.noted is None
+        self.run.finish_spec(
+            head=replace(head, outputs=tuple(replace(o, stream=found.producer) for o, found in named)),
+            calibration=None if foreign else self.source.calibrated_with(parsed.script, parsed.noted),
+            target={"arch": self.options.hw_arch, "sdk": self.ready.version},
+            script=parsed.script.text,
+            quality=measured,
+        )
+        if measured is not None:
+            self.run.tell_quality(measured)
+
+    def _refusal(self, measured: dict[str, Any] | None) -> str | None:
+        """Why the long compile is not worth its time, or None."""
+        if measured is None:
+            if self.options.gate is None:
+                return None
+            return f"--gate {self.options.gate}: the quality of {COMPILED} could not be measured; nothing was written"
+        refused = quality.collapsed(measured) or self.run.gate(measured, COMPILED)
+        if refused is not None:
+            har = self.options.har or self.options.run_dir / f"{self.folder.stem}.quantized.har"
+            return f"{refused}; the quantised network is kept: {har}"
+        warning = quality.low_agreement(measured)
+        if warning is not None:
+            self.run.warn(warning)
+        return None
+
+    def _compile(self, dfc: Dfc, parsed: Parsed) -> None:
+        """The HEF is read back before it gets its name; model and spec appear together."""
+        raw = self.folder.scratch.with_name("scratch-unchecked.hef")
+        dfc.compile(raw)
+        self.contexts = dfc.voice.facts.contexts
+        try:
+            self.run.finish_head(self._read_back(raw, parsed))
+        except HefkitError as exc:  # hours may lie in it: kept for who knows better, under a name that warns
+            kept = self.folder.file(".refused.hef")
+            raw.replace(kept)
+            raise type(exc)(f"{exc}; the file is kept as {kept}, without a spec") from exc
+        self._write(raw)
+
+    def _read_back(self, raw: Path, parsed: Parsed) -> HeadSpec:
+        try:
+            found = read_hef(raw)
+        except ModelError as exc:
+            raise ToolchainError(
+                f"the HEF that Hailo's SDK compiled cannot be read back: {one_line(exc, 400)}; try another SDK release"
+            ) from exc
+        return check_hef(
+            found,
+            self.layout.to_head_spec(),
+            parsed.outputs,
+            arch=self.options.hw_arch,
+            size=self.file.size,
+            wide=wide_indices(parsed.script, parsed.outputs),
+            baked=not self.options.logits,
+        )
+
+    def _write(self, raw: Path) -> None:
+        assert self.run.spec is not None
+        target = self.options.name.with_name(f"{self.folder.stem}.hef")
+        spec = json.dumps(self.run.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+        with Staging(target.parent) as stage:
+            (stage.path / f"{self.folder.stem}.json").write_text(spec, encoding="ascii")
+            with explained(target):
+                shutil.copyfile(raw, stage.path / target.name)
+            stage.commit(last=target.name)
+        self.folder.write_text(self.folder.file(".json"), spec)
+        self.run.output = target
+        log.info("  %s (%.1f MB) for %s", target, target.stat().st_size / 1e6, self.options.hw_arch)
+
+    def _job(self) -> dict[str, Any]:
+        """How this run was made, written before anything starts."""
+        options = self.options
+        return {
+            "format": 1,
+            "tool": f"hefkit {__version__}",
+            "onnx": {"file": str(options.onnx), "sha256": self.file.sha256},
+            "output": str(options.name.with_name(f"{self.folder.stem}.hef")),
+            "sdk": self.ready.to_json(),
+            "hw_arch": options.hw_arch,
+            "net_name": safe_scope(self.folder.stem),
+            "end_nodes": list(self.layout.end_nodes),
+            "script": options.script.source,
+            "optimization_level": options.level,
+            "precision_16": list(options.precision_16),
+            "logits": options.logits,
+            "batch_size": options.batch_size,
+            "gate": options.gate,
+            "har": None if options.har is None else str(options.har),
+            "calibration": {
+                "path": str(options.calib),
+                "count": len(self.train),
+                "measured_on": len(self.held_out),
+                "in_sample": self.in_sample,
+                "digest": self.calibration.digest,
+            },
+        }
+
+    def _report(self, error: str | None) -> None:
+        facts = {"sdk": self.ready.to_json(), "sdk_run": self.ran, "contexts": self.contexts, "error": error}
+        self.folder.write_json("report.json", {**self.run.result(), **facts})

@@ -1,0 +1,125 @@
+"""The final model script of a HEF: the base, the flags, and the layers' names that the SDK has given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+
+from hefkit.cli import one_line
+from hefkit.errors import UsageError
+from hefkit.workshop.compilation import Options
+from hefkit.workshop.dfcgraph import Output, ParsedGraph
+from hefkit.workshop.dfclog import Asked
+from hefkit.workshop.modelscript import (
+    Additions,
+    Command,
+    Script,
+    canonical,
+    compose,
+    compression,
+    finetune,
+    level,
+    parse_script,
+)
+from hefkit.workshop.scriptcommands import number, whole
+from hefkit.workshop.scriptgrammar import printed
+
+# the SDK's own choice of layers (a reported keyword of compression_params), and the share that the emulator uses too
+AUTO_16BIT, AUTO_SHARE = "auto_16bit_weights_ratio", "0.05"
+
+
+def final_script(options: Options, graph: ParsedGraph, outputs: Sequence[Output], pictures: int) -> Script:
+    """Base script + flags + names; `outputs` in contract order, `pictures` is what calibrates.
+
+    Raises:
+        ModelError: a line of the base contradicts what must be added.
+        UsageError: --precision-16 names a layer that is none.
+    """
+    base = _with_auto_16bit(options.script) if "auto" in options.precision_16 else options.script
+    return compose(
+        base,
+        Additions(
+            level=options.level,
+            sigmoid_layers=() if options.logits else tuple(bare(output.producer) for output in outputs[1::2]),
+            calibration_batch=options.batch_size,
+            calibset_size=pictures,
+            wide_layers=_wide_layers(options.precision_16, graph, outputs),
+            logits=options.logits,
+        ),
+    )
+
+
+def _with_auto_16bit(base: Script) -> Script:
+    """The SDK chooses layers for 16 bit; a share that the script names already is kept."""
+    old = next(iter(base.named("model_optimization_config", "compression_params")), None)
+    if old is None:
+        line = Command("model_optimization_config", ("compression_params",), ((AUTO_16BIT, AUTO_SHARE),))
+        return parse_script(f"{base.text.rstrip()}\n{printed(line)}\n", base.source)
+    if old.keyword(AUTO_16BIT) is not None:
+        return base
+    merged = replace(old, keywords=(*old.keywords, (AUTO_16BIT, AUTO_SHARE)))
+    lines = base.text.splitlines()
+    lines[old.line - 1 : old.line + old.text.count("\n")] = [printed(merged)]
+    return parse_script("\n".join(lines) + "\n", base.source)
+
+
+def calibration_size(script: Script, pictures: int) -> int:
+    """How many of the pictures the compiler measures ranges on: a script may ask for fewer than there are."""
+    lines = script.named("model_optimization_config", "calibration")
+    asked = [n for line in lines if (n := whole(line.keyword("calibset_size"))) is not None]
+    return min([pictures, *asked])
+
+
+def _wide_layers(asked: Sequence[str], graph: ParsedGraph, outputs: Sequence[Output]) -> tuple[str, ...]:
+    """What --precision-16 names, in the SDK's names."""
+    wide = [bare(output.name) for output in outputs] if "outputs" in asked else []
+    for layer in asked:
+        if layer in ("outputs", "auto"):
+            continue
+        name = graph.resolve(layer)
+        if name is None:
+            raise UsageError(
+                f"--precision-16: the parsed network has no layer {one_line(layer, 80)}; expected a name of the "
+                f"SDK's, such as {bare(outputs[0].producer)}, or the name of a node of the ONNX"
+            )
+        wide.append(name)
+    return tuple(dict.fromkeys(wide))
+
+
+def wide_indices(script: Script, outputs: Sequence[Output]) -> frozenset[int]:
+    """Which of the outputs, in their order, the script stores in 16 bit."""
+    wide, _ = script.wide_outputs(len(outputs))
+    numbers = [re.search(r"output_layer(\d+)$", output.name) for output in outputs]
+    return frozenset(i for i, number in enumerate(numbers) if number and int(number[1]) - 1 in wide)
+
+
+def what_is_asked(script: Script, pictures: int, *, dfl: bool) -> Asked:
+    """What the log is held against."""
+    tune = finetune(script)
+    sizes = [whole(tune.keyword("dataset_size"))] if tune is not None and tune.enabled else []
+    narrow = any((c.keyword("precision_mode") or "").startswith("a8_w4") for c in script.commands)
+    share = any(number(c.keyword("auto_4bit_weights_ratio")) for c in script.commands)
+    return Asked(
+        level=level(script),
+        pictures=calibration_size(script, pictures),
+        dfl=dfl,
+        finetune=(sizes[0] or 0) if sizes else None,
+        four_bit=bool(compression(script)) or narrow or share,
+    )
+
+
+def statements(script: Script) -> list[str]:
+    """A script's commands in canonical form, comments left out."""
+    return [line for line in canonical(script).splitlines() if line.strip() and not line.startswith("#")]
+
+
+def safe_scope(name: str) -> str:
+    """A name for the network that the SDK accepts everywhere: it becomes the first part of every layer's name."""
+    text = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")[:40]
+    return text if text and text[0].isalpha() else f"net_{text}".rstrip("_")
+
+
+def bare(name: str) -> str:
+    """`net/conv41` -> `conv41`."""
+    return name.rpartition("/")[2]

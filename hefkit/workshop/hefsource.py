@@ -1,0 +1,137 @@
+"""Where a compilation starts from: the ONNX, or a HAR of an earlier run; the parsed network and its final script."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hefkit.cli import one_line
+from hefkit.errors import ModelError
+from hefkit.workshop import har as hars
+from hefkit.workshop.compilation import Compilation
+from hefkit.workshop.cut import cut
+from hefkit.workshop.dfc import Dfc
+from hefkit.workshop.dfcgraph import Output, ParsedGraph
+from hefkit.workshop.hefscript import calibration_size, final_script, safe_scope, statements
+from hefkit.workshop.modelscript import Script, level, parse_script, refuse_implicit_level
+from hefkit.workshop.sdkfolder import SdkFolder
+from hefkit.workshop.sdkready import Ready
+
+log = logging.getLogger("hefkit")
+
+UNCHECKED = "its boxes alone say how good it is"
+
+
+@dataclass(frozen=True)
+class Parsed:
+    """The network as the SDK has it, and what it is to become."""
+
+    graph: ParsedGraph
+    outputs: tuple[Output, ...]  # of the heads, in contract order
+    script: Script
+    quantized: bool  # already, in the HAR that is resumed
+    noted: hars.HarRecord | None  # beside that HAR
+
+    @property
+    def order(self) -> list[int]:
+        """For every head the index of its output in the graph."""
+        return [self.graph.outputs.index(output) for output in self.outputs]
+
+
+class Source:
+    """Parses or resumes; `run` has been through its preflight and has its calibration set."""
+
+    def __init__(self, run: Compilation, ready: Ready, folder: SdkFolder) -> None:
+        assert run.file is not None and run.layout is not None and run.calibration is not None
+        self.file, self.layout, self.calibration = run.file, run.layout, run.calibration
+        self.run, self.options, self.ready, self.folder = run, run.options, ready, folder
+        self.pictures = len(self.calibration.split()[0])
+
+    def parse(self, dfc: Dfc) -> Parsed:
+        """The parsed network with the final script, which is also written into the run folder."""
+        har = self.options.har
+        parsed = self._from_onnx(dfc) if har is None else self._from_har(dfc, har)
+        self.folder.write_text(self.folder.file(".alls"), parsed.script.text)
+        return parsed
+
+    def calibrated_with(self, script: Script, noted: hars.HarRecord | None = None) -> dict[str, Any]:
+        """How many pictures calibrate, or did when a resumed HAR was quantised, and of which set."""
+        if noted is not None and noted.calibration is not None:
+            return noted.calibration
+        return {"count": calibration_size(script, self.pictures), "digest": self.calibration.digest}
+
+    def record(self, stage: str, script: Script | None = None, ran: dict[str, Any] | None = None) -> hars.HarRecord:
+        """What is noted beside a HAR of this run."""
+        return hars.HarRecord(
+            stage=stage,
+            onnx_sha256=self.file.sha256,
+            hw_arch=self.options.hw_arch,
+            end_nodes=self.layout.end_nodes,
+            sdk=self.ready.version,
+            script=None if script is None else script.text,
+            calibration=None if script is None else self.calibrated_with(script),
+            ran=ran or {},
+        )
+
+    def _from_onnx(self, dfc: Dfc) -> Parsed:
+        target, scope = self.folder.file(".parsed.har"), safe_scope(self.folder.stem)
+        network = self.folder.write_network(cut(self.file.model, self.layout.tensors))
+        graph = dfc.parse(network, scope, self.layout.end_nodes, self.options.hw_arch, target)
+        hars.write_record(target, self.record(hars.PARSED))
+        outputs = graph.matched(self.layout, self.file.size)
+        return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, noted=None)
+
+    def _from_har(self, dfc: Dfc, har: Path) -> Parsed:
+        graph, facts = dfc.open_har(har.absolute(), self.options.hw_arch)
+        stage, noted = hars.stage_of(facts.get("state"), har), hars.read_record(har)
+        wanted = replace(self.record(stage), calibration=self.calibrated_with(self.options.script))
+        for warning in hars.check_resume(har, noted, wanted, facts.get("hw_arch")):
+            self.run.warn(warning)
+        log.info("  resumed from %s, a %s network", one_line(har), stage)
+        outputs = graph.matched(self.layout, self.file.size)
+        if stage == hars.PARSED:
+            return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, noted=noted)
+        script = self._quantized_with(har, noted, facts.get("script"), graph, outputs)
+        return Parsed(graph, outputs, script, quantized=True, noted=noted)
+
+    def _composed(self, graph: ParsedGraph, outputs: Sequence[Output]) -> Script:
+        """Base, flags and the SDK's names; refused or warned of where it cannot end well."""
+        script = self._final(graph, outputs, self.pictures)
+        refuse_implicit_level(script, self.layout.family, self.pictures)
+        wanted = level(script)
+        if wanted is not None and wanted >= 2 and not self.ready.has_gpu:
+            self.run.warn(
+                f"level {wanted} without a graphics card: hours on the processor, and releases are known that lower it "
+                "to 0 there; use --optimization-level 0, or a machine with an NVIDIA card"
+            )
+        return script
+
+    def _quantized_with(
+        self, har: Path, noted: hars.HarRecord | None, inside: str | None, graph: ParsedGraph, outputs: Sequence[Output]
+    ) -> Script:
+        """The script in a quantised HAR: one of ours must be the one asked for, another's is told to differ."""
+        count = self.pictures if noted is None or noted.calibration is None else int(noted.calibration["count"])
+        wanted = self._final(graph, outputs, count)
+        text = inside if noted is None or noted.script is None else noted.script
+        if text is None:
+            self.run.warn(f"the HAR {har} does not say which script it was quantised with; {UNCHECKED}")
+            return wanted
+        found = parse_script(text, str(har))
+        differs = hars.differing_script(har, statements(found), statements(wanted))
+        if differs is not None and noted is not None:
+            raise ModelError(
+                f"{differs}; expected the script and flags of the run that wrote it; give the parsed HAR to --har, or "
+                "leave it out"
+            )
+        if differs is not None:
+            self.run.warn(f"{differs}; {UNCHECKED}")
+        return found
+
+    def _final(self, graph: ParsedGraph, outputs: Sequence[Output], pictures: int) -> Script:
+        script = final_script(self.options, graph, outputs, pictures)
+        for note in script.notes:
+            self.run.warn(note)
+        return script

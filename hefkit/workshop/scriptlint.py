@@ -1,0 +1,168 @@
+"""Lint a model script before the compiler sees it: that would say the same minutes later, and in worse words."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from hefkit.cli import one_line
+from hefkit.errors import ModelError
+from hefkit.workshop import scriptcures as cures
+from hefkit.workshop import scripttables as tables
+from hefkit.workshop.scriptcommands import (
+    Command,
+    Script,
+    compression,
+    layers,
+    level,
+    names_layer,
+    normalization_fault,
+)
+from hefkit.workshop.scriptgrammar import Fault
+from hefkit.workshop.scriptrules import Finding, of_command, title
+
+MAX_MESSAGE = 1800  # characters; the scripts print at most 2000
+ENOUGH_PICTURES = 1024  # below, the compiler lowers an implicit level
+
+
+def lint(script: Script, arch: str | None = None, override: int | None = None) -> list[str]:
+    """Warnings about a script for one chip (`hailo8l`); `override` is an explicit level from elsewhere.
+
+    Raises:
+        ModelError: one line that names every line in error, with its cure.
+    """
+    found = list(findings(script, arch, override))
+    errors = [f for f in found if f.error]
+    if errors:
+        raise ModelError(report(script.source, errors))
+    return [report(script.source, [f]) for f in found]
+
+
+def findings(script: Script, arch: str | None, override: int | None = None) -> Iterator[Finding]:
+    """All findings, commands in order, then what concerns the script as a whole."""
+    for command in script.commands:
+        yield from of_command(command, arch)
+    yield from _layout(script)
+    wrong = normalization_fault(script.commands)
+    if wrong is not None:
+        yield Finding(*wrong)
+    yield from _twice(script)
+    yield from _levels(script, override)
+    yield from forced_and_activated(script)
+
+
+def of_fault(fault: Fault) -> Finding:
+    """What to say of something that is no statement: the cure, where the word is a known one."""
+    word = fault.text.split("(")[0].strip()
+    if word in cures.INVENTED:
+        return Finding(fault.line, cures.INVENTED[word](Command(word, (), ())))
+    if word == fault.text and word in tables.known_commands():
+        return Finding(fault.line, f"{word} without brackets; expected {word}(...)")
+    return Finding(fault.line, fault.what)
+
+
+def report(source: str, found: Iterable[Finding]) -> str:
+    """One bounded line: the source, then every finding with its line."""
+    found = sorted(found, key=lambda f: f.line or 0)
+    text = one_line(source, 200)
+    for i, finding in enumerate(found):
+        said = f"line {finding.line}: {one_line(finding.text, 400)}" if finding.line else one_line(finding.text, 400)
+        joint = "; " if i else " " if finding.line else ": "
+        if i and len(text) + len(said) > MAX_MESSAGE:
+            return f"{text}; and {len(found) - i} more"
+        text += joint + said
+    return text
+
+
+def refuse_implicit_level(script: Script, family: str, images: int) -> None:
+    """Raise ModelError where the compiler would lower an implicit level and ruin the boxes.
+
+    `family` is `dfl` or `ltrb`, `images` what the compiler gets. Measured by Ultralytics (#25231): with 128
+    pictures an implicit level became 1, and mAP50 of a yolo11n fell from 0.548 to 0.069; all boxes had one size.
+    """
+    if family == "dfl" and level(script) is None and images < ENOUGH_PICTURES:
+        raise ModelError(
+            f"{one_line(script.source, 200)} has no optimization_level; with {images} pictures (fewer than "
+            f"{ENOUGH_PICTURES}) the compiler would fall to level 1, which ruins the boxes of a DFL head; use "
+            "--optimization-level 0 or 2, or write model_optimization_flavor(optimization_level=2, "
+            "compression_level=0)"
+        )
+
+
+def forced_and_activated(script: Script) -> Iterator[Finding]:
+    """Layers with both a new activation and a forced output range: the two contradict each other."""
+    forced = [
+        (layer, c.line)
+        for c in script.named("quantization_param")
+        if c.keyword("force_range_out")
+        for layer in layers((*c.args, "")[0])
+    ]
+    for command in script.named("change_output_activation"):
+        for layer in layers(command.args[0]) if len(command.args) == 2 else []:
+            for written, line in forced:
+                if names_layer(written, layer) or names_layer(layer, written):
+                    yield Finding(
+                        line, f"force_range_out on {layer}, whose activation is changed as well; keep one of the two"
+                    )
+
+
+def not_emulated(script: Script) -> list[str]:
+    """One warning for the lines that change the chip's numbers and that --emulate does not read, or none."""
+    unread = [c for c in script.commands if _changes_numbers(c)]
+    if not unread:
+        return []
+    shown = "; ".join(f"line {c.line}: {title(c)}" for c in unread[:5])
+    more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
+    return [one_line(f"{script.source} has lines for the compiler that --emulate does not follow ({shown}{more})", 800)]
+
+
+def _changes_numbers(command: Command) -> bool:
+    if command.name == "quantization_param":
+        return any(k != "precision_mode" or v not in ("a8_w8", "a16_w16") for k, v in command.keywords)
+    if command.name == "change_output_activation":
+        return command.args[-1] != "sigmoid"
+    if command.name == "model_optimization_config":
+        return command.feature in ("compression_params", "globals", "negative_exponent")
+    passes = ("pre_quantization_optimization", "post_quantization_optimization")
+    return command.name in passes and command.enabled and command.keyword("mode") != "disabled"
+
+
+def _layout(script: Script) -> Iterator[Finding]:
+    found = [c for c in script.commands if c.name.rpartition(".")[2] in tables.LAYOUT]
+    if found:
+        more = f" (and {len(found) - 1} more lines like it)" if len(found) > 1 else ""
+        text = f"{found[0].name} is layout that the compiler wrote for one network{more}; leave such lines out"
+        yield Finding(found[0].line, text, error=False)
+
+
+def _twice(script: Script) -> Iterator[Finding]:
+    keys = [(c.name, c.feature) for c in script.commands]
+    for name, feature in (
+        ("model_optimization_flavor", None),
+        ("model_optimization_config", "calibration"),
+        ("post_quantization_optimization", "finetune"),
+        ("post_quantization_optimization", "adaround"),
+    ):
+        if keys.count((name, feature)) > 1:
+            said = script.named(name, feature)
+            text = f"{title(said[1])} stands in line {said[0].line} already; keep one of them"
+            yield Finding(said[1].line, text)
+
+
+def _levels(script: Script, override: int | None) -> Iterator[Finding]:
+    explicit = level(script) if override is None else override
+    line = next((c.line for c in script.named("model_optimization_flavor")), None)
+    if explicit is None:
+        text = (
+            "no optimization_level, so the compiler chooses by GPU and number of pictures, and its level 1 ruins the "
+            "boxes of DFL heads; write model_optimization_flavor(optimization_level=0, compression_level=0)"
+        )
+        yield Finding(line, text, error=False)
+    elif explicit == 1:
+        flag = "" if override is None else "--optimization-level 1: "
+        text = f"{flag}level 1 is known to ruin the boxes of DFL heads; take 0 or 2"
+        yield Finding(line if override is None else None, text, error=False)
+    packed = compression(script)
+    if override is None and packed is None:
+        yield Finding(line, "no compression_level; hefkit adds compression_level=0, no weights in 4 bit", error=False)
+    elif override is None and packed:
+        yield Finding(line, f"compression_level={packed} puts weights into 4 bit; expect losses", error=False)

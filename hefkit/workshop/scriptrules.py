@@ -1,0 +1,248 @@
+"""What the linter says of one command alone.
+
+Errors are what the compiler is known to refuse and what would ruin the model; what merely has not been seen in a
+public script is a warning.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import PurePosixPath
+
+from hefkit.workshop import scriptcures as cures
+from hefkit.workshop import scripttables as tables
+from hefkit.workshop.scriptcommands import Command, bare, items, layers, number, numbers
+from hefkit.workshop.scriptforms import Form, Value
+
+_CLOSE = 0.6  # difflib's similarity for "did you mean"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing to say about a line; `line` is None for what is missing."""
+
+    line: int | None
+    text: str
+    error: bool = True
+
+
+def of_command(command: Command, arch: str | None = None) -> Iterator[Finding]:
+    """What can be said of one command alone."""
+    said = _not_for_us(command)
+    if said is not None:
+        yield Finding(command.line, said)
+        return
+    form = tables.form(command.name, command.feature)
+    if form is None:
+        return
+    for rule in (_shape, _keywords):
+        yield from rule(command, form)
+    for about in (_activated_by_pattern, _discouraged, _normalization_units, _quotes, _layer_names):
+        yield from about(command)
+    yield from _precision(command, arch)
+    yield from _only_5x(command, form, arch)
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """`; did you mean finetune?`, or nothing when no known word is similar."""
+    close = get_close_matches(word, list(known), n=1, cutoff=_CLOSE)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _not_for_us(command: Command) -> str | None:
+    """Why a command must not stand in a script at all."""
+    name = command.name
+    if name in cures.INVENTED:
+        return cures.INVENTED[name](command)
+    if name in tables.FEATURES and command.feature not in tables.FEATURES[name]:
+        return _no_feature(command)
+    if name in tables.FORMS or name in tables.FEATURES:
+        return cures.REFUSED.get(name)
+    if name.rpartition(".")[2] in tables.LAYOUT:
+        return None
+    guess = nearest(name, tables.known_commands()) or "; those there are stand in docs/model-scripts.md"
+    return cures.RETIRED.get(name) or f"{name} is no command{guess}"
+
+
+def _no_feature(command: Command) -> str:
+    known = list(tables.FEATURES[command.name])
+    if command.feature is None:
+        return cures.no_feature(command, known)
+    owner = next((name for name, features in tables.FEATURES.items() if command.feature in features), None)
+    if owner is not None:
+        return f"{command.name} has no feature {command.feature}; it belongs to {owner}"
+    guess = nearest(command.feature, known) or f"; there are {', '.join(known)}"
+    return f"{command.name} has no feature {command.feature}{guess}"
+
+
+def _shape(command: Command, form: Form) -> Iterator[Finding]:
+    """The name on the left and the positional arguments."""
+    args = command.args[1:] if command.feature is not None else command.args
+    if command.name == "change_output_activation" and len(args) == 1:
+        yield Finding(command.line, "an activation for all outputs would put it on the boxes too; name the layer")
+        return
+    if form.named and not command.targets and command.name != "normalization":  # that has its own rule
+        yield Finding(command.line, f"{command.name} needs a name on its left, as in {command.name}1 = ...")
+    if not form.named and command.targets:
+        yield Finding(command.line, f"{command.name} takes no name on its left", error=False)
+    if len(args) < form.required and command.name != "normalization":
+        yield Finding(command.line, _too_few(command, form))
+    if len(args) > len(form.args):
+        yield Finding(command.line, f"{title(command)} takes no argument {args[len(form.args)]}; write keyword=value")
+    for value, allowed in zip(args, form.args, strict=False):
+        yield from _value(command, "", value, allowed)
+
+
+def _too_few(command: Command, form: Form) -> str:
+    if command.name == "quantization_param":
+        alien = next((s for k, _ in command.keywords if (s := cures.KEYWORDS.get((command.name, k)))), None)
+        return alien or "quantization_param needs a layer first, as in quantization_param(conv41, ...)"
+    expected = ", ".join(value.expected() for value in form.args[: form.required])
+    return f"{command.name} has too few arguments; expected {expected}"
+
+
+def _keywords(command: Command, form: Form) -> Iterator[Finding]:
+    """Keywords that are listed, each once, with values that have been seen."""
+    given = Counter(key for key, _ in command.keywords)
+    for key, times in given.items():
+        if times > 1:
+            same = len({v for k, v in command.keywords if k == key}) == 1
+            yield Finding(command.line, f"{key} is given {times} times; keep one", error=not same)
+    for key, value in command.keywords:
+        allowed = form.keywords.get(key)
+        if allowed is not None:
+            yield from _value(command, key, value, allowed)
+        else:
+            yield from _unlisted(command, key, form)
+
+
+def _unlisted(command: Command, key: str, form: Form) -> Iterator[Finding]:
+    cure = cures.KEYWORDS.get((command.name, key))
+    if cure is not None:
+        if command.args or command.name != "quantization_param":  # else told with the missing layer
+            yield Finding(command.line, cure)
+        return
+    known = nearest(key, form.keywords) or f"; there are {', '.join(form.keywords) or 'none'}"
+    yield Finding(command.line, f"{title(command)} has no known keyword {key}{known}", error=form.strict)
+
+
+def _value(command: Command, key: str, value: str, allowed: Value) -> Iterator[Finding]:
+    if allowed.takes(value) or any(_quoted(part) for part in _parts(value)):  # quotes have a rule of their own
+        return
+    what = f"{title(command)}: {key + '=' if key else ''}{value}"
+    guess = nearest(value, allowed.words) if allowed.words else ""
+    yield Finding(command.line, f"{what}; expected {allowed.expected()}{guess}", error=allowed.closed)
+
+
+def _activated_by_pattern(command: Command) -> Iterator[Finding]:
+    if command.name == "change_output_activation" and any("{" in arg for arg in command.args):
+        yield Finding(command.line, "a pattern may reach the boxes and inner layers too; name the layers one by one")
+
+
+def _discouraged(command: Command) -> Iterator[Finding]:
+    """What works, and is seldom what was meant."""
+    for key, _ in command.keywords:
+        if (command.name, key) in cures.RENAMED:
+            yield Finding(command.line, f"{key} is {cures.RENAMED[command.name, key]}", error=False)
+    if command.name == "hef_param":
+        yield Finding(command.line, "hef_param changes switches of the file format; better leave it out", error=False)
+    if (number(command.keyword("auto_4bit_weights_ratio")) or 0) > 0:
+        yield Finding(command.line, "auto_4bit_weights_ratio puts weights into 4 bit; expect losses", error=False)
+
+
+def _normalization_units(command: Command) -> Iterator[Finding]:
+    """Mean and deviation in 0..1 are those of another framework; without any the network sees 0..255."""
+    if command.name != "normalization":
+        return
+    mean, std = (numbers(a) or () for a in (*command.args, "", "")[:2])
+    if any(0 < abs(n) < 1 for n in (*mean, *std)):
+        yield Finding(command.line, "mean and std must be in 0..255, these are below 1; multiply them by 255")
+    elif std and max(std, key=abs) == min(std, key=abs) == 1:
+        yield Finding(
+            command.line,
+            "this normalization leaves 0..255 as it is; right only if the ONNX itself divides by 255",
+            error=False,
+        )
+
+
+def _quotes(command: Command) -> Iterator[Finding]:
+    """Quotes are for paths, and paths are looked up from wherever the compiler runs."""
+    for value in [*command.args, *(v for _, v in command.keywords)]:
+        for part in filter(_quoted, _parts(value)):
+            inner = part[1:-1]
+            if "/" not in inner and not inner.endswith(".json"):
+                yield Finding(command.line, f"{part} in quotes; words stand without them")
+            elif not PurePosixPath(inner).is_absolute():
+                yield Finding(
+                    command.line, f"{part} is a relative path, and the compiler runs elsewhere; write it from / on"
+                )
+
+
+def _parts(value: str) -> list[str]:
+    return items(value) if value.startswith("[") else [value]
+
+
+def _quoted(value: str) -> bool:
+    return value[:1] in ('"', "'")
+
+
+def _layer_names(command: Command) -> Iterator[Finding]:
+    """The compiler names layers itself, `conv41` or `net/conv41`."""
+    for layer in _layers_of(command):
+        if layer.startswith("/") or layer.count("/") > 1 or "." in bare(layer):
+            yield Finding(
+                command.line,
+                f"{layer} is a name of ONNX or PyTorch; layers have the compiler's names here, such as conv41 or "
+                "output_layer1",
+            )
+
+
+def _layers_of(command: Command) -> Iterator[str]:
+    values = [command.keyword("layers"), command.keyword("loss_layer_names")]
+    if command.name in ("quantization_param", "change_output_activation"):
+        values += command.args[:1]
+    for value in values:
+        if value and not _quoted(value):
+            yield from layers(value)
+
+
+def _precision(command: Command, arch: str | None) -> Iterator[Finding]:
+    """precision_mode by chip and by layer."""
+    mode = command.keyword("precision_mode")
+    if command.name != "quantization_param" or mode is None:
+        return
+    if mode in tables.PRECISIONS_15L:
+        yield from _only_15l(command, mode, arch)
+    elif mode not in tables.PRECISIONS:
+        known = ", ".join(tables.PRECISIONS)
+        yield Finding(command.line, f"precision_mode={mode} does not exist; expected one of {known}")
+    for layer in _layers_of(command):
+        if bare(layer).startswith("matmul") and mode not in tables.MATMUL_PRECISIONS:
+            # refused in reports of users; Model Zoo v2.15 to v5.0.0 has two scripts for hailo15h with a16_w16 there
+            text = f"precision_mode={mode} on {layer}; a matmul takes {', '.join(tables.MATMUL_PRECISIONS)}"
+            yield Finding(command.line, text, error=arch in tables.CHIPS_3X)
+
+
+def _only_15l(command: Command, mode: str, arch: str | None) -> Iterator[Finding]:
+    said = f"precision_mode={mode} is seen only in some scripts for hailo15l"
+    if arch in tables.CHIPS_3X:
+        yield Finding(command.line, f"{said}; {arch} takes {', '.join(tables.PRECISIONS)}")
+    else:
+        yield Finding(command.line, said, error=False)
+
+
+def _only_5x(command: Command, form: Form, arch: str | None) -> Iterator[Finding]:
+    if arch not in tables.CHIPS_3X:
+        return
+    for key, _ in command.keywords:
+        if key in form.only_5x:
+            text = f"{key} is seen only in scripts for compiler 5.x, and {arch} is compiled by 3.x; leave it out"
+            yield Finding(command.line, text, error=False)
+
+
+def title(command: Command) -> str:
+    """`finetune` lines are told as post_quantization_optimization(finetune)."""
+    return f"{command.name}({command.feature})" if command.feature else command.name

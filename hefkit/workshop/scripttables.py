@@ -1,0 +1,259 @@
+"""The commands of Hailo model scripts: what each takes.
+
+Read off the model scripts of the public Model Zoo (tags v1.0 to v5.2.0) and, where marked R, off reports of users;
+Hailo's own documentation is behind a registration. So the tables say what has been seen, not what exists: an unlisted
+keyword is a warning, not an error, unless the compiler is known to refuse it.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from hefkit.workshop.scriptforms import Form, Value
+
+T = TypeVar("T")
+
+CHIPS_3X = ("hailo8", "hailo8l", "hailo8r")  # compiler 3.x; all others have 5.x
+
+
+def _words(text: str, *, closed: bool = False) -> Value:
+    return Value(tuple(text.split()), closed=closed)
+
+
+def _each(text: str, value: T) -> dict[str, T]:
+    """The same for every word of a list."""
+    return dict.fromkeys(text.split(), value)
+
+
+def _set(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+ANY = Value(kind="any")
+LAYERS = Value(kind="layers", closed=True)
+COUNT = Value(kind="whole", low=1, closed=True)
+INTEGER = Value(kind="whole")
+NUMBER = Value(kind="number")
+NUMBERS = Value(kind="numbers", closed=True)
+PAIR = Value(kind="pair", closed=True)
+SHARE = Value(kind="number", low=0, high=1, closed=True)
+DURATION = Value(kind="duration")
+BOOL = _words("True False", closed=True)
+SWITCH = _words("enabled disabled")
+POLICY = _words("enabled disabled allowed", closed=True)  # allowed: R
+CLIP = {"layers": LAYERS, "clipping_values": PAIR, "recollect_stats": BOOL}
+
+PRECISIONS = ("a8_w8", "a8_w4", "a16_w16", "a8_w8_a16", "a8_w8_a8")  # the last: matmul only
+PRECISIONS_15L = ("a16_w8", "a16_w8_a16")  # only in hailo15l scripts of Model Zoo v5.2.0
+MATMUL_PRECISIONS = ("a8_w8", "a8_w8_a8", "a8_w8_a16")
+CONVERSIONS = "bgr_to_rgb yuv_to_rgb nv12_to_rgb nv12_to_hailo_yuv yuy2_to_hailo_yuv tf_rgbx_to_hailo_rgb yuy2_to_rgb"
+BUCKETS = "auto_partition_to_buckets share_buckets_partition berkitizer_bucket_size berkitizer_min_size toposort_mode"
+
+FORMS: dict[str, Form] = {
+    "normalization": Form(args=(NUMBERS, NUMBERS, LAYERS), required=2, named=True),
+    "input_conversion": Form(
+        args=(ANY, _words(CONVERSIONS)), required=1, keywords={"emulator_support": BOOL}, named=True
+    ),
+    "resize": Form(args=(LAYERS,), keywords={"resize_shapes": PAIR, "resize_method": ANY, "engine": ANY}, named=True),
+    "logits_layer": Form(args=(LAYERS, _words("softmax argmax"), INTEGER, _words("cpu")), required=2, named=True),
+    "change_output_activation": Form(args=(LAYERS, _words("sigmoid tanh linear", closed=True)), required=2),
+    "nms_postprocess": Form(
+        args=(ANY, _words("yolov5 yolox ssd yolov6 yolov8")),
+        keywords={
+            "meta_arch": _words("yolov8 yolov5 yolox yolov6 ssd"),
+            "engine": _words("cpu nn_core auto"),
+            "bbox_decoding_only": BOOL,
+            "classes": COUNT,
+            "config_path": ANY,
+        },
+    ),
+    "set_seed": Form(keywords={"seed": INTEGER}),
+    "model_optimization_flavor": Form(
+        keywords={
+            "optimization_level": _words("0 1 2 3 4 -100", closed=True),
+            "compression_level": _words("0 1 2 3 4 5", closed=True),
+            "batch_size": COUNT,
+        }
+    ),
+    "quantization_param": Form(
+        args=(LAYERS,),
+        required=1,
+        keywords={
+            "precision_mode": ANY,  # by chip and layer: the linter's own rule
+            "bias_mode": _words("double_scale_initialization single_scale_decomposition"),
+            "activation_fit": SWITCH,
+            "max_elementwise_feed_repeat": COUNT,
+            "force_range_in": PAIR,
+            "force_range_index": INTEGER,
+            "force_range_out": PAIR,
+            "weight_group_size": INTEGER,
+        },
+        only_5x=frozenset({"weight_group_size"}),
+        strict=True,
+    ),
+    "performance_param": Form(
+        keywords={
+            "compiler_optimization_level": _words("0 1 2 max", closed=True),
+            "optimize_for_batch": COUNT,
+            "optimize_for_power": BOOL,
+            "fps": Value(("None", "null"), "number", low=0),
+            "optimization_level": _words("0 1 max"),
+        },
+        only_5x=frozenset({"optimize_for_power"}),
+    ),
+    "resources_param": Form(
+        keywords={
+            "strategy": _words("greedy legacy"),
+            **_each(
+                "max_utilization max_control_utilization max_compute_utilization max_compute_16bit_utilization "
+                "max_memory_utilization max_input_aligner_utilization max_apu_utilization",
+                Value(kind="number", low=0, high=1.25),
+            ),
+        }
+    ),
+    "context_switch_param": Form(
+        keywords={
+            "mode": _words("enabled disabled allowed manual automatic"),
+            "slotter_chances": INTEGER,
+            "allow_auto_merge_in_multicontext": BOOL,
+            **_each(BUCKETS, ANY),
+        },
+        only_5x=_set(BUCKETS),
+    ),
+    "allocator_param": Form(
+        keywords={
+            "timeout": DURATION,
+            "cluster_timeout": DURATION,
+            "splitter_timeout": DURATION,
+            "width_splitter_defuse": SWITCH,
+            "seed": INTEGER,
+            # written by the compiler itself; seen in tags v2.10 and later
+            **_each(
+                "auto_split_const_inputs automatic_ddr automatic_ddr_l3_cuts_threshold automatic_l4_portals "
+                "automatic_l4_portals_l3_cuts_threshold automatic_reshapes automatic_resize_reshapes "
+                "calculate_power defuse_by_validator disable_row_per_cut enable_auto_spatial_collapse "
+                "enable_auto_spatial_reshapes enable_automatic_features_chunks enable_automatic_join "
+                "enable_automatic_offdevice_outputs enable_axis_upsize enable_collapser enable_defuse_with_slack "
+                "enable_fixer enable_hw_padding enable_lanes enable_lcu_ecc enable_muxer "
+                "enable_partial_row_buffers enable_post_split_average_buffers "
+                "enable_single_buffer_for_feasibility enable_swapper enable_unikorn force_map_on_mirror "
+                "fps_ratio_impact input_layer_max_successors max_auto_defuse max_auto_merge_depth "
+                "merge_max_layer_utilization merge_max_memory_utilization merge_min_layer_utilization "
+                "num_of_workers optimize_pipeline_stoppage ppu_reshape_slack run_format_fixer "
+                "spatial_defuse_legacy strategy validate",
+                ANY,
+            ),
+        }
+    ),
+    "hef_param": Form(
+        keywords=_each(
+            "cfg_channel_count dma_engine_count enable_csm_crc enable_ko enable_lcu_from_sequencer "
+            "enable_self_reset_optimization share_config should_run_abstract_validation "
+            "should_run_full_validation strict_runtime_versioning",
+            ANY,
+        )
+    ),
+    "platform_param": Form(keywords={"hef_version": INTEGER, "targets": ANY, "hints": ANY}),
+}
+
+FEATURES: dict[str, dict[str, Form]] = {
+    "model_optimization_config": {
+        "calibration": Form(keywords={"batch_size": COUNT, "calibset_size": COUNT}),
+        "compression_params": Form(keywords={"auto_4bit_weights_ratio": SHARE, "auto_16bit_weights_ratio": SHARE}),
+        "checker_cfg": Form(
+            keywords={
+                "policy": POLICY,
+                "dataset_size": COUNT,
+                "analyze_mode": _words("simple advanced"),
+                "batch_norm_checker": BOOL,
+                "batch_size": COUNT,
+            }
+        ),
+        "globals": Form(
+            keywords={"multiproc_policy": _words("disabled"), "output_encoding_vector": SWITCH, "output_16bit": SWITCH}
+        ),
+        "negative_exponent": Form(keywords={"layers": LAYERS, "rank": INTEGER}),
+    },
+    "pre_quantization_optimization": {
+        "equalization": Form(
+            keywords={
+                "policy": POLICY,
+                "layers": LAYERS,
+                "equalization_target": _words("activation"),
+                "eq_consumer": BOOL,
+            }
+        ),
+        "activation_clipping": Form(
+            keywords={**CLIP, "mode": _words("disabled manual percentile percentile_force", closed=True)}
+        ),
+        "weights_clipping": Form(keywords={**CLIP, "mode": _words("disabled manual percentile mmse mmse_if4b")}),
+        # not needed for a YOLO; their keywords are shared
+        **_each(
+            "ew_add_fusing se_optimization global_avgpool_reduction matmul_correction matmul_equalization "
+            "layer_norm_decomposition layer_decomposition decompose_conv_factor matmul_decomposition "
+            "resolution_reduction",
+            Form(
+                keywords={
+                    "policy": POLICY,
+                    "layers": LAYERS,
+                    **_each(
+                        "division_factors method mode count tile_height correction_type equalization eq_consumer "
+                        "bit_decomposition_mode infusible_ew_add_type matmul_bias remove_low_low",
+                        ANY,
+                    ),
+                }
+            ),
+        ),
+    },
+    "post_quantization_optimization": {
+        "finetune": Form(
+            keywords={
+                "policy": POLICY,
+                "dataset_size": COUNT,
+                "batch_size": COUNT,
+                "epochs": COUNT,
+                "learning_rate": NUMBER,
+                "loss_layer_names": LAYERS,
+                "loss_types": Value(("l2", "l2rel", "ce", "cosine"), "list"),
+                "loss_factors": NUMBERS,
+                "def_loss_type": _words("l2 l2rel ce cosine"),
+                "warmup_epochs": INTEGER,
+                "meta_arch": _words("yolo"),
+                "train_scales": BOOL,
+            }
+        ),
+        "adaround": Form(
+            keywords={
+                "policy": POLICY,
+                "batch_size": COUNT,
+                "mode": _words("train_all train_4bit"),
+                "dataset_size": COUNT,
+                "epochs": COUNT,
+                "learning_rate": NUMBER,
+            }
+        ),
+        **dict.fromkeys(
+            ("bias_correction", "train_encoding", "mix_precision_search"),
+            Form(keywords={"policy": POLICY, "layers": LAYERS}),
+        ),
+    },
+}
+
+# what the compiler writes about one network's placement on the chip
+LAYOUT = _set(
+    "compilation_param buffers defuse concat shortcut format_conversion shape_splitter place context network_group "
+    "remove_node join merge portal l4_portal ddr mux_demux bucket defuse_block transpose_concat feature_splitter "
+    "output_mux output_layer convert_to_dense spatial_reshape_flow_params"
+)
+
+
+def form(command: str, feature: str | None) -> Form | None:
+    """The form of a command, or of a command's feature; None if it is in no table."""
+    if command in FEATURES:
+        return FEATURES[command].get(feature or "")
+    return FORMS.get(command)
+
+
+def known_commands() -> list[str]:
+    """Every command that a user may write."""
+    return sorted([*FORMS, *FEATURES])

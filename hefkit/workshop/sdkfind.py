@@ -1,0 +1,154 @@
+"""Find the Python that has Hailo's SDK, without importing the SDK: that alone takes seconds and loads TensorFlow."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hefkit.cli import existing, one_line
+from hefkit.errors import ToolchainError
+from hefkit.workshop.dfcprocess import sdk_environment
+
+MODULE = "hailo_sdk_client"
+DISTRIBUTION = "hailo-dataflow-compiler"
+VARIABLE = "HAILO_SDK_PYTHON"
+SDK_VENV = Path(".venv_hailo_full", "bin", "python")
+PROBE_S = 120  # a cold disk is slow; nothing heavy is imported
+
+# runs on Python 3.8; the folder that -c puts first on sys.path must not pass for the SDK
+PROBE = f"""
+import importlib.util, json, platform, sys
+sys.path[:] = [p for p in sys.path if p]
+def version(name):
+    try:
+        from importlib.metadata import version
+        return version(name)
+    except Exception:
+        return None
+print(json.dumps({{
+    "python": list(sys.version_info[:2]),
+    "system": platform.system(),
+    "machine": platform.machine(),
+    "found": importlib.util.find_spec({MODULE!r}) is not None,
+    "numpy": version("numpy"),
+    "sdk": version({DISTRIBUTION!r}),
+}}))
+"""
+
+NO_SDK = (
+    f"Hailo's Dataflow Compiler (the Python package {MODULE}) is not installed, and a HEF comes only from "
+    "it; register at https://hailo.ai/developer-zone, download the wheel and install it on x86_64 Linux, or "
+    "use --emulate for an INT8 model that runs without it"
+)
+
+
+@dataclass(frozen=True)
+class Sdk:
+    """An interpreter that has the SDK."""
+
+    python: Path
+    why: str  # how it was found
+    version: str | None  # of the SDK, by its package's metadata
+    python_version: tuple[int, int]
+    system: str
+    machine: str
+
+    def to_json(self) -> dict[str, object]:
+        """For report.json."""
+        return {
+            "python": str(self.python),
+            "found_by": self.why,
+            "version": self.version,
+            "python_version": ".".join(map(str, self.python_version)),
+        }
+
+
+def find_sdk(flag: Path | None = None) -> Sdk:
+    """`--sdk-python`, HAILO_SDK_PYTHON, this interpreter, `.venv_hailo_full/bin/python`, in that order.
+
+    Raises:
+        ToolchainError: none has the SDK, or the one that was named has not.
+    """
+    named = [(flag, "--sdk-python"), (_path(os.environ.get(VARIABLE)), VARIABLE)]
+    for path, why in named:
+        if path is not None:
+            return _probed(_interpreter(path, why), why, named=True)
+    if importlib.util.find_spec(MODULE) is not None:
+        return _probed(Path(sys.executable), "this Python", named=True)
+    if existing(SDK_VENV):
+        return _probed(SDK_VENV.absolute(), str(SDK_VENV), named=False)
+    raise ToolchainError(NO_SDK)
+
+
+def _path(text: str | None) -> Path | None:
+    return Path(text) if text else None
+
+
+def _interpreter(path: Path, why: str) -> Path:
+    """The executable that a user means: a path, a name on PATH, or the folder of an environment."""
+    if existing(path) and path.is_dir():
+        path = path / "bin" / "python"
+    if path.name == str(path):  # a bare name, such as python3.10
+        path = Path(shutil.which(path.name) or path)
+    path = path.absolute()  # not resolved: an environment's python is a link, and the link is what counts
+    if not existing(path) or path.is_dir():
+        raise ToolchainError(
+            f"{why} {path} does not exist; expected the Python of the environment in which Hailo's SDK is installed, "
+            "such as hailo/bin/python; check the path"
+        )
+    return path
+
+
+def _probed(python: Path, why: str, *, named: bool) -> Sdk:
+    facts = _probe(python, why)
+    if not facts.get("found"):
+        where = f"{why} {python}" if named else str(python)
+        raise ToolchainError(
+            f"{where} has no Hailo SDK: its Python {'.'.join(map(str, facts['python']))} cannot find the package "
+            f"{MODULE}; expected the environment that the SDK's wheel was installed in; install it there or name "
+            "another with --sdk-python"
+        )
+    if facts.get("numpy") is None:
+        raise ToolchainError(
+            f"{python} has Hailo's SDK but no numpy; expected the complete environment; install the SDK's wheel again"
+        )
+    version = facts.get("sdk")
+    return Sdk(
+        python=python,
+        why=why,
+        version=str(version) if version else None,
+        python_version=(int(facts["python"][0]), int(facts["python"][1])),
+        system=str(facts.get("system")),
+        machine=str(facts.get("machine")),
+    )
+
+
+def _probe(python: Path, why: str) -> dict[str, Any]:
+    try:
+        done = subprocess.run(
+            [str(python), "-c", PROBE],
+            cwd=os.sep,
+            env=sdk_environment(python, {}),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PROBE_S,
+        )
+        facts = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
+    except subprocess.TimeoutExpired as exc:
+        raise ToolchainError(f"{why} {python} does not answer within {PROBE_S} s; expected a Python; try it") from exc
+    except (OSError, ValueError, IndexError) as exc:
+        raise ToolchainError(f"{why} {python} is no Python that can be run: {one_line(exc)}; check the path") from exc
+    if not isinstance(facts, dict) or not isinstance(facts.get("python"), list):
+        raise ToolchainError(
+            f"{why} {python} is no Python 3.8 or newer: {one_line(done.stderr or done.stdout)[-300:]}; expected the "
+            "Python of the SDK's environment; check the path"
+        )
+    return facts

@@ -1,0 +1,94 @@
+"""The run folder of a compilation, `runs/compile/NAME`: what lies in it, and what is only passing through.
+
+job.json             how the run was made
+NAME.cut.onnx        the network that the SDK parses
+NAME.alls            the final model script
+NAME.parsed.har      after parsing, and NAME.quantized.har after quantisation; a .json beside each says what went in
+NAME.json            the spec, the same as beside the HEF
+report.json          what --json prints, and what really ran
+sdk.log              all that the SDK printed, beside the logs that it writes itself
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from hefkit.files import explained, replacing
+from hefkit.workshop.calibset import CalibrationSet
+from hefkit.workshop.dfc import CalibrationFile
+from hefkit.workshop.floatnet import to_float32
+
+IR_VERSION = 8  # the onnx of older SDKs reads no newer
+SCRATCH = "scratch-"  # files that are gone when the run ends
+
+
+class SdkFolder:
+    """Names and files of one run; `path` is absolute, as the worker needs it."""
+
+    def __init__(self, path: Path, stem: str) -> None:
+        self.path = path.absolute()
+        self.stem = stem
+
+    def make(self) -> None:
+        """Create it; raises UsageError where that cannot be."""
+        with explained(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self.clean()
+
+    def file(self, suffix: str) -> Path:
+        """NAME + suffix, such as `.parsed.har`."""
+        return self.path / f"{self.stem}{suffix}"
+
+    @property
+    def scratch(self) -> Path:
+        """Beginning of the names of tensors that the worker writes."""
+        return self.path / f"{SCRATCH}tensor-"
+
+    def write_json(self, name: str, value: dict[str, Any]) -> None:
+        """job.json, report.json."""
+        self.write_text(self.path / name, json.dumps(value, indent=1) + "\n")
+
+    def write_text(self, path: Path, text: str) -> None:
+        """A text that appears whole."""
+        with replacing(path) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def write_network(self, model: onnx.ModelProto) -> Path:
+        """The cut network as every SDK can read it: float32, and in no newer file version than it needs."""
+        widened = to_float32(model)
+        widened.ir_version = min(widened.ir_version, IR_VERSION)
+        path = self.file(".cut.onnx")
+        with replacing(path) as temporary:
+            temporary.write_bytes(widened.SerializeToString())
+        return path
+
+    def write_calibration(self, pictures: CalibrationSet, indices: Sequence[int]) -> CalibrationFile:
+        """The pictures to calibrate with, in the form that the worker hands over."""
+        path = self.write_pictures("calibration", pictures, indices)
+        return CalibrationFile(path, len(indices), float_bytes(len(indices), pictures.size))
+
+    def write_pictures(self, name: str, pictures: CalibrationSet, indices: Sequence[int]) -> Path:
+        """A `.npy` of uint8 (N, H, W, 3), one picture in memory at a time."""
+        path = self.path / f"{SCRATCH}{name}.npy"
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), *pictures.size, 3)}
+        with explained(path), open(path, "wb") as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for index in indices:
+                file.write(np.ascontiguousarray(pictures[index]).tobytes())
+        return path
+
+    def clean(self) -> None:
+        """Remove what was only passing through."""
+        for path in self.path.glob(f"{SCRATCH}*"):
+            path.unlink(missing_ok=True)
+
+
+def float_bytes(count: int, size: tuple[int, int]) -> int:
+    """Bytes of `count` RGB pictures in float32."""
+    return count * size[0] * size[1] * 3 * 4

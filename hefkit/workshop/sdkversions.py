@@ -1,0 +1,96 @@
+"""Which Dataflow Compiler compiles for which chip, on which Python, for which HailoRT.
+
+Read off the Model Zoo's release notes and badges (tags v2.14 to v2.18 and v5.0 to v5.2): DFC 3.x with HailoRT 4.x
+makes HEFs for the Hailo-8 and 8L, DFC 5.x with HailoRT 5.x for the 10H and the 15s. Up to 3.31 the 3.x line did both.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from hefkit.errors import ToolchainError
+
+EIGHTS = ("hailo8", "hailo8l")
+TENS = ("hailo10h", "hailo15h", "hailo15m", "hailo15l")
+
+
+@dataclass(frozen=True)
+class Release:
+    """One release of the compiler."""
+
+    version: tuple[int, int]
+    archs: tuple[str, ...]
+    pythons: tuple[tuple[int, int], tuple[int, int]]  # first and last
+    hailort: str  # what a HEF of it is paired with
+
+
+OLD, BOTH, NEW = ((3, 8), (3, 10)), ((3, 8), (3, 12)), ((3, 10), (3, 12))
+RELEASES = (
+    Release((3, 30), (*EIGHTS, *TENS), OLD, "4.20"),
+    Release((3, 31), (*EIGHTS, *TENS), OLD, "4.21"),
+    Release((3, 32), EIGHTS, BOTH, "4.22"),
+    Release((3, 33), EIGHTS, NEW, "4.23"),
+    Release((5, 0), TENS, OLD, "5.0"),
+    Release((5, 1), TENS[:3], NEW, "5.1"),
+    Release((5, 2), TENS, NEW, "5.2"),
+)
+SUGGESTED = {3: "3.33", 5: "5.2"}
+
+
+def parse_version(text: str | None) -> tuple[int, int] | None:
+    """`3.33.1` -> (3, 33); None for anything else."""
+    match = re.match(r"(\d{1,4})\.(\d{1,4})", text or "")
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def release_of(version: str | None) -> tuple[Release | None, bool]:
+    """(what is known to hold for a version, whether that is known of this very version).
+
+    A version between or beyond the known ones counts as the last known before it in its line; older ones as the first.
+    """
+    parsed = parse_version(version)
+    if parsed is None:
+        return None, False
+    line = [r for r in RELEASES if r.version[0] == parsed[0]]
+    if not line:
+        return None, False
+    best = [r for r in line if r.version <= parsed]
+    return (best[-1], best[-1].version == parsed) if best else (line[0], False)
+
+
+def check_arch(version: str | None, arch: str) -> list[str]:
+    """Refuse (exit 5) an SDK that does not compile for `arch`; returns warnings where nothing certain is known."""
+    release, _ = release_of(version)
+    if release is None:
+        return [f"hefkit does not know the SDK version {version or '(none)'}; whether it compiles for {arch} will show"]
+    if arch in release.archs:
+        return []
+    major = 3 if arch in EIGHTS else 5
+    raise ToolchainError(
+        f"version {version} of Hailo's SDK compiles for {', '.join(release.archs)}, and not for {arch}; expected "
+        f"version {major}.x, such as {SUGGESTED[major]}, for that chip; install it in an environment of its own and "
+        "name its Python with --sdk-python, or choose another --hw-arch"
+    )
+
+
+def check_python(version: str | None, python: tuple[int, int], executable: str) -> list[str]:
+    """Refuse (exit 5) a Python that a known SDK version does not run on."""
+    release, exact = release_of(version)
+    if release is None or release.pythons[0] <= python <= release.pythons[1]:
+        return []
+    first, last = (".".join(map(str, p)) for p in release.pythons)
+    text = (
+        f"{executable} is Python {'.'.join(map(str, python))}, and version {version} of Hailo's SDK runs on {first} to "
+        f"{last}; expected one of these; make an environment with it, for example python{last} -m venv hailo, install "
+        "the SDK there and name its Python with --sdk-python"
+    )
+    if not exact:
+        return [text]
+    raise ToolchainError(text)
+
+
+def hailort_for(version: str | None) -> str | None:
+    """The HailoRT that HEFs of this SDK are made for, where that is known."""
+    release, exact = release_of(version)
+    return release.hailort if release is not None and exact else None

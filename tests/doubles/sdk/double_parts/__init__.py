@@ -1,0 +1,1 @@
+"""The insides of the double; nothing of hefkit is used here."""

@@ -1,0 +1,106 @@
+"""Misbehaviour on request: HAILO_DOUBLE names a JSON object.
+
+at: {moment: action or list of actions}; moments import, parse, script, full_precision, optimize, infer, compile;
+    actions: {"raise": [class, message]} {"kill": signal} {"exit": code} {"hang": true} {"garbage": true}
+             {"print": [lines]} {"child": file}   a child process that sleeps; its pid goes into the file
+import_error: text                  the import fails
+reduce_level: [N, why]              an explicit level is lowered; why: "gpu" | "data" | "both"
+few_pictures_will_do: true          a pass that wants more pictures than there are goes on with a warning
+four_bit: [layers]                  weights in 4 bit that nobody asked for
+skip_finetune, fewer: N             passes left out, or run on N pictures
+silent: true                        no log lines at all
+collapse: true                      the quantised box tensors lose their spread
+wrong_colours: true                 the network's input channels are swapped, in every emulation
+refuse_forms: [float32, uint8, dataset]   calibration data that this version does not take
+no_full_precision: true             this version has no optimize_full_precision
+reverse_outputs, no_original_names  other answers of the parser that public evidence leaves open
+reverse_emulation, dict_emulation, raw_emulation   the same for the emulation; raw: logits in spite of the script
+hef: {arch, demote, stale, nms, drop, logits, broken, name}   a HEF that is not what was asked for
+compile_returns: "path"             no bytes
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from typing import Any
+
+
+def _load() -> dict[str, Any]:
+    path = os.environ.get("HAILO_DOUBLE")
+    if not path:
+        return {}
+    with open(path, encoding="utf-8") as file:
+        return dict(json.load(file))
+
+
+_BEHAVIOUR = _load()
+
+
+def wanted(name: str, default: Any = None) -> Any:
+    """A behaviour that was asked for, or None."""
+    return _BEHAVIOUR.get(name, default)
+
+
+def act(moment: str) -> None:
+    """Do what was asked for at this moment."""
+    actions = wanted("at", {}).get(moment, [])
+    for action in actions if isinstance(actions, list) else [actions]:
+        for name, value in action.items():
+            _ACTIONS[name](value)
+
+
+def say(level: str, text: str) -> None:
+    """A log line, on stdout as the real one prints it, and in its own log."""
+    if wanted("silent"):
+        return
+    print(f"[{level}] {text}")
+    folder = os.environ.get("HAILO_SDK_LOG_DIR", ".")
+    with open(os.path.join(folder, "hailo_sdk.client.log"), "a", encoding="utf-8") as file:
+        file.write(f"2026-01-01 00:00:00,000 - {level.upper()} - client_runner.py - {text}\n")
+
+
+def _raise(value: list) -> None:
+    name, message = value
+    builtin = {"OSError": OSError(28, message), "MemoryError": MemoryError(message)}
+    raise builtin.get(name) or type(str(name), (Exception,), {})(message)
+
+
+def _garbage(value: Any) -> None:
+    sys.stdout.flush()
+    os.write(1, b'\x00\xff\x1b[31m{"done": "parse", "result": {}}\n\r\r\x07' + bytes(range(256)) * 40)
+    os.write(2, b'{"failed": "parse"}\n' + b"\xf0\x9f" * 5000)
+
+
+def _hang(value: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM) if value == "deaf" else (signal.SIGINT,):
+        signal.signal(number, signal.SIG_IGN)  # the real one swallows Ctrl-C in the middle of fine-tuning
+    print("[info] hanging", flush=True)
+    while True:
+        time.sleep(3600)
+
+
+def _child(path: str) -> None:
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(3600)"])
+    with open(path, "w", encoding="utf-8") as file:
+        file.write(str(child.pid))
+
+
+def _print(lines: list) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+_ACTIONS = {
+    "raise": _raise,
+    "kill": lambda number: os.kill(os.getpid(), number),
+    "exit": os._exit,
+    "hang": _hang,
+    "garbage": _garbage,
+    "print": _print,
+    "child": _child,
+}

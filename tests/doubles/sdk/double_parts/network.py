@@ -1,0 +1,143 @@
+"""ONNX -> layers with the SDK's names, and their outputs computed by onnxruntime.
+
+Where `FILE.recorded.npz` lies beside the ONNX, its answers are taken instead: then nothing but numpy is needed, which
+is how the worker is tried on an old Python.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from typing import Any
+
+import numpy as np
+
+KINDS = {
+    "Conv": "conv", "MaxPool": "maxpool", "AveragePool": "avgpool", "Resize": "resize", "Concat": "concat",
+    "Add": "ew_add", "Sub": "ew_sub", "Mul": "ew_mult", "Div": "ew_div", "Split": "feature_splitter",
+    "Slice": "slice", "MatMul": "matmul", "Softmax": "softmax", "ReduceMean": "reduce_mean",
+    "GlobalAveragePool": "avgpool", "ConvTranspose": "deconv",
+}  # fmt: skip
+FUSED = ("Sigmoid", "Relu", "HardSwish", "LeakyRelu", "BatchNormalization", "Clip")
+UNSUPPORTED = ("GatherElements", "TopK", "Mod", "ReduceMax", "Flatten", "Gather", "NonMaxSuppression", "GatherND")
+
+
+class Network:
+    """A translated network: `layers` in HN form, and `run`."""
+
+    def __init__(self, blob: bytes, recorded: bytes, net: str, end_nodes: list[str]) -> None:
+        self.blob, self.recorded, self.net, self.end_nodes = blob, recorded, net, end_nodes
+        self._answers: dict[str, list[np.ndarray]] = {}
+        self._session: Any = None
+        if recorded:
+            self._from_record(recorded)
+        else:
+            self._from_onnx(blob)
+
+    @staticmethod
+    def read(path: str, net: str, end_nodes: list[str]) -> Network:
+        """Open an ONNX file."""
+        record = path + ".recorded.npz"
+        recorded = b""
+        if os.path.exists(record):
+            with open(record, "rb") as file:
+                recorded = file.read()
+        with open(path, "rb") as file:
+            return Network(file.read(), recorded, net, end_nodes)
+
+    def run(self, image: np.ndarray) -> list[np.ndarray]:
+        """(H, W, 3) float32 after normalisation -> (H, W, C) of every end node."""
+        if self._answers:
+            return self._answers[key_of(image)]
+        feed = {self._session.get_inputs()[0].name: np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
+        found = self._session.run(self._tensors, feed)
+        return [t[0].transpose(1, 2, 0) for t in found]
+
+    def _from_record(self, recorded: bytes) -> None:
+        with np.load(io.BytesIO(recorded)) as file:
+            facts = json.loads(str(file["facts"]))
+            self.input_shape = tuple(facts["input_shape"])
+            self.input_name = facts["input_name"]
+            self.nodes = facts["nodes"]
+            self.shapes = [tuple(s) for s in facts["shapes"]]
+            for key in facts["keys"]:
+                self._answers[key] = [file[f"{key}_{k}"] for k in range(len(self.shapes))]
+
+    def _from_onnx(self, blob: bytes) -> None:
+        import onnx
+        import onnxruntime
+
+        model = onnx.load_model_from_string(blob)
+        graph = model.graph
+        weights = {t.name: t for t in graph.initializer}
+        by_name = {n.name: n for n in graph.node}
+        unknown = [name for name in self.end_nodes if name not in by_name]
+        if unknown:
+            raise LookupError(unknown)
+        image = next(v for v in graph.input if v.name not in weights)
+        dims = [d.dim_value for d in image.type.tensor_type.shape.dim]
+        self.input_name, self.input_shape = image.name, (dims[2], dims[3], dims[1])
+        self._tensors = [by_name[name].output[0] for name in self.end_nodes]
+        above = _above(graph, self._tensors)
+        bad = [n for n in above if n.op_type in UNSUPPORTED]
+        if bad:
+            raise NotImplementedError([(n.op_type, n.name) for n in bad])
+        self.nodes = _named(above, weights)
+        have = {o.name for o in graph.output}
+        graph.output.extend(onnx.ValueInfoProto(name=t) for t in self._tensors if t not in have)
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 4
+        options.intra_op_num_threads = 2
+        self._session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+        self.shapes = [tuple(t.shape) for t in self.run(np.zeros(self.input_shape, np.float32))]
+
+
+def key_of(image: np.ndarray) -> str:
+    """What a recorded answer is found by."""
+    return hashlib.sha256(np.ascontiguousarray(image, np.float32).tobytes()).hexdigest()[:24]
+
+
+def _above(graph: Any, tensors: list[str]) -> list[Any]:
+    """Nodes that the tensors are computed from, in the graph's order."""
+    producer = {out: n for n in graph.node for out in n.output}
+    seen: set[int] = set()
+    stack = list(tensors)
+    while stack:
+        node = producer.get(stack.pop())
+        if node is not None and id(node) not in seen:
+            seen.add(id(node))
+            stack.extend(node.input)
+    return [n for n in graph.node if id(n) in seen]
+
+
+def _named(nodes: list[Any], weights: dict[str, Any]) -> list[dict[str, Any]]:
+    """Layers in the SDK's manner: conv1, dw1, conv2, concat1 ...; activations belong to the layer before them."""
+    counts: dict[str, int] = {}
+    layers: list[dict[str, Any]] = []
+    owner: dict[str, dict[str, Any]] = {}  # tensor -> layer
+    for node in nodes:
+        before = next((owner[i] for i in node.input if i in owner), None)
+        silu = node.op_type == "Mul" and len({id(owner.get(i)) for i in node.input}) == 1 and before is not None
+        if node.op_type in FUSED or silu or node.op_type not in KINDS:
+            if before is not None:
+                before["original_names"].append(node.name)
+                owner.update({out: before for out in node.output})
+            continue
+        kind = KINDS[node.op_type]
+        if kind == "conv" and _is_depthwise(node, weights):
+            kind = "dw"
+        counts[kind] = counts.get(kind, 0) + 1
+        layer = {"name": f"{kind}{counts[kind]}", "type": kind, "original_names": [node.name]}
+        layers.append(layer)
+        owner.update({out: layer for out in node.output})
+    return layers
+
+
+def _is_depthwise(node: Any, weights: dict[str, Any]) -> bool:
+    group = next((a.i for a in node.attribute if a.name == "group"), 1)
+    weight = weights.get(node.input[1])
+    return group > 1 and weight is not None and weight.dims[1] == 1

@@ -1,0 +1,28 @@
+"""A strict double of Hailo's `hailo_sdk_client`, for tests only: it compiles nothing, and its HEFs say so.
+
+It is built from what public sources show of the real one: signatures, states, names, log lines, exceptions. What it
+does not know raises, as there. HAILO_DOUBLE names a JSON file that makes it misbehave; see double_parts/behaviour.py.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.metadata import version
+
+from double_parts.behaviour import act, wanted
+
+__version__ = version("hailo-dataflow-compiler")
+
+if "CUDA_VISIBLE_DEVICES" not in os.environ:  # the real one then chooses by itself
+    os.environ["CUDA_VISIBLE_DEVICES"] = "99"
+    print("[info] No GPU chosen and no suitable GPU found, falling back to CPU.")
+sys.stderr.write("E0000 00:00:1759859330.7 cuda_dnn.cc:8310] Unable to register cuDNN factory: noise, as there\n")
+act("import")
+if wanted("import_error"):
+    raise ImportError(wanted("import_error"))
+
+from hailo_sdk_client.client_runner import ClientRunner  # noqa: E402
+from hailo_sdk_client.exposed_definitions import CalibrationDataType, InferenceContext, States  # noqa: E402
+
+__all__ = ["CalibrationDataType", "ClientRunner", "InferenceContext", "States"]

@@ -1,0 +1,43 @@
+"""Enums, as the Model Zoo imports them."""
+
+from __future__ import annotations
+
+from enum import Enum
+from importlib.metadata import version
+
+_OLD = ["hailo8", "hailo8r", "hailo8l", "hailo15h", "hailo15m", "hailo15l", "hailo10h"]
+_FIVE = ["hailo15h", "hailo15m", "hailo15l", "hailo10h", "hailo10p", "hailo12l"]
+_release = tuple(int(part) for part in version("hailo-dataflow-compiler").split(".")[:2])
+SUPPORTED_HW_ARCHS = _FIVE if _release >= (5, 0) else _OLD if _release < (3, 32) else _OLD[:3]
+
+
+class States(str, Enum):
+    """Where a runner is."""
+
+    UNINITIALIZED = "uninitialized"
+    HAILO_MODEL = "hailo_model"
+    FP_OPTIMIZED_MODEL = "fp_optimized_model"
+    QUANTIZED_MODEL = "quantized_model"
+    COMPILED_MODEL = "compiled_model"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+class InferenceContext(Enum):
+    """Which emulation."""
+
+    SDK_NATIVE = "sdk_native"
+    SDK_FP_OPTIMIZED = "sdk_fp_optimized"
+    SDK_QUANTIZED = "sdk_quantized"
+    SDK_HAILO_HW = "sdk_hailo_hw"
+
+
+class CalibrationDataType(Enum):
+    """What kind of calibration data is passed."""
+
+    auto = "auto"
+    np_array = "np_array"
+    dataset = "dataset"
+    npy_file = "npy_file"
+    npy_dir = "npy_dir"

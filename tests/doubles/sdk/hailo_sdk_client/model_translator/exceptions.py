@@ -1,0 +1,13 @@
+"""Exceptions of the parser."""
+
+
+class ParsingWithRecommendationException(Exception):
+    """Parsing failed, and there is advice."""
+
+
+class MisspellNodeError(Exception):
+    """A node that is not in the graph."""
+
+
+class UnsupportedModelError(Exception):
+    """A graph that cannot be translated."""

@@ -1,0 +1,118 @@
+"""Servers on loopback that a test scripts: any answer to a connection, or pictures over HTTP."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import cv2
+import numpy as np
+
+Handler = Callable[[socket.socket], None]
+
+
+@contextlib.contextmanager
+def listening(handler: Handler) -> Iterator[int]:
+    """A port whose every connection is given to `handler`, and closed after it; handlers end when the test does."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        connections: list[socket.socket] = []
+
+        def serve(connection: socket.socket) -> None:
+            with connection, contextlib.suppress(OSError):
+                handler(connection)
+
+        def accept() -> None:
+            with contextlib.suppress(OSError):
+                while True:
+                    connections.append(server.accept()[0])
+                    threads.append(threading.Thread(target=serve, args=(connections[-1],)))
+                    threads[-1].start()
+
+        threads = [threading.Thread(target=accept)]
+        threads[0].start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            hang_up(server)
+            for connection in connections:
+                hang_up(connection)
+            for thread in threads:
+                thread.join()
+
+
+def hang_up(connection: socket.socket) -> None:
+    """Wake whoever waits on a socket."""
+    with contextlib.suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+def silent(connection: socket.socket) -> None:
+    """Accept, and never say a word."""
+    while connection.recv(4096):
+        pass
+
+
+def saying(*answers: bytes) -> Handler:
+    """One answer to each question, then silence."""
+
+    def answer(connection: socket.socket) -> None:
+        for words in answers:
+            if request_head(connection):
+                connection.sendall(words)
+        silent(connection)
+
+    return answer
+
+
+def request_head(connection: socket.socket) -> str:
+    """The lines of a request; empty when the other side has hung up."""
+    head = b""
+    while b"\r\n\r\n" not in head:
+        if not (data := connection.recv(4096)):
+            return ""
+        head += data
+    return head.decode("latin-1")
+
+
+def mjpeg(
+    pictures: int,
+    then: str = "end",
+    password: str = "",
+    rate: float = 50.0,
+    size_wh: tuple[int, int] = (64, 48),
+) -> Handler:
+    """An HTTP camera at /live: so many pictures, each of its own shade, then the end of the stream or silence."""
+    wanted = "Basic " + base64.b64encode(f"watcher:{password}".encode()).decode()
+
+    def answer(connection: socket.socket) -> None:
+        head = request_head(connection)
+        if not head.startswith("GET /live "):
+            connection.sendall(b"HTTP/1.0 404 Not Found\r\nContent-Length: 0\r\n\r\n")
+        elif password and f"Authorization: {wanted}\r\n" not in head:
+            connection.sendall(
+                b'HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: Basic realm="cam"\r\nContent-Length: 0\r\n\r\n'
+            )
+        else:
+            connection.sendall(b"HTTP/1.0 200 OK\r\nContent-Type: multipart/x-mixed-replace; boundary=b\r\n\r\n")
+            for index in range(pictures):
+                connection.sendall(_part(index, size_wh))
+                time.sleep(1 / rate)
+            if then == "silence":
+                silent(connection)
+
+    return answer
+
+
+def shade(index: int) -> tuple[int, int, int]:
+    """B, G, R of the picture of this number."""
+    return 40, 80, 120 + 10 * (index % 10)
+
+
+def _part(index: int, size_wh: tuple[int, int]) -> bytes:
+    _, data = cv2.imencode(".jpg", np.full((size_wh[1], size_wh[0], 3), shade(index), np.uint8))
+    head = f"--b\r\nContent-Type: image/jpeg\r\nContent-Length: {len(data)}\r\n\r\n".encode()
+    return head + data.tobytes() + b"\r\n"

@@ -1,0 +1,43 @@
+"""The double of Hailo's SDK as an environment of its own: an executable that is Python with the double in it.
+
+    python = make_sdk(tmp_path, version="3.33.1", four_bit=["conv5"])
+    run_script("compile_to_hef.py", ..., "--sdk-python", python)
+
+The interpreter of the tests cannot import it: the double's folder is on the path of that executable alone.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.conftest import ROOT
+
+DOUBLE = ROOT / "tests" / "doubles" / "sdk"
+
+
+def make_sdk(
+    folder: Path, version: str = "3.33.1", *, python: Path | str = sys.executable, name: str = "sdk", **behaviour: Any
+) -> Path:
+    """An SDK environment below `folder`; returns its Python.
+
+    Args:
+        version: what its package's metadata and `hailo_sdk_client.__version__` say.
+        behaviour: how it misbehaves; see tests/doubles/sdk/double_parts/behaviour.py.
+    """
+    home = folder / name
+    info = home / "site" / f"hailo_dataflow_compiler-{version}.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: hailo-dataflow-compiler\nVersion: {version}\n")
+    (home / "behaviour.json").write_text(json.dumps(behaviour))
+    executable = home / "bin" / "python"
+    executable.parent.mkdir()
+    executable.write_text(
+        "#!/bin/sh\n"
+        f'PYTHONPATH="{home / "site"}:{DOUBLE}" HAILO_DOUBLE="{home / "behaviour.json"}" PYTHONDONTWRITEBYTECODE=1 '
+        f'exec "{python}" "$@"\n'
+    )
+    executable.chmod(0o755)
+    return executable

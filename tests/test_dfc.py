@@ -1,0 +1,283 @@
+"""The SDK as a process: its answers, its noise, its death, and that nothing of it is left behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from hefkit.errors import DataError, ModelError, ToolchainError
+from hefkit.workshop.dfc import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
+from hefkit.workshop.dfcprocess import LogTail, WorkerDied, WorkerProcess, sdk_environment
+from hefkit.workshop.dfcvoice import SdkVoice
+from tests.helpers.sdk import make_sdk
+from tests.helpers.sdk_run import Bench
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """A toy network with pictures."""
+    return Bench.make(tmp_path)
+
+
+def test_every_call(bench: Bench) -> None:
+    """Parse, script, full precision, quantise, emulate twice, compile: with the double, as with the real one."""
+    with bench.dfc() as dfc:
+        graph, outputs = bench.parse(dfc)
+        bench.quantize(dfc, outputs)
+        found = dfc.infer(QUANTIZED, bench.calibration.path, bench.folder / "t")
+        exact = dfc.infer(FULL_PRECISION, bench.calibration.path, bench.folder / "t")
+        size = dfc.compile(bench.folder / "toy.hef")
+
+    assert [t.shape for t in found] == [(6, *c.shape) for c in bench.layout.convs]
+    assert all(t.dtype == np.float32 for t in found) and not list(bench.folder.glob("t*.npy"))
+    assert 0 < max(np.abs(a - b).max() for a, b in zip(found, exact, strict=True)) < 0.1
+    assert (bench.folder / "toy.hef").stat().st_size == size
+    assert dfc.voice.facts.entries == {"calibration": 6}
+    assert [o.producer.split("/")[0] for o in graph.outputs] == ["toy"] * 6
+
+
+def test_the_environment_is_settled_before_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Logs go to the run folder, the card is chosen; another interpreter does not look into our packages."""
+    monkeypatch.setenv("PYTHONPATH", "/ours")
+    monkeypatch.setenv("VIRTUAL_ENV", "/ours")
+    other = sdk_environment(Path("/other/python"), {"CUDA_VISIBLE_DEVICES": "1"})
+    same = sdk_environment(Path(sys.executable), {})
+
+    assert "PYTHONPATH" not in other and "VIRTUAL_ENV" not in other and other["CUDA_VISIBLE_DEVICES"] == "1"
+    assert same["PYTHONPATH"] == "/ours"
+    bench = Bench.make(tmp_path)
+    with bench.dfc() as dfc:
+        bench.parse(dfc)
+        printed = dfc.log.read_text()
+    assert "No GPU chosen" not in printed  # what the SDK says when it has to choose by itself
+    assert (dfc.log.parent / "hailo_sdk.client.log").is_file()
+
+
+def test_garbage_does_not_break_the_protocol(bench: Bench) -> None:
+    """Binary noise, and lines that look like our own events, on the SDK's stdout and stderr."""
+    noise = {moment: {"garbage": True} for moment in ("import", "parse", "script", "optimize", "infer", "compile")}
+    with bench.dfc(at=noise) as dfc:
+        _, outputs = bench.parse(dfc)
+        bench.quantize(dfc, outputs)
+        assert len(dfc.infer(QUANTIZED, bench.calibration.path, bench.folder / "t")) == 6
+        assert dfc.compile(bench.folder / "toy.hef") > 0
+
+    assert all(line.isprintable() for line in dfc.voice.last)
+
+
+def test_a_log_without_line_ends_fills_no_memory(tmp_path: Path) -> None:
+    """Lines are cut, carriage returns count as line ends, colours vanish."""
+    log = tmp_path / "log"
+    log.write_bytes(b"a\x1b[31mb\x1b[0m\n50%\r100%\r\n" + b"x" * 300_000)
+    tail = LogTail(log)
+
+    first = list(tail.new_lines())
+    with open(log, "ab") as file:
+        file.write(b"\nend\n")
+
+    assert first[:3] == ["ab", "50%", "100%"] and max(map(len, first)) <= 2000
+    assert list(tail.new_lines())[-1] == "end"
+    tail.close()
+
+
+FAILURES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "raises at parse": (
+        {"at": {"parse": {"raise": ["UnsupportedModelError", "no"]}}}, ModelError, "cannot translate the network",
+    ),
+    "killed at parse": ({"at": {"parse": {"kill": 9}}}, ToolchainError, "killed while parsing the network"),
+    "crashes at parse": ({"at": {"parse": {"kill": 11}}}, ToolchainError, "SIGSEGV"),
+    "leaves at parse": ({"at": {"parse": {"exit": 3}}}, ToolchainError, "exit status 3"),
+    "import fails": ({"import_error": "No module named 'jax'"}, ToolchainError, "cannot be imported"),
+    "killed at import": ({"at": {"import": {"kill": 9}}}, ToolchainError, "killed while starting"),
+    "disk full": (
+        {"at": {"parse": {"raise": ["OSError", "No space left on device"]}}}, DataError, "the disk became full",
+    ),
+    "unknown": ({"at": {"parse": {"raise": ["KeyError", "meta"]}}}, ToolchainError, "KeyError"),
+    "asks a question": ({"at": {"parse": {"raise": ["EOFError", "EOF when reading a line"]}}}, ToolchainError, "EOF"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("behaviour, error, words", FAILURES.values(), ids=FAILURES.keys())
+def test_failures_become_sentences(bench: Bench, behaviour: dict[str, Any], error: type[Exception], words: str) -> None:
+    """Whatever the SDK does, the driver ends with one line that names the log."""
+    with pytest.raises(error, match=words) as caught, bench.dfc(**behaviour) as dfc:
+        bench.parse(dfc)
+
+    assert "sdk.log" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_calls_at_the_wrong_time(bench: Bench) -> None:
+    """Compile before quantisation, emulation before it: the SDK's own words come through."""
+    with bench.dfc() as dfc:
+        bench.parse(dfc)
+        with pytest.raises(EmulationError, match="not available"):
+            dfc.infer(QUANTIZED, bench.calibration.path, bench.folder / "t")
+        with pytest.raises(ToolchainError, match="not quantised"):
+            dfc.compile(bench.folder / "toy.hef")
+        assert not (bench.folder / "toy.hef").exists()
+
+
+def test_compile_that_returns_no_bytes(bench: Bench) -> None:
+    """A path instead of bytes is no HEF."""
+    with bench.dfc(compile_returns="path") as dfc:
+        _, outputs = bench.parse(dfc)
+        bench.quantize(dfc, outputs)
+        with pytest.raises(ToolchainError, match="compile\\(\\) returned str"):
+            dfc.compile(bench.folder / "toy.hef")
+
+
+FORMS = {
+    "all forms": ([], "float32", 0),
+    "no float32": (["float32"], "dataset", 1),
+    "nothing but uint8": (["float32", "dataset"], "uint8", 2),
+}
+
+
+@pytest.mark.parametrize("refused, used, warned", FORMS.values(), ids=FORMS.keys())
+def test_calibration_in_the_form_that_the_sdk_takes(
+    bench: Bench, caplog: pytest.LogCaptureFixture, refused: list[str], used: str, warned: int
+) -> None:
+    """Public evidence leaves open what every release takes: a refused form is told, and the next is tried."""
+    with bench.dfc(refuse_forms=refused) as dfc:
+        _, outputs = bench.parse(dfc)
+        bench.quantize(dfc, outputs)
+        assert dfc._form == used
+        assert dfc.voice.facts.entries["calibration"] == 6
+
+    assert len([r for r in caplog.records if "trying another form" in r.getMessage()]) == warned
+
+
+def test_calibration_that_no_form_helps(bench: Bench) -> None:
+    """The last refusal is the error; a known failure is not tried again."""
+    with bench.dfc(refuse_forms=["float32", "dataset", "uint8"]) as dfc:
+        _, outputs = bench.parse(dfc)
+        with pytest.raises(ToolchainError, match="kind uint8 is not supported"):
+            bench.quantize(dfc, outputs)
+    shape = np.load(bench.calibration.path)[:, :32]
+    np.save(bench.folder / "small.npy", shape)
+    with bench.dfc() as dfc:
+        bench.parse(dfc)
+        dfc.load_script(bench.script)
+        with pytest.raises(ToolchainError, match="another shape"):
+            dfc.quantize(CalibrationFile(bench.folder / "small.npy", 6, 1), bench.folder / "q.har")
+
+
+def test_large_sets_are_not_turned_into_one_array() -> None:
+    """1024 pictures of 640x640 are 5 GB as float32: these go through a generator."""
+    small, large = (CalibrationFile(Path("x"), 1, n) for n in (ARRAY_BYTES, ARRAY_BYTES + 1))
+
+    assert (small.forms()[0], large.forms()[0]) == ("float32", "dataset")
+    assert sorted(small.forms()) == sorted(large.forms())
+
+
+def test_an_sdk_without_the_full_precision_call(bench: Bench) -> None:
+    """Optional: `optimize` does it by itself."""
+    with bench.dfc(no_full_precision=True) as dfc:
+        _, outputs = bench.parse(dfc)
+        dfc.load_script(bench.script)
+        assert dfc.full_precision(bench.calibration) is False
+        bench.quantize(dfc, outputs)
+
+
+def alive(pid: int) -> bool:
+    """A process that runs; a zombie does not."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+def wait_until_gone(pid: int) -> bool:
+    """Gone within some seconds."""
+    end = time.monotonic() + 20
+    while alive(pid) and time.monotonic() < end:
+        time.sleep(0.02)
+    return not alive(pid)
+
+
+def hanging(folder: Path, how: str) -> tuple[WorkerProcess, int]:
+    """A worker that hangs in the import, and the pid of a child that it has started."""
+    pid_file = folder / "child.pid"
+    python = make_sdk(folder, at={"import": [{"child": str(pid_file)}, {"hang": how}]})
+    worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkVoice())
+    while not pid_file.exists() or not pid_file.read_text():
+        time.sleep(0.02)
+    return worker, int(pid_file.read_text())
+
+
+@pytest.mark.parametrize("how", ["to Ctrl-C", "deaf"])
+def test_nothing_is_left_behind(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker that hangs, and the process that it has started, end with us, also when they are deaf to SIGTERM."""
+    monkeypatch.setattr("hefkit.workshop.dfcprocess.GRACE_S", 0.3)
+    worker, child = hanging(tmp_path, how)
+    pid = worker.pid
+
+    with pytest.raises(KeyboardInterrupt), worker:
+        raise KeyboardInterrupt
+
+    assert wait_until_gone(pid) and wait_until_gone(child)
+
+
+def test_a_driver_that_is_killed_takes_its_worker_along(tmp_path: Path) -> None:
+    """SIGKILL leaves us no time to clean up: the worker sees the end of the pipe, and ends its group."""
+    pid_file = tmp_path / "child.pid"
+    python = make_sdk(tmp_path, at={"import": [{"child": str(pid_file)}, {"hang": "deaf"}]})
+    program = (
+        "import sys, os; from pathlib import Path\n"
+        "from hefkit.workshop.dfcprocess import WorkerProcess, sdk_environment\n"
+        "from hefkit.workshop.dfcvoice import SdkVoice\n"
+        f"python, folder = Path({str(python)!r}), Path({str(tmp_path)!r})\n"
+        "worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkVoice())\n"
+        "print(worker.pid, flush=True)\n"
+        "worker.wait()\n"
+    )
+    driver = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, cwd=Path.cwd())
+    assert driver.stdout is not None
+    pid = int(driver.stdout.readline())
+    while not pid_file.exists() or not pid_file.read_text():
+        time.sleep(0.02)
+    child = int(pid_file.read_text())
+
+    driver.send_signal(signal.SIGKILL)
+    driver.wait()
+    driver.stdout.close()
+
+    assert wait_until_gone(pid) and wait_until_gone(child)
+
+
+def test_a_worker_that_nobody_asked_to_leave(tmp_path: Path) -> None:
+    """Its exit status comes back, and so does the group: its child is ended."""
+    pid_file = tmp_path / "child.pid"
+    python = make_sdk(tmp_path, at={"import": [{"child": str(pid_file)}, {"exit": 7}]})
+    worker = WorkerProcess(python, tmp_path, sdk_environment(python, {}), SdkVoice())
+
+    with pytest.raises(WorkerDied) as caught, worker:
+        worker.wait()
+
+    assert caught.value.returncode == 7
+    assert wait_until_gone(int(pid_file.read_text()))
+
+
+def test_an_idle_worker_ends_by_itself(bench: Bench) -> None:
+    """At a regular end nobody is killed: the commands' pipe closes, and the worker returns 0."""
+    dfc = bench.dfc()
+    with dfc:
+        dfc.start()
+
+    assert dfc._worker._process.returncode == 0
+
+
+def test_the_worker_leads_a_session_of_its_own(bench: Bench) -> None:
+    """Ctrl-C in our terminal must not reach it: the SDK would swallow it and carry on."""
+    with bench.dfc() as dfc:
+        dfc.start()
+        assert os.getsid(dfc._worker.pid) == os.getpgid(dfc._worker.pid) == dfc._worker.pid != os.getsid(0)

@@ -1,0 +1,275 @@
+"""Where the SDK is found, what goes with what, and whether the machine will do; no SDK is imported for any of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from hefkit.errors import DataError, ToolchainError
+from hefkit.workshop import machine
+from hefkit.workshop.sdkfind import NO_SDK, find_sdk
+from hefkit.workshop.sdkversions import check_arch, check_python, hailort_for, parse_version, release_of
+from tests.helpers.sdk import make_sdk
+
+PYTHON = sys.version_info[:2]
+
+
+@pytest.fixture(autouse=True)
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """An empty folder, and no SDK in the environment."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HAILO_SDK_PYTHON", raising=False)
+
+
+def test_the_order_of_the_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--sdk-python, HAILO_SDK_PYTHON, this Python, .venv_hailo_full/bin/python: the first that is there counts."""
+    flag, variable = make_sdk(tmp_path, "3.30.0", name="a"), make_sdk(tmp_path, "3.31.0", name="b")
+    make_sdk(tmp_path, "3.33.1", name=".venv_hailo_full")
+
+    assert (find_sdk().version, find_sdk().why) == ("3.33.1", ".venv_hailo_full/bin/python")
+    own = tmp_path / "own"
+    (own / "hailo_sdk_client").mkdir(parents=True)
+    (own / "hailo_sdk_client" / "__init__.py").write_text("raise AssertionError('imported')\n")
+    monkeypatch.syspath_prepend(own)
+    monkeypatch.setenv("PYTHONPATH", str(own))
+    assert (find_sdk().python, find_sdk().why, find_sdk().version) == (Path(sys.executable), "this Python", None)
+    monkeypatch.setenv("HAILO_SDK_PYTHON", str(variable))
+    assert (find_sdk().version, find_sdk().why) == ("3.31.0", "HAILO_SDK_PYTHON")
+    found = find_sdk(flag)
+    assert (found.version, found.why, found.python_version) == ("3.30.0", "--sdk-python", PYTHON)
+
+
+def test_without_an_sdk() -> None:
+    """One sentence: where a HEF comes from, and what works without."""
+    with pytest.raises(ToolchainError, match="only from") as caught:
+        find_sdk()
+
+    assert str(caught.value) == NO_SDK and "--emulate" in NO_SDK
+
+
+def test_ways_to_name_an_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its Python, its folder, or a name on PATH; a link is not resolved, it is what makes an environment one."""
+    python = make_sdk(tmp_path)
+    link = tmp_path / "hailo-python"
+    link.symlink_to(python)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+
+    assert find_sdk(python.parent.parent).python == python
+    assert find_sdk(link).python == link
+    assert find_sdk(Path("hailo-python")).python == link
+
+
+WRONG = {
+    "does not exist": ("gone/bin/python", None, "does not exist"),
+    "not executable": ("text", "no program", "is no Python that can be run"),
+    "no Python": ("sh", "#!/bin/sh\necho hello\n", "is no Python that can be run"),
+    "fails": ("fails", "#!/bin/sh\necho broken >&2; exit 3\n", "is no Python 3.8 or newer: broken"),
+    "no SDK": ("bare", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', "has no Hailo SDK"),
+}
+
+
+@pytest.mark.parametrize("name, content, words", WRONG.values(), ids=WRONG.keys())
+def test_a_wrong_sdk_python(tmp_path: Path, name: str, content: str | None, words: str) -> None:
+    """Who names an interpreter does not get another one instead: exit 5, and the flag in the message."""
+    make_sdk(tmp_path, name=".venv_hailo_full")
+    path = tmp_path / name
+    if content is not None:
+        path.write_text(content)
+        path.chmod(0o644 if name == "text" else 0o755)
+
+    with pytest.raises(ToolchainError, match=words) as caught:
+        find_sdk(path)
+
+    assert "--sdk-python" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_the_folder_it_is_run_in_is_no_sdk(tmp_path: Path) -> None:
+    """A folder of the SDK's name beside the user's files is not taken for the package."""
+    (tmp_path / "hailo_sdk_client").mkdir()
+    (tmp_path / "hailo_sdk_client" / "__init__.py").write_text("")
+    bare = tmp_path / "bare"
+    bare.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n')
+    bare.chmod(0o755)
+
+    with pytest.raises(ToolchainError, match="has no Hailo SDK"):
+        find_sdk(bare)
+
+
+def test_an_sdk_without_numpy(tmp_path: Path) -> None:
+    """Half an environment is told as one."""
+    half = tmp_path / "half"
+    facts = {"python": [3, 10], "found": True, "numpy": None, "sdk": "3.33.1", "system": "Linux", "machine": "x"}
+    half.write_text(f"#!/bin/sh\necho '{json.dumps(facts)}'\n")
+    half.chmod(0o755)
+
+    with pytest.raises(ToolchainError, match="no numpy"):
+        find_sdk(half)
+
+
+# --- versions ---------------------------------------------------------------------------------------------------------
+
+ARCHS = {
+    "3.33 for the 8": ("3.33.1", "hailo8", True),
+    "3.33 for the 8L": ("3.33.0", "hailo8l", True),
+    "3.33 for the 10H": ("3.33.1", "hailo10h", False),
+    "3.32 for the 15H": ("3.32.0", "hailo15h", False),
+    "3.31 for the 15H": ("3.31.0", "hailo15h", True),
+    "3.30 for the 10H": ("3.30.0", "hailo10h", True),
+    "5.2 for the 10H": ("5.2.0", "hailo10h", True),
+    "5.2 for the 8": ("5.2.0", "hailo8", False),
+    "5.1 for the 15L": ("5.1.0", "hailo15l", False),
+    "5.2 for the 15L": ("5.2.0", "hailo15l", True),
+    "older than known, for the 8L": ("3.27.0", "hailo8l", True),
+    "newer than known, for the 8": ("3.34.0", "hailo8", True),
+}
+
+
+@pytest.mark.parametrize("version, arch, fits", ARCHS.values(), ids=ARCHS.keys())
+def test_versions_and_chips(version: str, arch: str, fits: bool) -> None:
+    """The Model Zoo's table; a mismatch names the line of releases that is needed."""
+    if fits:
+        assert check_arch(version, arch) == []
+        return
+    with pytest.raises(ToolchainError, match="not for") as caught:
+        check_arch(version, arch)
+
+    needed = "version 3.x" if arch in ("hailo8", "hailo8l") else "version 5.x"
+    assert needed in str(caught.value) and version in str(caught.value)
+
+
+def test_what_nobody_knows_is_only_warned_of() -> None:
+    """A release that came after hefkit counts as the last one known; one of no version may do anything."""
+    assert release_of("3.34.0")[0] == release_of("3.33.1")[0] and not release_of("3.34.0")[1]
+    assert "does not know the SDK version" in check_arch(None, "hailo8")[0]
+    assert "does not know" in check_arch("7.0.0", "hailo8")[0]
+    assert (parse_version("3.33.1"), parse_version("3.34"), parse_version("dev")) == ((3, 33), (3, 34), None)
+
+
+PYTHONS = {
+    "3.33 on 3.10": ("3.33.1", (3, 10), True),
+    "3.33 on 3.12": ("3.33.1", (3, 12), True),
+    "3.33 on 3.13": ("3.33.1", (3, 13), False),
+    "3.33 on 3.8": ("3.33.0", (3, 8), False),
+    "3.30 on 3.8": ("3.30.0", (3, 8), True),
+    "3.30 on 3.11": ("3.30.0", (3, 11), False),
+    "5.0 on 3.10": ("5.0.0", (3, 10), True),
+    "5.2 on 3.9": ("5.2.0", (3, 9), False),
+}
+
+
+@pytest.mark.parametrize("version, python, fits", PYTHONS.values(), ids=PYTHONS.keys())
+def test_versions_and_pythons(version: str, python: tuple[int, int], fits: bool) -> None:
+    """A Python that the release does not run on is refused, with the way to another."""
+    if fits:
+        assert check_python(version, python, "py") == []
+        return
+    with pytest.raises(ToolchainError, match="runs on") as caught:
+        check_python(version, python, "py")
+
+    assert "-m venv" in str(caught.value) and "--sdk-python" in str(caught.value)
+
+
+def test_a_newer_release_may_run_on_newer_pythons() -> None:
+    """What is not known is a warning."""
+    assert "runs on 3.10 to 3.12" in check_python("3.40.0", (3, 13), "py")[0]
+    assert check_python(None, (3, 13), "py") == []
+
+
+def test_the_runtime_that_belongs_to_it() -> None:
+    """HEF and HailoRT go in pairs; nothing is claimed of releases that are not known."""
+    assert (hailort_for("3.33.1"), hailort_for("5.2.0"), hailort_for("3.34.0"), hailort_for(None)) == (
+        "4.23", "5.2", None, None
+    )  # fmt: skip
+
+
+# --- the machine ------------------------------------------------------------------------------------------------------
+
+
+def test_platforms() -> None:
+    """x86_64 Linux, and nothing else."""
+    machine.check_platform("Linux", "x86_64")
+    for system, kind in (("Linux", "aarch64"), ("Darwin", "arm64"), ("Windows", "AMD64")):
+        with pytest.raises(ToolchainError, match=kind):
+            machine.check_platform(system, kind)
+
+
+def test_memory() -> None:
+    """Refused with numbers where nothing fits, warned of where it is tight, silent otherwise."""
+    gib = 1 << 30
+
+    assert machine.check_memory(64 * gib, gib) == [] and machine.check_memory(None, gib) == []
+    assert "7.0 GiB of memory are free" in machine.check_memory(7 * gib, gib)[0]
+    with pytest.raises(ToolchainError, match=r"3\.0 GiB of memory are free, and .* at least 7\.0 GiB.*--num-samples"):
+        machine.check_memory(3 * gib, 5 * gib)
+
+
+def test_memory_of_a_container(tmp_path: Path) -> None:
+    """The smaller of what the machine has and what the container may take."""
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 9 kB\nMemAvailable:    4096 kB\nSwapFree:        1024 kB\n")
+    cgroup = tmp_path / "cgroup"
+    cgroup.mkdir()
+    (cgroup / "memory.current").write_text("1000\n")
+
+    (cgroup / "memory.max").write_text("max\n")
+    assert machine.available_memory(meminfo, cgroup) == 5120 * 1024
+    (cgroup / "memory.max").write_text("3000\n")
+    assert machine.available_memory(meminfo, cgroup) == 2000
+    assert machine.available_memory(tmp_path / "gone", tmp_path / "gone") is None
+
+
+def test_the_kernel_s_count_of_killed_processes(tmp_path: Path) -> None:
+    """Read where the kernel writes it; nothing there counts as none."""
+    (tmp_path / "vmstat").write_text("nr_free_pages 1\noom_kill 3\n")
+
+    assert machine.oom_kills(tmp_path, tmp_path / "vmstat") == 3
+    assert machine.oom_kills(tmp_path, tmp_path / "gone") == 0
+
+
+def test_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that is full already is exit 3 before anything is written; the folder need not exist yet."""
+    free = {"bytes": 100 << 30}
+    monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": free["bytes"]}))
+    folder = tmp_path / "runs" / "compile" / "new"
+
+    assert machine.check_disk(folder, 1 << 30) == []
+    free["bytes"] = 3 << 30
+    assert "3.0 GiB are free on the disk" in machine.check_disk(folder, 1 << 30)[0]
+    free["bytes"] = 1 << 30
+    with pytest.raises(DataError, match=r"1\.0 GiB are free .* at least 1\.5 GiB.*--run-dir"):
+        machine.check_disk(folder, 1 << 30)
+
+
+def test_a_processor_without_avx(tmp_path: Path) -> None:
+    """TensorFlow ends there with an illegal instruction; better said before."""
+    (tmp_path / "new").write_text("processor: 0\nflags\t: sse avx avx2\n")
+    (tmp_path / "old").write_text("processor: 0\nflags\t: sse sse2\n")
+
+    assert machine.check_processor(tmp_path / "new") == [] and machine.check_processor(tmp_path / "gone") == []
+    assert "no AVX" in machine.check_processor(tmp_path / "old")[0]
+
+
+NVIDIA_SMI = "#!/bin/sh\necho '0, NVIDIA GeForce RTX 3070, 1200'\necho '1, NVIDIA A10G, 22000'\n"
+
+
+def test_the_choice_of_a_graphics_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The user's own setting, else the card with most free memory, else the SDK's word for none; always told."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.choose_gpu()[0] == {"CUDA_VISIBLE_DEVICES": ""}
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    settings, told = machine.choose_gpu()
+    assert settings == {"CUDA_VISIBLE_DEVICES": "99"} and "processor" in told
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(NVIDIA_SMI)
+    tool.chmod(0o755)
+    settings, told = machine.choose_gpu()
+    assert settings == {"CUDA_VISIBLE_DEVICES": "1", "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+    assert "NVIDIA A10G, 21.5 GiB free" in told
+    tool.write_text("#!/bin/sh\necho 'Failed to initialize NVML'; exit 9\n")
+    assert machine.choose_gpu()[0] == {"CUDA_VISIBLE_DEVICES": "99"}
