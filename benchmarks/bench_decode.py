@@ -6,8 +6,8 @@ Examples:
   bench_decode.py DIR --json --dump found.txt     DIR: meta.txt and the .npy files that it names
 
 All from raw tensors to boxes after NMS, one thread each, every class above the threshold (multi-label), conf 0.25,
-IoU 0.7. Ours and the float decode take turns of ten runs, so that a busy moment hits both; `cold` is the
-median of our first run of each turn, when the float decode has just filled the caches with its own data.
+IoU 0.7. Ours and the float decode take turns of ten runs, so that a busy moment hits both (`ratio`), and then
+again turns of one: there the float decode fills the caches with its own data before each run of ours (`cold`).
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def measured(
         lines = [f"{c} {s:.6f} {' '.join(f'{v:.4f}' for v in box)}\n" for c, s, box in rows]
         with files.replacing(dump) as temporary:
             temporary.write_text("".join(lines))
-    ours, reference, cold = in_turns(lambda: decoder(tensors), lambda: float_decode(head, tensors), runs)
+    contest = (lambda: decoder(tensors)), (lambda: float_decode(head, tensors))
+    ours, reference = in_turns(*contest, runs, TURN)
+    cold, cold_reference = in_turns(*contest, runs, 1)
     torch_decode = ultralytics_decode(head, tensors)
     return {
         "input": name,
@@ -102,22 +104,22 @@ def measured(
         "runs": runs,
         "candidates": len(decoder.candidates(tensors).score),
         "ours_cold_us": cold,
+        "reference_cold_us": cold_reference,
+        "ratio_cold": cold / cold_reference,
         "stage_us": stages(decoder, tensors, runs),
         "ultralytics_us": None if torch_decode is None else statistics.median(timed(torch_decode, min(runs, 50))),
     }
 
 
-def in_turns(ours: Callable[[], Any], reference: Callable[[], Any], runs: int) -> tuple[float, float, float]:
-    """Medians in microseconds of `runs` runs each: ours, the reference, and our first of each turn."""
+def in_turns(ours: Callable[[], Any], reference: Callable[[], Any], runs: int, turn: int) -> tuple[float, float]:
+    """Medians in microseconds of `runs` runs each, ours and the reference, in turns of so many."""
     ours(), reference()
-    taken: tuple[list[float], list[float], list[float]] = ([], [], [])
-    for start in range(0, runs, TURN):
-        turn = min(TURN, runs - start)
-        taken[1].extend(timed(reference, turn))
-        mine = timed(ours, turn)
-        taken[0].extend(mine)
-        taken[2].append(mine[0])
-    return statistics.median(taken[0]), statistics.median(taken[1]), statistics.median(taken[2])
+    mine: list[float] = []
+    theirs: list[float] = []
+    for start in range(0, runs, turn):
+        theirs.extend(timed(reference, min(turn, runs - start)))
+        mine.extend(timed(ours, min(turn, runs - start)))
+    return statistics.median(mine), statistics.median(theirs)
 
 
 def timed(function: Callable[[], Any], runs: int) -> list[float]:
@@ -158,8 +160,11 @@ def float_decode(head: HeadSpec, tensors: list[np.ndarray]) -> tuple[np.ndarray,
     ):
         q = box.reshape(-1, box.shape[2])
         dist = ((q.astype(np.float32) - spec.zero_point) * spec.scale).reshape(-1, 4, head.reg_max)
-        e = np.exp(dist - dist.max(-1, keepdims=True))
-        d = (e / e.sum(-1, keepdims=True)) @ bins
+        if head.reg_max == 1:
+            d = dist[:, :, 0]
+        else:
+            e = np.exp(dist - dist.max(-1, keepdims=True))
+            d = (e / e.sum(-1, keepdims=True)) @ bins
         y, x = np.divmod(np.arange(len(q)), box.shape[1])
         center = np.stack([x, y], 1) + 0.5
         boxes.append(np.concatenate([center - d[:, :2], center + d[:, 2:]], 1) * spec.stride)
@@ -195,7 +200,9 @@ def ultralytics_decode(head: HeadSpec, tensors: list[np.ndarray]) -> Callable[[]
         ]
         anchors, strides = (a.transpose(0, 1) for a in make_anchors(real[0::2], list(head.strides), 0.5))
         box = torch.cat([t.flatten(2) for t in real[0::2]], 2).view(1, 4, head.reg_max, -1)
-        distance = (box.softmax(2) * torch.arange(head.reg_max).view(1, 1, -1, 1)).sum(2)
+        distance = box[:, :, 0]
+        if head.reg_max > 1:
+            distance = (box.softmax(2) * torch.arange(head.reg_max).view(1, 1, -1, 1)).sum(2)
         xywh = dist2bbox(distance, anchors[None], xywh=True, dim=1) * strides
         scores = torch.cat([t.flatten(2) for t in real[1::2]], 2)
         return non_max_suppression(torch.cat([xywh, scores], 1), CONF, IOU, multi_label=True, max_det=NO_LIMIT)
@@ -272,13 +279,26 @@ def own_tensors(num_classes: int, objects: int) -> tuple[HeadSpec, list[np.ndarr
 
 def table(rows: list[dict[str, Any]], runs: int) -> str:
     """The results for a person."""
-    head = ["float", "ours", "ratio", "cold", "scan", "boxes", "order", "nms", "ultralytics", "boxes found"]
+    head = [
+        "float",
+        "ours",
+        "ratio",
+        "cold",
+        "ratio cold",
+        "scan",
+        "boxes",
+        "order",
+        "nms",
+        "ultralytics",
+        "boxes found",
+    ]
     lines = [f"median microseconds of {runs} runs", f"{'':32}" + "".join(f"{word:>12}" for word in head)]
     for row in rows:
-        times = [row["ours_cold_us"], *row["stage_us"].values()]
+        times = list(row["stage_us"].values())
         theirs = "not installed" if row["ultralytics_us"] is None else f"{row['ultralytics_us']:.0f}"
         lines.append(
             f"{cli.one_line(row['input'])[-32:]:32}{row['reference_us']:12.0f}{row['ours_us']:12.0f}{row['ratio']:12.4f}"
+            f"{row['ours_cold_us']:12.0f}{row['ratio_cold']:12.4f}"
             + "".join(f"{value:12.0f}" for value in times)
             + f"{theirs:>14}{row['detections']:10}"
         )

@@ -62,6 +62,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     mqttlink    a connection to a broker that comes back
     mqtt        MQTT as a sink
     xxh3        the checksum of newer HEFs
+    hefmessage  protobuf messages as a schema describes them
     hefwire     protobuf's wire format, with bounds on everything
     hefproto    the messages of a HEF that we read
     hefcontainer  header, lengths and checksum of a HEF

@@ -135,10 +135,17 @@ def _acquired(kind: Any, number: int) -> Any:
         camera.__init__(number)
     except (RuntimeError, IndexError):
         with contextlib.suppress(Exception):
-            camera.notifymeread.close()
-            os.close(camera.notifyme_w)
+            _abandon(camera)
         raise
     return camera
+
+
+def _abandon(camera: Any) -> None:
+    if camera.is_open:  # it failed after it had the camera
+        camera.close()
+        return
+    camera.notifymeread.close()
+    os.close(camera.notifyme_w)
 
 
 def _configure(camera: Any, spec: InputSpec, size_wh: tuple[int, int], fps: float) -> tuple[int, int] | None:

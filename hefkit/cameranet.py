@@ -18,7 +18,7 @@ import numpy as np
 
 from hefkit import netprobe
 from hefkit.camerasource import CameraSource
-from hefkit.cvcapture import CvCamera, quiet_opencv, read_patiently, release
+from hefkit.cvcapture import STALL_S, CvCamera, quiet_opencv, read_patiently, release
 from hefkit.deadline import Late, within
 from hefkit.errors import DeviceError
 
@@ -26,7 +26,7 @@ ASK_S = 1.0  # for each step of the question whether anybody is there
 ASK_ALL_S = 3.5
 OPEN_S = 3.0  # for the server to describe its stream
 KEY_FRAME_S = 10.0  # for the first picture of a server that has answered: decoding begins at a key frame
-READ_S = 3.0  # without a frame the stream is lost
+READ_S = STALL_S
 
 OPTIONS = {"rtsp_transport": "tcp", "analyzeduration": "1000000"}  # microseconds; FFmpeg's 5 s outlast many key frames
 ONE_THREAD_PIXELS = 1920 * 1088  # larger pictures may be too much for one core
@@ -57,7 +57,7 @@ def open_net(source: CameraSource) -> CvCamera:
         raise DeviceError(_message(source, f"no picture came within {KEY_FRAME_S:g} s; {SHORTER}")) from None
     if first is None:
         raise DeviceError(_message(source, netprobe.explain(_answered(source, netprobe.ask), source.url)))
-    return CvCamera(capture, source.name, first)
+    return CvCamera(capture, source.name, first, READ_S)
 
 
 def _answered(source: CameraSource, question: Callable[[str, float], T]) -> T:

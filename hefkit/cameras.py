@@ -5,7 +5,7 @@
     while (shot := camera.read()) is not None: ...
     camera.close()
 
-No call waits longer than about 4 s, but for the first picture of a network camera, which may take 10 s.
+No call waits longer than 5 s, but for the first picture of an RTSP camera, which may take 10 s.
 """
 
 from __future__ import annotations

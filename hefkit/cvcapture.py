@@ -13,27 +13,38 @@ from hefkit.deadline import within
 from hefkit.live import Shot
 from hefkit.videofile import MAX_FPS
 
+STALL_S = 3.0  # without a frame a camera is lost
 CLOSE_S = 2.0
 STUMBLES = 30  # reads in a row that may fail at once: a damaged JPEG, packets before the first key frame
 STUMBLE_S = 1.0  # a failure that took longer is no stumble
 
 # a V4L2 device that sends nothing: OpenCV waits 10 s by itself; read when a device first makes it wait (4.6 to 5)
-os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", "3")
+os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{STALL_S:.0f}")
 
 
 class CvCamera:
-    """A camera that OpenCV reads; `first` is the frame that proved it delivers."""
+    """A camera that OpenCV reads.
 
-    def __init__(self, capture: cv2.VideoCapture, name: str, first: np.ndarray) -> None:
+    Args:
+        capture: open, with a limit of `stall_s` to its own waits.
+        first: the frame that proved it delivers.
+    """
+
+    def __init__(self, capture: cv2.VideoCapture, name: str, first: np.ndarray, stall_s: float = STALL_S) -> None:
         self.name = name
-        self._capture, self._first = capture, [first]
+        self._capture, self._first, self._stall_s = capture, [first], stall_s
         fps = capture.get(cv2.CAP_PROP_FPS)
         self.fps: float | None = fps if 0 < fps <= MAX_FPS else None  # as the camera says, if it does
 
     def read(self) -> Shot | None:
         """The next frame, (h, w, 3) uint8 BGR; None when it has ended, stalled or was unplugged."""
-        picture = self._first.pop() if self._first else read_patiently(self._capture)
-        return None if picture is None else Shot(picture)
+        if self._first:
+            return Shot(self._first.pop())
+        begun = time.monotonic()
+        picture = read_patiently(self._capture)
+        # FFmpeg ends a wait in vain with a frame that its decoder had kept, and the next one is waited for as long
+        stalled = time.monotonic() - begun >= self._stall_s
+        return None if picture is None or stalled else Shot(picture)
 
     def close(self) -> None:
         """Give the device or the connection back, in time or from a thread that is left behind."""

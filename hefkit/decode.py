@@ -19,7 +19,8 @@ from hefkit.readers import BoxReader, ScoreReader, scores_of
 from hefkit.spec import HeadSpec
 
 MAX_CANDIDATES = 30_000
-TOP_PATTERN = np.uint32(0x7FFFFFFF)  # no score's float32 pattern is above it
+ZERO = np.float32(0)
+BEST_LOWEST = np.int64(-(1 << 32))
 
 
 @dataclass(frozen=True)
@@ -58,19 +59,21 @@ class Decoder:
         self.head = head
         self.settings = settings
         self._boxes = BoxReader(head)
-        self._scores = [ScoreReader(cls, settings.conf) for cls in head.outputs[1::2]]
+        self._scores = ScoreReader(head.outputs[1::2], settings.conf)
+        self._expected = [(spec.shape, np.dtype(spec.dtype)) for spec in head.outputs]
         self._wanted: np.ndarray | None = None
         if settings.classes is not None:
             self._wanted = np.isin(np.arange(head.num_classes), settings.classes)
 
     def __call__(self, outputs: Sequence[np.ndarray]) -> Detections:
         """(H, W, C) tensors -> Detections, xyxy in pixels of the input (not clipped)."""
-        check_outputs(outputs, self.head)
+        if [(tensor.shape, tensor.dtype) for tensor in outputs] != self._expected:
+            check_outputs(outputs, self.head)
         found = self.candidates(outputs)
         if not len(found.score):
             return Detections.empty()
         xyxy = self.boxes_at(outputs, found.anchor)
-        if not np.isfinite(xyxy).all():
+        if not (self._boxes.always_finite or np.isfinite(xyxy).all()):
             finite = np.flatnonzero(np.isfinite(xyxy).all(axis=1))
             xyxy, found = xyxy[finite], found.only(finite)
         order = best_first(found)
@@ -80,22 +83,13 @@ class Decoder:
 
     def candidates(self, outputs: Sequence[np.ndarray]) -> Candidates:
         """Every (anchor, class, score) with score >= conf, by anchor, then class; of a flood the best."""
-        classes = self.head.num_classes
-        positions, scores = [], []
-        for reader, tensor, first in zip(self._scores, outputs[1::2], self._boxes.first_anchor, strict=False):
-            hit, score = reader.at_least(tensor)
-            if len(hit):
-                positions.append(hit + first * classes)
-                scores.append(score)
-        if not positions:
-            return Candidates(np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
-        flat = np.concatenate(positions)
-        anchor = flat // classes
-        found = Candidates(anchor, flat - anchor * classes, np.concatenate(scores))
+        position, score = self._scores.at_least(outputs[1::2])
+        anchor, class_id = np.divmod(position, self.head.num_classes)
+        found = Candidates(anchor, class_id, score)
         if not (self.settings.multi_label or self.head.nms_free):
-            found = found.only(_best_of_each(found.anchor, found.score))
+            found = _best_of_each(found)
         if self._wanted is not None:
-            found = found.only(np.flatnonzero(self._wanted[found.class_id]))
+            found = found.only(self._wanted.take(found.class_id).nonzero()[0])
         return found if len(found.score) <= MAX_CANDIDATES else found.only(_best_of_flood(found))
 
     def boxes_at(self, outputs: Sequence[np.ndarray], anchor: np.ndarray) -> np.ndarray:
@@ -109,10 +103,7 @@ class Decoder:
         """Of boxes and candidates, best first: indices of the detections, best first, at most max_det."""
         limit = self.settings.max_det
         if self.head.nms_free:
-            # as exported: the best `limit` anchors, then the best `limit` (anchor, class) of those
-            _, first_seen = np.unique(found.anchor, return_index=True)
-            best_anchors = found.anchor[np.sort(first_seen)[:limit]]
-            return np.flatnonzero(np.isin(found.anchor, best_anchors))[:limit]
+            return _top(found.anchor, limit)
         return nms(xyxy, None if self.settings.agnostic_nms else found.class_id, self.settings.iou, limit)
 
 
@@ -120,17 +111,26 @@ def best_first(found: Candidates) -> np.ndarray:
     """Indices that put candidates, given by anchor, in order of score, then class, then anchor.
 
     All three fit one number, and numbers are sorted several times faster than by three keys: a score is not
-    negative, so its float32 pattern rises with it and needs 31 of 64 bits; 33 are left for the class and for the
+    negative, so its float32 pattern rises with it and needs 31 of 63 bits; 32 are left for the class and for the
     place in the list, which rises with the anchor and needs 15.
     """
-    place_bits = np.uint64(len(found.score).bit_length())
-    pattern = (found.score + np.float32(0)).view(np.uint32)  # (-0.0 becomes 0.0)
-    key = (TOP_PATTERN - pattern).astype(np.uint64) << np.uint64(33)
-    key |= found.class_id.astype(np.uint64) << place_bits
-    key |= np.arange(len(key), dtype=np.uint64)
+    place_bits = len(found.score).bit_length()
+    pattern = (found.score + ZERO).view(np.int32)  # (-0.0 becomes 0.0)
+    key = np.multiply(pattern, BEST_LOWEST, dtype=np.int64)
+    key += found.class_id << place_bits
+    key += np.arange(len(key))
     key.sort()
-    key &= (np.uint64(1) << place_bits) - np.uint64(1)
-    return key.view(np.int64)
+    key &= (1 << place_bits) - 1
+    return key
+
+
+def _top(anchor: np.ndarray, limit: int) -> np.ndarray:
+    """Of candidates, best first: as exported, the best `limit` anchors, then of those the best `limit` candidates."""
+    if len(anchor) > limit:
+        _, first_seen = np.unique(anchor, return_index=True)
+        best_anchors = anchor[np.sort(first_seen)[:limit]]
+        return np.flatnonzero(np.isin(anchor, best_anchors))[:limit]
+    return np.arange(len(anchor))
 
 
 def _best_of_flood(found: Candidates) -> np.ndarray:
@@ -166,11 +166,20 @@ def check_outputs(outputs: Sequence[np.ndarray], head: HeadSpec) -> None:
             )
 
 
-def _best_of_each(anchor: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Indices of the best entry of every run of equal anchors; of equal scores the first (lowest class)."""
-    starts = np.flatnonzero(np.r_[True, anchor[1:] != anchor[:-1]])
-    if len(starts) == len(anchor):
-        return starts
-    best = np.repeat(np.maximum.reduceat(score, starts), np.diff(np.r_[starts, len(anchor)]))
-    winners = np.flatnonzero(score == best)
-    return winners[np.r_[True, anchor[winners][1:] != anchor[winners][:-1]]]
+def _best_of_each(found: Candidates) -> Candidates:
+    """The best candidate of every anchor; of equal scores the first (lowest class)."""
+    first = _first_of_run(found.anchor)
+    if first.all():
+        return found
+    starts = first.nonzero()[0]
+    best = np.maximum.reduceat(found.score, starts)
+    run = np.cumsum(first) - 1
+    winners = (found.score == best.take(run)).nonzero()[0]
+    return found.only(winners[_first_of_run(found.anchor.take(winners))])
+
+
+def _first_of_run(values: np.ndarray) -> np.ndarray:
+    """(n,) bool: which differ from the one before."""
+    first = np.ones(len(values), bool)
+    np.not_equal(values[1:], values[:-1], out=first[1:])
+    return first

@@ -19,8 +19,9 @@ from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.hefcontainer import Container, digest_fits, read_container
 from hefkit.hefgroups import Features, Group, read_groups
+from hefkit.hefmessage import Message
 from hefkit.hefproto import SCHEMA
-from hefkit.hefwire import Message, Reader
+from hefkit.hefwire import Reader
 
 # Header.hw_arch -> architecture (hef.proto and DeviceBase::hef_arch_to_device_arch of HailoRT 4.23)
 ARCHS = {

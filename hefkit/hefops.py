@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hefkit.errors import ModelError
+from hefkit.hefmessage import Message
 from hefkit.hefnms import Nms, read_nms
 from hefkit.hefstreams import Layer, Numbers, VStream, checked_name, finite
-from hefkit.hefwire import Message
 
 ORDERS = {  # hailo_format_order_t, which ProtoHEFFormatOrder repeats; 0: the operation's own
     1: "NHWC", 2: "NHCW", 3: "FCR", 4: "F8CR", 5: "NHW", 6: "NC", 7: "BAYER_RGB", 8: "12_BIT_BAYER_RGB", 10: "RGB888",
-    11: "NCHW", 12: "YUY2", 13: "NV12", 14: "NV21", 15: "YYUV", 16: "YYVU",
+    11: "NCHW", 12: "YUY2", 13: "NV12", 14: "NV21", 15: "HAILO_YYUV", 16: "HAILO_YYVU",
 }  # fmt: skip
 TYPES = {1: "uint8", 2: "uint16", 3: "float32"}  # hailo_format_type_t; 0: the operation's own
 ARGMAX, SOFTMAX = 0, 1

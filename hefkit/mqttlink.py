@@ -11,6 +11,7 @@ import secrets
 import select
 import socket
 import ssl
+import struct
 import time
 from collections.abc import Callable
 from typing import Any
@@ -22,6 +23,8 @@ from hefkit.netaddress import Broker
 KEEPALIVE_S = 20  # a broker that says nothing for up to twice as long is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to connect
 END_S = 0.5
+# what paho-mqtt lets through: 1.6 some errors of sockets, and both what taking garbage apart ends with
+TROUBLE = (OSError, ValueError, IndexError, struct.error)
 
 
 class Link:
@@ -42,6 +45,7 @@ class Link:
         greet: Callable[[], None],
     ) -> None:
         self.connected = False
+        self._open = False  # there is a connection, though perhaps no answer yet
         self._greet = greet
         self._will = will
         self._broker = broker
@@ -70,25 +74,25 @@ class Link:
 
     def step(self, wake: socket.socket, timeout_s: float) -> None:
         """Wait for the network, for a byte on `wake` or for the time, and do what the connection needs."""
-        if self._client.socket() is None:
+        if not self._open:
             self._connect_when_due(wake, timeout_s)
             return
         self._wait(wake, timeout_s)
         for act in (self._client.loop_read, self._client.loop_write, self._client.loop_misc):
-            if self._client.socket() is not None:
+            if self._open:
                 self._network(act)
 
     def close(self) -> None:
         """Say that we go, and go; the will is for those who cannot say it."""
         self.publish(*self._will, retain=True)
         until = time.monotonic() + END_S
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(*TROUBLE):
             if self.connected:
                 self._client.disconnect()
             while self._client.want_write() and self._client.socket() is not None and time.monotonic() < until:
                 self._wait(None, END_S)
                 self._client.loop_write()
-        self.connected = False
+        self.connected = self._open = False
         self._hang_up()
 
     def _connect_when_due(self, wake: socket.socket, timeout_s: float) -> None:
@@ -102,8 +106,10 @@ class Link:
         self._refusal = None
         try:
             self._client.reconnect()
-        except (OSError, ValueError) as exc:  # ValueError: a name that no resolver takes
+        except TROUBLE as exc:  # a ValueError: a name that no resolver takes
             self._lost(getattr(exc, "strerror", None) or exc)
+        else:
+            self._open = True
 
     def _answered(self, client: Any, userdata: Any, flags: Any, reason: Any, *properties: Any) -> None:
         """The broker's answer; `reason` is a number in paho-mqtt 1.6, and an object in 2.x."""
@@ -118,13 +124,13 @@ class Link:
             log.info("connected to the MQTT broker %s", self._broker)
 
     def _network(self, act: Callable[[], int]) -> None:
-        """One step of paho's; 1.6 lets some errors of the socket through."""
+        """One step of paho's."""
         was = self.connected
         try:
             code = act()
-        except OSError as exc:
+        except TROUBLE as exc:
             self._hang_up()
-            self._lost(exc.strerror or exc)
+            self._lost(getattr(exc, "strerror", None) or exc)
             return
         if self._client.socket() is None:
             self._lost(self._refusal or _words(code))
@@ -132,7 +138,7 @@ class Link:
             self._greet()
 
     def _lost(self, reason: object) -> None:
-        self.connected = False
+        self.connected = self._open = False
         self._trouble.failed(reason)
 
     def _hang_up(self) -> None:

@@ -1,12 +1,16 @@
-"""One raw head tensor at a time: which scores reach the threshold, and the boxes of chosen cells.
+"""Raw head tensors: which scores reach the threshold, and the boxes of chosen cells.
 
 Most of a class tensor is background, so it is read once, as codes, and never converted: `ScoreReader`
-finds the few entries that count. `BoxReader` touches only the anchors that it is asked for.
+finds the few entries that count. `BoxReader` touches only the anchors that it is asked for. In a frame with few
+objects the time goes into the number of numpy calls, not into the numbers: hence one call for all scales where
+that can be, and tables where arithmetic would take several calls.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -15,64 +19,85 @@ import numpy as np
 from hefkit.quant import dequantize, sigmoid
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 
-FOLDS = 16  # how many parts of a tensor are laid over each other to find the places worth a look
-WORTH_FOLDING = 1 << 15  # entries; below, looking at each costs less than the detour
+WORTH_FOLDING = 1 << 16  # entries; below, looking at each costs less than the detour
+FOLDS = (16, 256)  # at least and at most so many parts of a tensor are laid over each other
+WIDEST = 1 << 15  # entries of a part; beyond, the parts are folded again
 SAFE_EXPONENT = 70.0  # exp(+-70), summed over 256 bins and weighted with them, fits float32 with room
 
 
 class ScoreReader:
-    """Finds the scores of one class tensor that reach `conf`."""
+    """Finds the scores of all class tensors that reach `conf`."""
 
-    def __init__(self, spec: OutputSpec, conf: float) -> None:
-        self.spec = spec
-        self.conf = np.float32(conf)
-        self.table: np.ndarray | None = None
-        if spec.dtype == "float32":
-            # a hair below the threshold, in p for the flat top of the curve and in x for the rest: the
-            # exact comparison follows on the few that pass
-            least = conf if spec.activation == "sigmoid" else _logit(max(conf - 1e-6, 0.0)) - 1e-3
-            self.least: np.generic | None = np.float32(least)
-            return
-        codes = np.arange(CODE_DTYPES[spec.dtype] + 1)[:, None]
-        # (codes, 1) where the tensor has one scale, (codes, C) where it has one a feature
-        self.table = scores_of(np.broadcast_to(codes, (len(codes), np.size(spec.scale))), spec)
-        # scores rise with the code: the number of codes below conf is the first code that reaches it
-        first_code = int((self.table < self.conf).sum(axis=0).min())
-        self.least = np.dtype(spec.dtype).type(first_code) if first_code < len(codes) else None
+    def __init__(self, specs: Sequence[OutputSpec], conf: float) -> None:
+        self._groups = []
+        first = 0
+        for _, alike in itertools.groupby(enumerate(specs), key=lambda item: _meaning(item[1])):
+            indices, same = zip(*alike, strict=True)
+            sizes = [math.prod(spec.shape) for spec in same]
+            self._groups.append(_AlikeScores(same, sizes, conf, first, slice(indices[0], indices[-1] + 1)))
+            first += sum(sizes)
 
-    def at_least(self, tensor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(H, W, C) -> flat positions (n,) int64, ascending, and scores (n,) float32."""
-        if self.least is None:  # no code reaches conf
+    def at_least(self, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """(H, W, C) of every scale -> positions (n,) int64 in all of them, ascending, and scores (n,) float32."""
+        if len(self._groups) == 1:
+            return self._groups[0].at_least(tensors)
+        found = [group.at_least(tensors) for group in self._groups]
+        return np.concatenate([hit for hit, _ in found]), np.concatenate([score for _, score in found])
+
+
+class _AlikeScores:
+    """The class tensors of neighbouring scales whose codes mean the same: they are read as one."""
+
+    def __init__(
+        self, specs: Sequence[OutputSpec], sizes: Sequence[int], conf: float, first: int, which: slice
+    ) -> None:
+        self._spec, self._which, self._first = specs[0], which, first
+        self._conf = np.float32(conf)
+        self._table, self._least = _score_table(self._spec, conf)
+        self._width = _fold_width(sizes)
+
+    def at_least(self, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """All (H, W, C) -> positions (n,), the other groups counted, and scores (n,)."""
+        if self._least is None:  # no code reaches conf
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
-        flat = tensor.reshape(-1)
-        hit = positions_at_least(flat, self.least)
-        if self.table is None:
-            score = scores_of(flat[hit], self.spec)
-        elif self.table.shape[1] == 1:
-            return hit, self.table[:, 0].take(flat.take(hit))
+        hit, value = (self._folded if self._width else self._straight)(tensors[self._which])
+        if self._table is None:
+            score = scores_of(value, self._spec)
+        elif self._table.ndim == 1:  # where least is exact
+            return hit + self._first if self._first else hit, self._table.take(value)
         else:
-            score = self.table[flat[hit], hit % self.table.shape[1]]
-        exact = score >= self.conf
-        return hit[exact], score[exact]
+            score = self._table[value, hit % self._table.shape[1]]
+        exact = (score >= self._conf).nonzero()[0]
+        return hit.take(exact) + self._first, score.take(exact)
 
+    def _straight(self, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Positions and values of the entries that reach `least`: a copy of all, and a look at each."""
+        flat = np.concatenate(tensors, axis=None)
+        hit = (flat >= self._least).nonzero()[0]
+        return hit, flat.take(hit)
 
-def positions_at_least(flat: np.ndarray, least: np.generic) -> np.ndarray:
-    """np.flatnonzero(flat >= least) for a long array (n,) in which few reach it; NaN never does."""
-    size = len(flat) // FOLDS
-    if len(flat) < WORTH_FOLDING:
-        return np.flatnonzero(flat >= least)
-    # fold the array, take the maximum of each column (vector instructions; fmax passes NaN over), and
-    # look again only at the columns that reach the threshold
-    folded = flat[: FOLDS * size].reshape(FOLDS, size)
-    maximum = np.fmax if flat.dtype.kind == "f" else np.maximum
-    columns = np.flatnonzero(maximum.reduce(folded, axis=0) >= least)
-    if not len(columns) and FOLDS * size == len(flat):
-        return columns
-    fold, column = np.nonzero(folded.take(columns, axis=1) >= least)
-    hit = fold * size + columns[column]
-    if FOLDS * size == len(flat):
-        return hit
-    return np.concatenate([hit, FOLDS * size + np.flatnonzero(flat[FOLDS * size :] >= least)])
+    def _folded(self, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """The same. All tensors are cut into parts of one length, each part a row of one table.
+
+        The largest entry of every column comes from vector instructions; only where it reaches `least` does
+        one look at the rows.
+        """
+        tables = [tensor.reshape(-1, self._width) for tensor in tensors]
+        maximum = np.fmax if self._spec.dtype == "float32" else np.maximum  # (fmax passes NaN over)
+        largest = maximum.reduce(tables[0], axis=0)
+        for table in tables[1:]:
+            maximum(largest, table[0] if len(table) == 1 else maximum.reduce(table, axis=0), out=largest)
+        columns = (largest >= self._least).nonzero()[0]
+        count = len(columns)
+        if not count:
+            return columns, largest[:0]
+        # (numpy 1.24 takes single bytes along an axis three times slower than it indexes them)
+        values = np.concatenate([table[:, columns] for table in tables]).reshape(-1)
+        hit = (values >= self._least).nonzero()[0]
+        row, column = np.divmod(hit, count)
+        row *= self._width
+        row += columns.take(column)
+        return row, values.take(hit)
 
 
 class BoxReader:
@@ -83,71 +108,119 @@ class BoxReader:
         self.reg_max = head.reg_max
         # bins times this: the sum weighted by distance, and the plain sum, in one product
         self._bins = np.stack([np.arange(head.reg_max), np.ones(head.reg_max)], axis=1).astype(np.float32)
-        self._tables = [_exp_table(spec, head.reg_max) for spec in self.specs]
+        self._tables = [_weight_table(spec, head.reg_max) for spec in self.specs]
+        # whether a box can be anything but numbers
+        self.always_finite = all(table is not None for table in self._tables)
         # the first anchor of each scale, and the number of all
         self.first_anchor = np.cumsum([0, *(spec.shape[0] * spec.shape[1] for spec in self.specs)])
 
     @functools.cached_property
-    def _grid(self) -> np.ndarray:
-        """(anchors, 8) float32, pixels: centre x, y, x, y and what a cell to the left, top, right, bottom adds to it.
+    def _grid(self) -> tuple[np.ndarray, np.ndarray]:
+        """(anchors, 4) float32, pixels: the centre x, y, x, y; what a cell to the left, top, right, bottom adds to it.
 
         Made at the first call: then there are tensors of that size, and no spec can claim more memory than they.
         """
-        grid = np.empty((self.first_anchor[-1], 8), np.float32)
-        for spec, first in zip(self.specs, self.first_anchor, strict=False):
+        centres, steps = [], []
+        for spec in self.specs:
             height, width, _ = spec.shape
             y, x = np.divmod(np.arange(height * width), width)
-            centre = (np.stack([x, y, x, y], axis=1) + 0.5) * spec.stride
-            grid[first : first + height * width, :4] = centre
-            grid[first : first + height * width, 4:] = np.array([-1, -1, 1, 1]) * spec.stride
-        return grid
+            centres.append((np.stack([x, y, x, y], axis=1) + 0.5) * spec.stride)
+            steps.append(np.tile(np.array([-1, -1, 1, 1]) * spec.stride, (height * width, 1)))
+        return np.concatenate(centres).astype(np.float32), np.concatenate(steps).astype(np.float32)
 
     def at(self, tensors: Sequence[np.ndarray], anchor: np.ndarray) -> np.ndarray:
         """(n,) ascending anchors -> (n, 4) float32 xyxy in pixels of the input; NaN where a tensor has no number."""
         if not len(anchor):
             return np.zeros((0, 4), np.float32)
-        ends = np.searchsorted(anchor, self.first_anchor).tolist()
-        grid = self._grid.take(anchor, axis=0)
+        if self.always_finite:
+            return self._at(tensors, anchor)
         with np.errstate(over="ignore", invalid="ignore"):  # a float model may return anything; callers drop it
-            values = []
-            for i, tensor in enumerate(tensors):
-                cells = anchor[ends[i] : ends[i + 1]] - self.first_anchor[i]
-                if len(cells):
-                    values.append(self._weights(i, tensor.reshape(-1, tensor.shape[2]).take(cells, axis=0)))
-            sides = np.concatenate(values)
-            if self.reg_max > 1:
-                sums = sides.reshape(-1, self.reg_max) @ self._bins
-                sides = (sums[:, 0] / sums[:, 1]).reshape(-1, 4)
-            return sides * grid[:, 4:] + grid[:, :4]
+            return self._at(tensors, anchor)
 
-    def _weights(self, scale: int, rows: np.ndarray) -> np.ndarray:
+    def _at(self, tensors: Sequence[np.ndarray], anchor: np.ndarray) -> np.ndarray:
+        ends = [0, *anchor.searchsorted(self.first_anchor[1:]).tolist()]
+        weights = np.empty((len(anchor), 4 * self.reg_max), np.float32)
+        for scale, tensor in enumerate(tensors):
+            some = slice(ends[scale], ends[scale + 1])
+            if some.start == some.stop:
+                continue
+            cells = anchor[some] - self.first_anchor[scale]
+            self._weigh(scale, tensor.reshape(-1, weights.shape[1]).take(cells, axis=0), weights[some])
+        if self.reg_max > 1:
+            sums = np.dot(weights.reshape(-1, self.reg_max), self._bins)
+            weights = (sums[:, 0] / sums[:, 1]).reshape(-1, 4)
+        centre, step = self._grid
+        weights *= step.take(anchor, axis=0)
+        weights += centre.take(anchor, axis=0)
+        return weights
+
+    def _weigh(self, scale: int, rows: np.ndarray, out: np.ndarray) -> None:
         """(n, 4 * reg_max) codes or floats -> float32 weights of the bins; distances in cells where there are none."""
         table, spec = self._tables[scale], self.specs[scale]
         if table is not None:
-            return cv2.LUT(rows, table)
+            cv2.LUT(rows, table, out)
+            return
         real = rows if rows.dtype == np.float32 else dequantize(rows, spec.scale, spec.zero_point)
         if self.reg_max == 1:
-            return real
+            out[:] = real
+            return
         bins = real.reshape(-1, self.reg_max)
-        return np.exp(bins - bins.max(axis=-1, keepdims=True)).reshape(real.shape)
-
-
-def _exp_table(spec: OutputSpec, reg_max: int) -> np.ndarray | None:
-    """exp(real) for all 256 codes, (256,) float32, where that can stand for the softmax.
-
-    A factor common to all bins cancels, so the table may put its 1 anywhere, unless the codes lie so far
-    apart that float32 cannot hold them all; then the largest bin of each side must be the 1.
-    """
-    if reg_max == 1 or spec.dtype != "uint8" or np.size(spec.scale) > 1 or np.size(spec.zero_point) > 1:
-        return None
-    exponent = (np.arange(256) - 127.5) * np.asarray(spec.scale, np.float64)
-    return np.exp(exponent).astype(np.float32) if exponent[-1] <= SAFE_EXPONENT else None
+        np.exp(bins - bins.max(axis=-1, keepdims=True), out=out.reshape(bins.shape))
 
 
 def scores_of(values: np.ndarray, spec: OutputSpec) -> np.ndarray:
     """Class codes or floats (..., C) -> float32 scores."""
     real = values if spec.dtype == "float32" else dequantize(values, spec.scale, spec.zero_point)
     return real if spec.activation == "sigmoid" else sigmoid(real)
+
+
+def _meaning(spec: OutputSpec) -> tuple[object, ...]:
+    """What must be equal for a code to mean the same score."""
+    return spec.dtype, spec.activation, spec.scale, spec.zero_point
+
+
+def _score_table(spec: OutputSpec, conf: float) -> tuple[np.ndarray | None, np.generic | None]:
+    """(score of every code, the least code that may reach conf or None); for floats no table and the least number.
+
+    The table is (codes,) where the tensor has one scale, and (codes, C) where it has one a feature.
+    """
+    if spec.dtype == "float32":
+        # a hair below the threshold, in p for the flat top of the curve and in x for the rest: the
+        # exact comparison follows on the few that pass
+        return None, np.float32(conf if spec.activation == "sigmoid" else _logit(max(conf - 1e-6, 0.0)) - 1e-3)
+    features = max(np.size(spec.scale), np.size(spec.zero_point))
+    codes = np.arange(CODE_DTYPES[spec.dtype] + 1)[:, None]
+    table = scores_of(np.broadcast_to(codes, (len(codes), features)), spec)
+    # scores rise with the code: the number of codes below conf is the first code that reaches it
+    first_code = int((table < np.float32(conf)).sum(axis=0).min())
+    least = np.dtype(spec.dtype).type(first_code) if first_code < len(codes) else None
+    return (table[:, 0].copy() if features == 1 else table), least
+
+
+def _fold_width(sizes: Sequence[int]) -> int:
+    """The length of the parts that tensors of these sizes are cut into; 0 where that does not pay.
+
+    The grids of a YOLO have 16 : 4 : 1 cells, so the coarsest tensor is one part.
+    """
+    total, width = sum(sizes), math.gcd(*sizes)
+    while width % 2 == 0 and (width > WIDEST or total // width < FOLDS[0]):
+        width //= 2
+    return width if total >= WORTH_FOLDING and FOLDS[0] <= total // width <= FOLDS[1] else 0
+
+
+def _weight_table(spec: OutputSpec, reg_max: int) -> np.ndarray | None:
+    """(256,) float32: of every code the weight of its bin, or the distance; None where no table can stand for it.
+
+    A factor common to all bins cancels in the softmax, so exp(real) may have its 1 anywhere, unless the codes lie
+    so far apart that float32 cannot hold them all; then the largest bin of each side must be the 1.
+    """
+    if spec.dtype != "uint8" or np.size(spec.scale) > 1 or np.size(spec.zero_point) > 1:
+        return None
+    if reg_max == 1:
+        distance = dequantize(np.arange(256), spec.scale, spec.zero_point)
+        return distance if np.abs(distance).max() < 1e6 else None
+    exponent = (np.arange(256) - 127.5) * np.asarray(spec.scale, np.float64)
+    return np.exp(exponent).astype(np.float32) if exponent[-1] <= SAFE_EXPONENT else None
 
 
 def _logit(p: float) -> float:

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
-from hefkit.decode import DecodeSettings
+from hefkit.decode import Decoder, DecodeSettings
 from hefkit.spec import HeadSpec
 from tests.conftest import Finished
 from tests.helpers.heads import make_head, plain_decode, random_tensors
 
 BENCH = "benchmarks/bench_decode.py"
 KEYS = {"input", "ours_us", "reference_us", "ratio", "detections"}
+COLD = {"ours_cold_us", "reference_cold_us", "ratio_cold"}
 STAGES = ["scan", "boxes", "order", "nms"]
 Run = Callable[..., Finished]
+
+
+def module_at(path: Path) -> ModuleType:
+    """A script as a module; nothing of it runs but its definitions."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture
@@ -47,7 +59,7 @@ def test_a_folder_gives_json_and_the_detections(
     done = run_script(BENCH, folder, "--json", "--runs", 3, "--dump", dump)
 
     assert done.code == 0, done.err
-    assert done.json.keys() >= KEYS and list(done.json["stage_us"]) == STAGES
+    assert done.json.keys() >= KEYS | COLD and list(done.json["stage_us"]) == STAGES
     assert done.json["input"] == str(folder)
     assert done.json["ratio"] == pytest.approx(done.json["ours_us"] / done.json["reference_us"])
     expected = plain_decode(tensors, head, DecodeSettings(max_det=30_000, multi_label=True))
@@ -110,6 +122,34 @@ def test_bad_flags(run_script: Run, flags: list[str]) -> None:
     done = run_script(BENCH, *flags)
 
     assert done.code == 2 and len(done.errors) == 1
+
+
+@pytest.mark.parametrize("folder", ["heads_80c_0obj", "heads_80c_30obj", "heads_80c_150obj"])
+def test_the_baseline_is_the_pinned_one(folder: str, shared: Path) -> None:
+    """The float decode that ours is held against gives, bit by bit, what the decode beside the project gives."""
+    pinned = module_at(shared / "bench" / "reference_decode.py")
+    bench = module_at(Path(BENCH).resolve())
+    head, tensors = bench.read_tensors(shared / "bench" / folder)
+
+    ours = bench.float_decode(head, tensors)
+
+    for mine, theirs in zip(ours, pinned.decode(pinned.load(shared / "bench" / folder)), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+@pytest.mark.parametrize("reg_max", [1, 16])
+def test_the_baseline_decodes_what_we_decode(reg_max: int) -> None:
+    """On heads with and without bins the two that are timed find the same."""
+    bench = module_at(Path(BENCH).resolve())
+    head = make_head((64, 96), (8, 16), 3, reg_max)
+    tensors = random_tensors(head, np.random.default_rng(2))
+
+    class_id, score, xyxy = bench.float_decode(head, tensors)
+
+    expected = Decoder(head, DecodeSettings(max_det=30_000, multi_label=True))(tensors)
+    order = np.lexsort([class_id, -score])
+    assert class_id[order].tolist() == expected.class_id.tolist() and len(order) > 5
+    assert np.abs(xyxy[order] - expected.xyxy).max() < 1e-3
 
 
 def test_real_heads_give_hailorts_number_of_boxes(run_script: Run, shared: Path) -> None:

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TypeVar
 
 import cv2
@@ -25,7 +26,7 @@ from hefkit.errors import DeviceError
 from hefkit.live import Camera
 from hefkit.spec import InputSpec
 from tests.conftest import ROOT
-from tests.helpers.loopback import listening, mjpeg, saying, shade, silent
+from tests.helpers.loopback import encrypted, listening, mjpeg, saying, shade, silent
 from tests.helpers.rtsp_server import PASSWORD, USER, missing, rtsp_server
 
 SPEC = InputSpec((64, 64))
@@ -264,6 +265,16 @@ def test_http_that_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     with listening(silent) as port:
         assert "says nothing" in refusal(f"http://127.0.0.1:{port}/")
     assert f"nothing listens at port {port}" in refusal(f"http://127.0.0.1:{port}/")
+
+
+def test_pictures_over_https(tmp_path: Path) -> None:
+    """A camera that signed its own certificate."""
+    with listening(encrypted(mjpeg(5), tmp_path)) as port:
+        camera = opened(f"https://127.0.0.1:{port}/live")
+        shots = [soon(camera.read) for _ in range(6)]
+        camera.close()
+
+    assert [shot is None for shot in shots] == [False] * 5 + [True]
 
 
 def test_http_passwords() -> None:

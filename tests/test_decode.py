@@ -10,9 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from hefkit import readers
 from hefkit.decode import MAX_CANDIDATES, Decoder, DecodeSettings, check_outputs, decode_all
 from hefkit.detections import Detections
-from hefkit.readers import FOLDS, WORTH_FOLDING, positions_at_least
+from hefkit.readers import ScoreReader, scores_of
 from hefkit.spec import HeadSpec, OutputSpec
 from tests.helpers.heads import (
     Found,
@@ -268,23 +269,52 @@ def test_ties_at_the_cap_go_by_class_then_anchor() -> None:
     assert found.xyxy[-999:, 0].tolist() == (np.arange(999) * 8.0 + 4.0).tolist()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
-    dtype=st.sampled_from(["uint8", "uint16", "float32"]),
-    extra=st.integers(-FOLDS - 1, 3 * FOLDS),
-    hits=st.integers(0, 60),
+    dtypes=st.lists(st.sampled_from(["uint8", "uint16", "float32"]), min_size=3, max_size=3),
+    alike=st.booleans(),
+    features=st.booleans(),
+    activation=st.sampled_from(["none", "sigmoid"]),
+    size=st.sampled_from([(32, 32), (64, 32), (96, 160), (40, 72)]),
+    strides=st.sampled_from([(8,), (8, 16, 32), (2, 4, 8), (1, 8)]),
+    num_classes=st.integers(1, 9),
+    conf=st.sampled_from([0.0, 0.25, 0.9, 1.0]),
+    objects=st.sampled_from([0.0, 0.02, 1.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_the_quick_scan_finds_what_a_comparison_finds(dtype: str, extra: int, hits: int, seed: int) -> None:
-    """Any length around the one from which the array is folded; ends, neighbours, and NaN in float."""
+def test_the_quick_scan_finds_what_a_comparison_finds(
+    dtypes: list[str],
+    alike: bool,
+    features: bool,
+    activation: str,
+    size: tuple[int, int],
+    strides: tuple[int, ...],
+    num_classes: int,
+    conf: float,
+    objects: float,
+    seed: int,
+) -> None:
+    """Scales with equal and with different codes, folded or not, nothing found or everything, NaN in float."""
+    assume(all(side % stride == 0 for side in size for stride in strides))
     rng = np.random.default_rng(seed)
-    flat = rng.integers(0, 200, WORTH_FOLDING + extra).astype(dtype)
-    flat[rng.integers(0, len(flat), hits)] = 255
-    flat[[0, -1]] = rng.choice([3, 255], 2)
-    if dtype == "float32":
-        flat[rng.integers(0, len(flat), hits)] = np.nan
-    for least in (np.dtype(dtype).type(201), np.dtype(dtype).type(0)):
-        assert positions_at_least(flat, least).tolist() == np.flatnonzero(flat >= least).tolist()
+    specs = []
+    for stride, dtype in zip(strides, [dtypes[0]] * 3 if alike else dtypes, strict=False):
+        head = make_head(size, (stride,), num_classes, 1, dtype, activation)
+        specs.append((per_feature(head, rng) if features and dtype != "float32" else head).outputs[1])
+    tensors = [random_tensors(replace(head, outputs=(spec,)), rng, objects)[0] for spec in specs]
+    for tensor in tensors:
+        if tensor.dtype == np.float32:
+            tensor[rng.random(tensor.shape) < 0.1] = np.nan
+    scores = np.concatenate([scores_of(t, s).reshape(-1) for t, s in zip(tensors, specs, strict=True)])
+    expected = np.flatnonzero(scores >= np.float32(conf))
+
+    for worth in (1, 10**9):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(readers, "WORTH_FOLDING", worth)
+            hit, score = ScoreReader(specs, conf).at_least(tensors)
+
+        assert hit.tolist() == expected.tolist()
+        assert score.tolist() == scores[expected].tolist()
 
 
 @pytest.mark.parametrize("scale", [1e-4, 0.07, 0.5, 0.6, 3.0, 40.0])

@@ -19,6 +19,8 @@ from hefkit.spec import HeadSpec, InputSpec, ModelSpec
 from tests.helpers import tiny_hef
 from tests.helpers.chip_hef import Recipe, hef_spec, write_hef
 from tests.helpers.heads import make_head, make_spec
+from tests.helpers.hef_kinds import nms_hef
+from tests.helpers.hef_kinds import nms_hef
 
 SIZE = (64, 96)
 Match = Callable[..., Matched]
@@ -295,22 +297,6 @@ def test_decoded_boxes(match_file: Match, nms: str) -> None:
     assert len(found.facts) == 1
 
 
-FLOW = (tiny_hef.PERIPH, tiny_hef.NET_FLOW)
-PADS = [(i, 10 + i) for i in range(1, 7)]
-
-
-def nms_file(member: int, details: bytes, more: bytes = b"") -> bytes:
-    """A HEF with an NMS operation of another kind over the usual layers."""
-    op = tiny_hef.nms_op(member, details, [10 + i for i in range(1, 7)], more=more)
-    group = tiny_hef.net_flow_group(tiny_hef.yolo_layers(), [op], PADS, ["net/nms"])
-    return tiny_hef.hef_file(tiny_hef.hef(group, extensions=FLOW))
-
-
-SIZES = tiny_hef.f64(1, 64) + tiny_hef.f64(2, 64)
-V5_DECODERS = b"".join(
-    tiny_hef.field(4, tiny_hef.field(1, 8) + tiny_hef.field(2, i) + tiny_hef.field(3, 1)) for i in (1, 2)
-)
-
 NOT_OURS = {
     "two networks": (
         tiny_hef.hef_file(
@@ -379,8 +365,11 @@ NOT_OURS = {
         ),
         "has no scale",
     ),
-    "masks": (nms_file(11, SIZES), "returns HAILO_NMS_WITH_BYTE_MASK"),
-    "YOLOv5 boxes without NMS": (nms_file(7, SIZES, tiny_hef.field(13, 1)), "over yolov5 boxes to the user"),
+    "masks": (tiny_hef.hef_file(nms_hef(11)), "returns HAILO_NMS_WITH_BYTE_MASK"),
+    "YOLOv5 boxes without NMS": (
+        tiny_hef.hef_file(nms_hef(7, more=tiny_hef.field(13, 1))),
+        "over yolov5 boxes to the user",
+    ),
 }
 
 

@@ -20,8 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
+from hefkit.hefmessage import SCALARS, Message
 from hefkit.hefproto import SCHEMA
-from hefkit.hefwire import SCALARS, Message, Reader
+from hefkit.hefwire import Reader
 from tests.helpers.hef_kinds import KINDS
 from tests.helpers.mutations import MUTATIONS
 from tests.helpers.tiny_hef import field as encoded

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 import socket
-import ssl
-import subprocess
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,10 +11,10 @@ import pytest
 
 from hefkit import netprobe
 from hefkit.netprobe import Unreachable, ask, greet
-from tests.helpers.loopback import listening, request_head
+from tests.helpers.loopback import Handler, encrypted, listening, request_head
 
 
-def answered(status: str, headers: str = "", seen: list[str] | None = None) -> object:
+def answered(status: str, headers: str = "", seen: list[str] | None = None) -> Handler:
     """A handler that answers one request."""
 
     def handler(connection: socket.socket) -> None:
@@ -48,7 +46,7 @@ def test_digest_of_the_rfc() -> None:
 def test_the_question_is_well_formed() -> None:
     """Method, address without credentials, and nothing of the password before it is wanted."""
     seen: list[str] = []
-    with listening(answered("RTSP/1.0 200 OK", "CSeq: 1\r\n", seen)) as port:  # type: ignore[arg-type]
+    with listening(answered("RTSP/1.0 200 OK", "CSeq: 1\r\n", seen)) as port:
         greet(f"rtsp://me:s3cret@127.0.0.1:{port}/a/b?c=1", 5)
         assert ask(f"rtsp://me:s3cret@127.0.0.1:{port}/a/b?c=1", 5).status == 200
 
@@ -61,7 +59,7 @@ def test_credentials_are_decoded_and_sent_when_they_are_wanted() -> None:
     """`p%40ss` is p@ss. cG9AcmU6cEBzcw== is base64 of po@re:p@ss, by `base64` of coreutils."""
     seen: list[str] = []
     offer = 'WWW-Authenticate: Basic realm="cam"\r\n'
-    with listening(answered("HTTP/1.1 401 No", offer, seen)) as port:  # type: ignore[arg-type]
+    with listening(answered("HTTP/1.1 401 No", offer, seen)) as port:
         answer = ask(f"http://po%40re:p%40ss@127.0.0.1:{port}", 5)
 
     assert answer.status == 401
@@ -84,7 +82,7 @@ def test_credentials_are_decoded_and_sent_when_they_are_wanted() -> None:
 )
 def test_explanations(status: str, headers: str, url: str, words: str) -> None:
     """Every answer has its sentence."""
-    with listening(answered(status, headers)) as port:  # type: ignore[arg-type]
+    with listening(answered(status, headers)) as port:
         full = url.format(f"127.0.0.1:{port}")
         assert words in netprobe.explain(ask(full, 5), full)
 
@@ -103,26 +101,12 @@ def test_an_endless_answer_is_not_read_to_its_end() -> None:
 @pytest.mark.parametrize("scheme", ["rtsps", "https"])
 def test_encrypted(scheme: str, tmp_path: Path) -> None:
     """A camera with a certificate of its own making; and one that speaks in the clear where TLS was expected."""
-    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=cam", "-days", "2"]
-    try:
-        subprocess.run(
-            [*made, "-keyout", tmp_path / "key", "-out", tmp_path / "cert"], check=True, capture_output=True, timeout=60
-        )
-    except FileNotFoundError:
-        pytest.skip("no openssl program to make a certificate with")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert", tmp_path / "key")
     language = {"rtsps": "RTSP/1.0", "https": "HTTP/1.0"}[scheme]
 
-    def handler(connection: socket.socket) -> None:
-        with context.wrap_socket(connection, server_side=True) as secure:
-            request_head(secure)
-            secure.sendall(f"{language} 404 No\r\n\r\n".encode())
-
-    with listening(handler) as port:
+    with listening(encrypted(answered(f"{language} 404 No"), tmp_path)) as port:
         assert ask(f"{scheme}://127.0.0.1:{port}/x", 5).status == 404
     with (
-        listening(answered(f"{language} 200 OK")) as port,  # type: ignore[arg-type]
+        listening(answered(f"{language} 200 OK")) as port,
         pytest.raises(Unreachable, match=r"the connection broke|says nothing"),
     ):
         ask(f"{scheme}://127.0.0.1:{port}/x", 0.5)

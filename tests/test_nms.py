@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import assume, given, settings
@@ -24,7 +25,7 @@ def plain_nms(xyxy: np.ndarray, class_id: np.ndarray | None, iou: float) -> list
 
 @settings(max_examples=200, deadline=None)
 @given(
-    n=st.integers(0, 60),
+    n=st.integers(0, 110),
     size=st.sampled_from([5.0, 100.0, 8000.0, 400_000.0]),
     classes=st.sampled_from([1, 3, 9, 80]),
     agnostic=st.booleans(),
@@ -68,29 +69,132 @@ def test_a_limit_changes_nothing_but_the_length(spread: int) -> None:
     assert nms(boxes, None, 0.5, limit=300).tolist() == nms(boxes, None, 0.5)[:300].tolist()
 
 
-@settings(max_examples=100, deadline=None)
+def crowd(rng: np.random.Generator, objects: int, boxes: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
+    """Boxes as a detector returns them, (n, 4) float32, several around each object, and whose each is, (n,)."""
+    corner, sides = rng.uniform(0, 600, (objects, 2)), rng.uniform(10, 200, (objects, 2))
+    one = rng.integers(0, objects, boxes)
+    around = np.concatenate([corner, corner + sides], axis=1)[one] + rng.normal(0, spread, (boxes, 4))
+    around[:, 2:] = np.maximum(around[:, 2:], around[:, :2] + 1)
+    return around.astype(np.float32), one
+
+
+def iou_of_each(xyxy: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """(n, 4) float64 and (4,) -> (n,)."""
+    sides = (np.minimum(xyxy[:, 2:], box[2:]) - np.maximum(xyxy[:, :2], box[:2])).clip(0)
+    common = sides.prod(axis=1)
+    return common / ((xyxy[:, 2:] - xyxy[:, :2]).prod(axis=1) + (box[2:] - box[:2]).prod() - common)
+
+
+def row_by_row(xyxy: np.ndarray, class_id: np.ndarray, iou: float) -> list[int]:
+    """The textbook's suppression: keep the best, drop what it overlaps, again."""
+    boxes, left, kept = xyxy.astype(np.float64), np.arange(len(xyxy)), []
+    while len(left):
+        kept.append(int(left[0]))
+        gone = (iou_of_each(boxes[left], boxes[left[0]]) > iou) & (class_id[left] == class_id[left[0]])
+        gone[0] = True
+        left = left[~gone]
+    return kept
+
+
+def opencv(xyxy: np.ndarray, class_id: np.ndarray, iou: float) -> list[int]:
+    """`cv2.dnn.NMSBoxes`, one call a class."""
+    kept: list[int] = []
+    for one in np.unique(class_id):
+        index = np.flatnonzero(class_id == one)
+        boxes = xyxy[index].astype(np.float64)
+        boxes[:, 2:] -= boxes[:, :2]
+        ranks = np.arange(len(index), 0, -1, dtype=np.float32)
+        survivors = cv2.dnn.NMSBoxes(boxes.tolist(), ranks, 0.0, iou)  # type: ignore[arg-type]
+        kept += index[np.asarray(survivors, int).reshape(-1)].tolist()
+    return sorted(kept)
+
+
+def is_close(xyxy: np.ndarray, iou: float) -> bool:
+    """Whether two boxes overlap by the threshold, to OpenCV's float32."""
+    boxes = xyxy.astype(np.float64)
+    return 0 < iou < 1 and any((np.abs(iou_of_each(boxes, box) - iou) < 1e-6).any() for box in boxes)
+
+
+@settings(max_examples=150, deadline=None)
 @given(
-    objects=st.integers(1, 30),
-    classes=st.sampled_from([2, 7, 20, 300]),
+    objects=st.integers(1, 60),
+    boxes=st.integers(1, 400),
+    spread=st.sampled_from([0.5, 4.0, 15.0]),
+    classes=st.sampled_from([1, 2, 7, 20, 300]),
     iou=st.sampled_from([0.0, 0.45, 0.7, 1.0]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_numpy_and_opencv_agree(objects: int, classes: int, iou: float, seed: int) -> None:
-    """Crowds as detectors return them: settled in numpy to the end, in OpenCV alone, and as both share the work."""
+def test_crowds_equal_opencv_and_the_textbook(
+    objects: int, boxes: int, spread: float, classes: int, iou: float, seed: int
+) -> None:
+    """A dozen boxes around every object, a few classes or many: three implementations keep the same."""
     rng = np.random.default_rng(seed)
-    one = rng.integers(0, objects, 300)
-    corner, sides = rng.uniform(0, 600, (objects, 2)), rng.uniform(10, 200, (objects, 2))
-    boxes = np.concatenate([corner, corner + sides], axis=1)[one] + rng.normal(0, 4, (300, 4))
-    boxes, class_id = boxes.astype(np.float32), rng.integers(0, classes, objects)[one]
-    assume(not any(abs(plain_iou(tuple(a), tuple(b)) - iou) < 1e-6 for a in boxes[:40] for b in boxes[:40]))
+    xyxy, one = crowd(rng, objects, boxes, spread)
+    class_id = rng.integers(0, classes, objects)[one]
+    one_class = np.zeros_like(class_id)
 
-    results = []
-    for few in (1, nms_module.FEW_CLASSES, 10**9):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(nms_module, "FEW_CLASSES", few)
-            results.append(nms(boxes, class_id, iou).tolist())
+    kept, agnostic = nms(xyxy, class_id, iou).tolist(), nms(xyxy, None, iou).tolist()
 
-    assert results[0] == results[1] == results[2]
+    assert kept == row_by_row(xyxy, class_id, iou) and agnostic == row_by_row(xyxy, one_class, iou)
+    if not is_close(xyxy, iou):  # OpenCV compares in float32
+        assert kept == opencv(xyxy, class_id, iou) and agnostic == opencv(xyxy, one_class, iou)
+
+
+@pytest.mark.parametrize(
+    "guess",
+    [
+        pytest.param({"CELLS": 1e-9}, id="all in one cell"),
+        pytest.param({"CELLS": 1e9}, id="each in its own cell"),
+        pytest.param({"SPREAD": np.zeros(4), "CLASS": 0.0}, id="cells and classes share one number"),
+        pytest.param({"CLASS": 0.0, "CELLS": 0.5}, id="classes share their cells"),
+        pytest.param({"MANY": 1}, id="always in order of class"),
+        pytest.param({"MANY": 10**9}, id="never in order of class"),
+        pytest.param({"PAIRS": 1}, id="pairs in small portions"),
+        pytest.param({"HANDFUL": 10**9}, id="no cells at all"),
+    ],
+)
+@settings(max_examples=25, deadline=None)
+@given(
+    objects=st.integers(1, 80),
+    boxes=st.integers(2, 300),
+    classes=st.sampled_from([1, 3, 40]),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_nothing_rests_on_the_guess(
+    guess: dict[str, object], objects: int, boxes: int, classes: int, seed: int
+) -> None:
+    """However bad the guess of who stands in for whom, the survivors are the same."""
+    rng = np.random.default_rng(seed)
+    xyxy, one = crowd(rng, objects, boxes, spread=10)
+    class_id = rng.integers(0, classes, objects)[one]
+    iou = float(rng.choice([0.1, 0.5, 0.8]))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(nms_module, "HANDFUL", 1)
+        for name, value in guess.items():
+            patch.setattr(nms_module, name, value)
+        kept = nms(xyxy, class_id, iou).tolist()
+
+    assert kept == row_by_row(xyxy, class_id, iou)
+
+
+def test_a_long_chain_falls_every_second() -> None:
+    """Each box overlaps its neighbours only: the first stays, the second falls, the third stays ..., 5,000 times."""
+    left = np.arange(5000, dtype=np.float32) * 5
+    chain = np.stack([left, left * 0, left + 10, left * 0 + 10], axis=1)  # neighbours have IoU 1/3
+
+    assert nms(chain, None, 0.3).tolist() == list(range(0, 5000, 2))
+    assert nms(chain, None, 0.34).tolist() == list(range(5000))
+
+
+@pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
+@pytest.mark.parametrize("place", [0.0, -1e4, 3e5])
+def test_any_unit_will_do(unit: float, place: float) -> None:
+    """Pixels, shares of the picture or anything else, wherever it lies."""
+    xyxy, one = crowd(np.random.default_rng(4), 20, 200, 3)
+    moved = ((xyxy.astype(np.float64) + place) * unit).astype(np.float32)
+
+    assert nms(moved, one % 3, 0.6).tolist() == row_by_row(moved, one % 3, 0.6)
 
 
 def test_classes_do_not_suppress_each_other() -> None:
@@ -102,12 +206,21 @@ def test_classes_do_not_suppress_each_other() -> None:
     assert nms(boxes, None, 0.7).tolist() == [0]
 
 
-def test_the_threshold_itself_does_not_suppress() -> None:
+@pytest.mark.parametrize(("height", "iou"), [(5, 0.5), (7, 0.7), (9, 0.9), (3, 0.3), (10, 1.0)])
+@pytest.mark.parametrize("scale", [1, 3, 19])
+def test_the_threshold_itself_does_not_suppress(height: int, iou: float, scale: int) -> None:
     """Boxes that overlap by exactly the threshold both stay: 10x10 and 10x5 inside it have IoU 0.5."""
-    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5]], np.float32)
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, height]], np.float32) * scale
 
-    assert nms(boxes, None, 0.5).tolist() == [0, 1]
-    assert nms(boxes, None, 0.49).tolist() == [0]
+    assert nms(boxes, None, iou).tolist() == [0, 1]
+    assert nms(boxes, None, iou - 0.01).tolist() == [0]
+
+
+def test_touching_boxes_do_not_overlap() -> None:
+    """A common side or corner is no common area, at a threshold of 0 either."""
+    boxes = np.array([[0, 0, 10, 10], [10, 0, 20, 10], [0, 10, 10, 20], [20, 20, 30, 30]], np.float32)
+
+    assert nms(boxes, None, 0.0).tolist() == [0, 1, 2, 3]
 
 
 def test_a_suppressed_box_suppresses_nobody() -> None:

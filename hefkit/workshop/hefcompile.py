@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from hefkit import __version__
 from hefkit.cli import one_line
 from hefkit.errors import HefkitError, ModelError, ToolchainError
 from hefkit.files import Staging, explained
@@ -24,7 +23,7 @@ from hefkit.workshop.compilation import Compilation
 from hefkit.workshop.dfc import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
 from hefkit.workshop.dfclog import RunLog, judge
 from hefkit.workshop.hefcheck import check_hef
-from hefkit.workshop.hefscript import safe_scope, what_is_asked, wide_indices
+from hefkit.workshop.hefscript import what_is_asked, wide_indices
 from hefkit.workshop.hefsource import UNCHECKED, Parsed, Source
 from hefkit.workshop.sdkfolder import SdkFolder, float_bytes
 from hefkit.workshop.sdkready import Ready, get_ready
@@ -66,7 +65,7 @@ class HefRun:
         self.folder.make()
         self.run.run_dir = self.options.run_dir
         try:
-            self.folder.write_json("job.json", self._job())
+            self.folder.write_json("job.json", self.source.job())
             refused = self._stages()
         except HefkitError as exc:
             self._report(one_line(exc, 2000))
@@ -238,34 +237,6 @@ class HefRun:
         self.folder.write_text(self.folder.file(".json"), spec)
         self.run.output = target
         log.info("  %s (%.1f MB) for %s", target, target.stat().st_size / 1e6, self.options.hw_arch)
-
-    def _job(self) -> dict[str, Any]:
-        """How this run was made, written before anything starts."""
-        options = self.options
-        return {
-            "format": 1,
-            "tool": f"hefkit {__version__}",
-            "onnx": {"file": str(options.onnx), "sha256": self.file.sha256},
-            "output": str(options.name.with_name(f"{self.folder.stem}.hef")),
-            "sdk": self.ready.to_json(),
-            "hw_arch": options.hw_arch,
-            "net_name": safe_scope(self.folder.stem),
-            "end_nodes": list(self.layout.end_nodes),
-            "script": options.script.source,
-            "optimization_level": options.level,
-            "precision_16": list(options.precision_16),
-            "logits": options.logits,
-            "batch_size": options.batch_size,
-            "gate": options.gate,
-            "har": None if options.har is None else str(options.har),
-            "calibration": {
-                "path": str(options.calib),
-                "count": len(self.train),
-                "measured_on": len(self.held_out),
-                "in_sample": self.in_sample,
-                "digest": self.calibration.digest,
-            },
-        }
 
     def _report(self, error: str | None) -> None:
         facts = {"sdk": self.ready.to_json(), "sdk_run": self.ran, "contexts": self.contexts, "error": error}

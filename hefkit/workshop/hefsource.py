@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from hefkit import __version__
 from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.workshop import har as hars
@@ -75,6 +76,35 @@ class Source:
             calibration=None if script is None else self.calibrated_with(script),
             ran=ran or {},
         )
+
+    def job(self) -> dict[str, Any]:
+        """How this run was made, written before anything starts."""
+        options = self.options
+        train, held_out, in_sample = self.calibration.split()
+        return {
+            "format": 1,
+            "tool": f"hefkit {__version__}",
+            "onnx": {"file": str(options.onnx), "sha256": self.file.sha256},
+            "output": str(options.name.with_name(f"{self.folder.stem}.hef")),
+            "sdk": self.ready.to_json(),
+            "hw_arch": options.hw_arch,
+            "net_name": safe_scope(self.folder.stem),
+            "end_nodes": list(self.layout.end_nodes),
+            "script": options.script.source,
+            "optimization_level": options.level,
+            "precision_16": list(options.precision_16),
+            "logits": options.logits,
+            "batch_size": options.batch_size,
+            "gate": options.gate,
+            "har": None if options.har is None else str(options.har),
+            "calibration": {
+                "path": str(options.calib),
+                "count": len(train),
+                "measured_on": len(held_out),
+                "in_sample": in_sample,
+                "digest": self.calibration.digest,
+            },
+        }
 
     def _from_onnx(self, dfc: Dfc) -> Parsed:
         target, scope = self.folder.file(".parsed.har"), safe_scope(self.folder.stem)

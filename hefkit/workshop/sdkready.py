@@ -14,7 +14,7 @@ from hefkit.errors import ToolchainError
 from hefkit.workshop import machine, sdkapi
 from hefkit.workshop.dfc import ARRAY_BYTES, Dfc
 from hefkit.workshop.sdkfind import Sdk, find_sdk
-from hefkit.workshop.sdkversions import check_arch, check_python, hailort_for
+from hefkit.workshop.sdkversions import EIGHTS, TENS, check_arch, check_python, hailort_for
 
 log = logging.getLogger("hefkit")
 
@@ -38,7 +38,7 @@ class Ready:
         if facts.get("sdk") and facts["sdk"] != self.version:
             self.version = str(facts["sdk"])
             warnings = check_arch(self.version, arch)
-        archs = list(facts.get("archs") or [])
+        archs = [name for name in facts.get("archs") or [] if name in (*EIGHTS, *TENS)]
         if archs and arch not in archs:
             raise ToolchainError(
                 f"Hailo's SDK {self.version} says that it compiles for {', '.join(archs)}, and not for {arch}; "
@@ -78,8 +78,8 @@ def get_ready(
     machine.check_platform(sdk.system, sdk.machine)
     on_disk, in_memory = calibration[0], calibration[1] if calibration[1] <= ARRAY_BYTES else calibration[0]
     for text in (
-        *check_python(sdk.version, sdk.python_version, str(sdk.python)),
         *check_arch(sdk.version, arch),
+        *check_python(sdk.version, sdk.python_version, str(sdk.python)),
         *machine.check_processor(),
         *machine.check_memory(machine.available_memory(), in_memory),
         *machine.check_disk(run_dir, on_disk),

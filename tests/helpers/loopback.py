@@ -5,12 +5,16 @@ from __future__ import annotations
 import base64
 import contextlib
 import socket
+import ssl
+import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
 Handler = Callable[[socket.socket], None]
 
@@ -76,6 +80,24 @@ def request_head(connection: socket.socket) -> str:
             return ""
         head += data
     return head.decode("latin-1")
+
+
+def encrypted(handler: Handler, folder: Path) -> Handler:
+    """The same behind TLS, with a certificate of its own making as cameras have; skips where none can be made."""
+    made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=cam", "-days", "2"]
+    try:
+        files = ["-keyout", folder / "key", "-out", folder / "cert"]
+        subprocess.run([*made, *files], check=True, capture_output=True, timeout=60)
+    except FileNotFoundError:
+        pytest.skip("no openssl program to make a certificate with")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "cert", folder / "key")
+
+    def answer(connection: socket.socket) -> None:
+        with context.wrap_socket(connection, server_side=True) as secure:
+            handler(secure)
+
+    return answer
 
 
 def mjpeg(

@@ -118,3 +118,5 @@ class Listener:
         """Leave."""
         self._client.disconnect()
         self._client.loop_stop()
+        if (sock := self._client.socket()) is not None:  # it was about to come back
+            sock.close()

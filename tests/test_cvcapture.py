@@ -1,0 +1,137 @@
+"""What USB and network cameras share: a capture may stumble, stall, and refuse to close."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from hefkit import cvcapture
+from hefkit.cvcapture import STUMBLES, CvCamera
+from tests.conftest import ROOT
+
+FIRST = np.zeros((4, 6, 3), np.uint8)
+
+
+class Capture:
+    """A cv2.VideoCapture that plays a list: a number is a picture of that shade, None a failure, a call is made."""
+
+    def __init__(self, *script: int | Callable[[], int | None] | None, fps: float = 25.0) -> None:
+        self.script, self.fps = list(script), fps
+        self.reads = 0
+        self.close: Callable[[], None] = lambda: None
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.reads += 1
+        step = self.script.pop(0) if self.script else None
+        shade = step() if callable(step) else step
+        return (False, None) if shade is None else (True, np.full((4, 6, 3), shade, np.uint8))
+
+    def get(self, prop: int) -> float:
+        assert prop == cv2.CAP_PROP_FPS
+        return self.fps
+
+    def release(self) -> None:
+        self.close()
+
+
+def camera(capture: Capture, **options: Any) -> CvCamera:
+    """A camera that has proved itself with FIRST."""
+    return CvCamera(capture, "cam", FIRST, **options)  # type: ignore[arg-type]
+
+
+def test_the_frame_that_proved_it_comes_first() -> None:
+    """It is handed out, not thrown away."""
+    cam = camera(Capture(1, 2))
+
+    shots = [cam.read() for _ in range(3)]
+
+    assert [shot.picture[0, 0, 0] for shot in shots if shot] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("failures", [1, STUMBLES - 1])
+def test_a_stumble_is_passed_over(failures: int) -> None:
+    """Damaged pictures, one or a row of them."""
+    cam = camera(Capture(*[None] * failures, 7))
+    cam.read()
+
+    shot = cam.read()
+
+    assert shot is not None and shot.picture[0, 0, 0] == 7
+
+
+def test_the_end_is_no_stumble() -> None:
+    """A stream that is over fails at once, every time: so many tries, and no more."""
+    capture = Capture(*[None] * STUMBLES, 7)
+    cam = camera(capture)
+    cam.read()
+
+    assert cam.read() is None and capture.reads == STUMBLES
+
+
+def test_a_wait_in_vain_is_not_repeated() -> None:
+    """A failure that took long was a time limit; another one would double it."""
+    capture = Capture(lambda: time.sleep(cvcapture.STUMBLE_S), 7)  # type: ignore[arg-type, return-value]
+    cam = camera(capture)
+    cam.read()
+
+    assert cam.read() is None and capture.reads == 1
+
+
+def test_a_frame_that_ends_a_wait_in_vain_hides_nothing() -> None:
+    """FFmpeg's decoder gives up what it had kept when the limit is reached: the stream has stalled all the same."""
+
+    def late() -> int:
+        time.sleep(0.1)
+        return 9
+
+    cam = camera(Capture(late), stall_s=0.1)
+    cam.read()
+
+    assert cam.read() is None
+
+
+@pytest.mark.parametrize("said, fps", [(25.0, 25.0), (0.0, None), (-1.0, None), (90000.0, None), (float("nan"), None)])
+def test_the_rate_is_believed_where_it_can_be(said: float, fps: float | None) -> None:
+    """Streams say all kinds of things."""
+    assert camera(Capture(fps=said)).fps == fps
+
+
+def test_closing_never_raises_and_never_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error, and a driver that does not let go."""
+    monkeypatch.setattr(cvcapture, "CLOSE_S", 0.05)
+    capture, let_go = Capture(), threading.Event()
+
+    def failing() -> None:
+        raise cv2.error("no")
+
+    capture.close = failing
+    camera(capture).close()
+    capture.close = lambda: let_go.wait(30) and None  # type: ignore[func-returns-value]
+    camera(capture).close()
+    let_go.set()
+    for thread in threading.enumerate():
+        if thread.name == "call cam closing":
+            thread.join()
+
+
+@pytest.mark.parametrize("asked", ["", "WARNING"])
+def test_opencv_s_own_warnings(asked: str) -> None:
+    """They are left out, unless OPENCV_LOG_LEVEL asks for them."""
+    program = (
+        "import cv2; from hefkit.cvcapture import quiet_opencv; quiet_opencv(); "
+        "cv2.VideoCapture('/nonexistent.mp4', cv2.CAP_V4L2); cv2.imread('/nonexistent.png')"
+    )
+    environment = {"PATH": "/usr/bin:/bin", **({"OPENCV_LOG_LEVEL": asked} if asked else {})}
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+
+    assert done.returncode == 0 and ("WARN" in done.stderr) == bool(asked)
