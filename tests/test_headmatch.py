@@ -20,7 +20,6 @@ from tests.helpers import tiny_hef
 from tests.helpers.chip_hef import Recipe, hef_spec, write_hef
 from tests.helpers.heads import make_head, make_spec
 from tests.helpers.hef_kinds import nms_hef
-from tests.helpers.hef_kinds import nms_hef
 
 SIZE = (64, 96)
 Match = Callable[..., Matched]
