@@ -20,7 +20,7 @@ from typing import Any
 from hefkit.chipfit import check_chip, check_runtime, is_slow
 from hefkit.cli import log, one_line
 from hefkit.engines import EngineOptions
-from hefkit.errors import DeviceError, ModelError
+from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailocodes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
 from hefkit.hailoengine import HailoEngine
 from hefkit.hailofacts import DeviceFacts, driver_version, links, three
@@ -75,17 +75,22 @@ def _keep_logs_away() -> None:
 
 
 class Chip:
-    """The open chip; one a process, and nobody else can use it meanwhile."""
+    """The open chip; one a process, and nobody else can use it meanwhile.
 
-    def __init__(self, platform: Platform) -> None:
+    A chip that does not say what it is may still run: `mute` is why, and HailoRT decides.
+    """
+
+    def __init__(self, platform: Platform, sys: Path = Path("/sys")) -> None:
         self.platform, self.errors = platform, platform.errors
+        self.facts = DeviceFacts(library=platform.version, driver=driver_version(sys))
+        self.mute: HefkitError | None = None
         types = platform.module.FormatType
         self.dtypes = {"uint8": types.UINT8, "uint16": types.UINT16, "float32": types.FLOAT32}
         self.vdevice: Any = None
         self._devices: list[Any] = []
         try:
             self.vdevice = self._open()
-            self.facts = self._facts()
+            self._identify(sys)
         except BaseException:
             self.close()
             raise
@@ -114,10 +119,14 @@ class Chip:
             "hailo-all dkms, then reboot"
         )
 
-    def _facts(self) -> DeviceFacts:
-        with telling(self.errors, "ask the chip what it is"):
+    def _identify(self, sys: Path) -> None:
+        try:
             self._devices = list(self.vdevice.get_physical_devices())
-            return device_facts(self.platform, self._devices[0] if self._devices else None)
+            for device in self._devices[:1]:
+                self.facts = device_facts(self.platform, device, sys)
+        except (AttributeError, *self.errors) as exc:  # type: ignore[misc]
+            self.mute = failure(exc, "ask the chip what it is")
+            let_go(exc)
 
     def temperature_c(self) -> float | None:
         """Of the chip, in degrees Celsius, the warmer of its two sensors; None where it does not tell."""
@@ -140,14 +149,12 @@ def scan(platform: Platform) -> list[str]:
         return [str(device) for device in platform.module.Device.scan()]
 
 
-def device_facts(platform: Platform, device: Any) -> DeviceFacts:
+def device_facts(platform: Platform, device: Any, sys: Path = Path("/sys")) -> DeviceFacts:
     """What an open `Device` and the system tell; raises HailoRT's own errors where it cannot be asked."""
-    facts = DeviceFacts(library=platform.version, driver=driver_version())
-    if device is None:
-        return facts
+    facts = DeviceFacts(library=platform.version, driver=driver_version(sys))
     board = device.control.identify()
     device_id = str(device.device_id)
-    link = next((link for link in links() if link.device_id == device_id), None)
+    link = next((link for link in links(sys) if link.device_id == device_id), None)
     return replace(
         facts,
         device_id=device_id,
@@ -186,6 +193,8 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
     check_runtime(path, hef.arch, platform.version)
     chip = Chip(platform)
     try:
+        if chip.mute is not None:
+            log.warning("%s; trying all the same", chip.mute)
         check_chip(path, hef.arch, chip.facts.arch or "")
         _tell(hef, matched, chip.facts, options)
         return HailoEngine(chip, path, matched.spec, hef.groups[0].contexts, options)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import mmap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,6 +38,11 @@ NO_DRIVER = "the driver is not loaded; sudo apt install hailo-all dkms, reboot, 
 GEN2 = (
     "the link runs at half the rate that the chip can do; put dtparam=pciex1_gen=3 into /boot/firmware/config.txt "
     "and reboot (an AI HAT+ does it by itself)"
+)
+
+MIXED_UP = (
+    "the outputs do not follow the pictures: the same one gives others, or another one the same; please report it with "
+    "these lines"
 )
 
 
@@ -112,7 +117,7 @@ def _check(report: Report, hef: Hef, sys: Path) -> None:
     with report.step("HEF"):
         check_runtime(hef.path, hef.arch, platform.version)
     with report.step("open"):
-        chip = Chip(platform)
+        chip = Chip(platform, sys)
     try:
         _check_chip(report, chip, hef)
     finally:
@@ -145,34 +150,44 @@ def _check_presence(report: Report, ids: list[str], *, found: bool, driver: str 
 
 def _check_chip(report: Report, chip: Chip, hef: Hef) -> None:
     facts = report.facts = chip.facts
-    report.add("open", True, f"{facts.arch}, board {facts.board or 'without a name'}, nobody else uses it")
-    library = chip.platform.version
-    same = facts.firmware == library
-    other = "" if same else f"; the library is {library}: upgrade both, then switch the machine off and on again"
-    report.add("firmware", same, f"{facts.firmware}{other}", needed=False)
+    report.add("open", True, f"{facts.arch or 'a chip'}, board {facts.board or 'without a name'}, nobody else uses it")
+    if chip.mute is not None:
+        report.add("identify", False, one_line(chip.mute, 1000), needed=False)
+    if facts.firmware is not None:
+        other = f"; the library is {facts.library}: upgrade both, then switch the machine off and on again"
+        same = facts.firmware == facts.library
+        report.add("firmware", same, facts.firmware + ("" if same else other), needed=False)
     if facts.temperature_c is not None:
         report.add("temperature", True, f"{facts.temperature_c:g} degrees Celsius", needed=False)
     with report.step("HEF"):
         check_chip(hef.path, hef.arch, facts.arch or "")
-    report.add("HEF", True, f"for {hef.arch}, runs on this {facts.arch}")
+    if facts.arch is not None:
+        report.add("HEF", True, f"for {hef.arch}, runs on this {facts.arch}")
     with report.step("run"):
-        report.add("run", True, _run(chip, hef))
+        _run(report, chip, hef)
 
 
-def _run(chip: Chip, hef: Hef) -> str:
-    """One gray picture through the chip; what a first user with a chip may report."""
+def _run(report: Report, chip: Chip, hef: Hef) -> None:
+    """A gray picture, a black one and the gray one again, through the same memory; what a first user may report."""
     spec = match(hef).spec
+    pictures = [np.full((1, *spec.input.size, 3), level, np.uint8) for level in (GRAY, 0)]
     with HailoEngine(chip, hef.path, spec, hef.groups[0].contexts, EngineOptions()) as engine:
-        gray = np.full((1, *spec.input.size, 3), GRAY, np.uint8)
-        engine.infer(gray)
-        milliseconds = 1e3 * _seconds(lambda: engine.infer(gray))
-        return (
+        [gray], [black] = (engine.infer(picture) for picture in pictures)
+        start = time.perf_counter()
+        [again] = engine.infer(pictures[0])
+        milliseconds = 1e3 * (time.perf_counter() - start)
+        text = (
             f"one picture took {milliseconds:.1f} ms; HailoRT takes {engine.queue_size} at once, hefkit uses "
             f"{len(engine.slots)} slots; pages of {mmap.PAGESIZE >> 10} KiB, numpy {np.__version__}"
         )
+    report.add("run", True, text)
+    if spec.nms is not None and not spec.nms.boxes_only:
+        return  # nothing is seen in either, and behind the counts lies what was there before
+    ok = _equal(gray, again) and not _equal(gray, black)
+    report.add(
+        "repeat", ok, "the same picture gives the same, another one something else" if ok else MIXED_UP, needed=False
+    )
 
 
-def _seconds(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+def _equal(first: Sequence[np.ndarray], second: Sequence[np.ndarray]) -> bool:
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))

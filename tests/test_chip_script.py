@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 
 from hefkit.spec import read_spec
@@ -385,3 +386,49 @@ def test_benchmark_refusals(
     done = run_script("validate_hef.py", as_hef(emulations(), tmp_path), *flags, "--json")
 
     assert (done.code, done.out) == (code, "") and len(done.errors) == 1 and words in done.errors[0]
+
+
+# --- the live detector -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    """Thirty frames."""
+    path = tmp_path / "film.mp4"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 25, (96, 64))
+    for i in range(30):
+        writer.write(drawn((64, 96), i)[..., ::-1])
+    writer.release()
+    return path
+
+
+@pytest.mark.parametrize("nms", [None, "host"], ids=["raw heads", "NMS inside"])
+def test_live(
+    run_script: Run, chip_env: Env, emulations: Callable[..., Path], film: Path, tmp_path: Path, nms: str | None
+) -> None:
+    """The same engine behind the live loop: every frame of a film, in order."""
+    hef = as_hef(emulations(), tmp_path, Recipe(nms=nms), beside=nms is None)
+
+    flags = ("--headless", "--pace", "fast", "--conf", CONF, "--jsonl", "-", "--json")
+    done = run_script("working_hailo_detector.py", hef, film, *flags, **chip_env(service_ms=2))
+
+    assert done.code == 0, done.err
+    lines = [json.loads(line) for line in done.out.splitlines()[:-1]]
+    assert [line["frame"] for line in lines] == list(range(30))
+    assert {line["engine"] for line in lines} == {"hailort"} and sum(len(line["detections"]) for line in lines) > 30
+
+
+def test_live_starts_a_failed_chip_anew_once(
+    run_script: Run, chip_env: Env, emulations: Callable[..., Path], film: Path, tmp_path: Path
+) -> None:
+    """The chip is given back and opened again; a second failure ends the run with the cause."""
+    hef = as_hef(emulations(), tmp_path, beside=True)
+
+    done = run_script(
+        "working_hailo_detector.py", hef, film, "--headless", "--pace", "fast", **chip_env(faults={"job+8": 4})
+    )
+
+    assert done.code == 6, done.err
+    assert "starting the chip anew, once" in done.err
+    [error] = done.errors
+    assert "the chip does not answer in time (status 4" in error, "not: the chip is in use"

@@ -15,8 +15,9 @@ import pytest
 
 from hefkit.errors import DataError, ModelError, ToolchainError
 from hefkit.workshop.dfc import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
-from hefkit.workshop.dfcprocess import LogTail, WorkerDied, WorkerProcess, sdk_environment
+from hefkit.workshop.dfcprocess import WorkerDied, WorkerProcess, sdk_environment
 from hefkit.workshop.dfcvoice import SdkVoice
+from hefkit.workshop.logtail import LogTail
 from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import Bench
 

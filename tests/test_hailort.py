@@ -208,6 +208,26 @@ def test_facts_and_temperature(chip: Any, open_hef: Open) -> None:
     assert engine.temperature_c() is None
 
 
+@pytest.mark.parametrize(
+    ("stage", "status"),
+    [("physical_devices", 36), ("device", 73), ("identify", 4), ("identify", 18)],  # `device` is not wrapped
+)
+def test_a_chip_that_does_not_say_what_it_is(
+    chip: Any, open_hef: Open, stage: str, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing that a picture needs: told, and HailoRT decides whether the file fits."""
+    chip.reset(faults={stage: status})
+
+    with open_hef() as engine:
+        assert marks(engine.infer(pictures(6))) == [6]
+        assert engine.facts.arch is None and engine.facts.library == "4.23.0"
+
+    assert f"(status {status}, " in caplog.text and "trying all the same" in caplog.text
+    chip.reset(faults={stage: status}, devices=[{"id": "0001:01:00.0", "arch": "HAILO8L"}])
+    with pytest.raises(DeviceError, match="the HEF is for another chip"):
+        open_hef()
+
+
 def test_an_8l_file_on_an_8_is_told(open_hef: Open, caplog: pytest.LogCaptureFixture) -> None:
     """It runs, at the speed of an 8L."""
     with caplog.at_level(logging.INFO), open_hef(Recipe(arch="hailo8l")) as engine:
@@ -251,9 +271,6 @@ def test_closed_is_closed(open_hef: Open) -> None:
 OPENING = {
     "vdevice": (13, 16, 36, 62, 64, 73, 74, 75, 76, 77, 78, 79, 85, 86, 87, 88),
     "scan": (),
-    "physical_devices": (36,),
-    "device": (13, 73),  # not wrapped by pyhailort
-    "identify": (4, 15, 18, 48),
     "create_infer_model": (13, 26, 91, 92, 3),
     "configure": (2, 6, 8, 71, 81, 93, 18, 4),
     "queue_size": (8,),

@@ -52,12 +52,43 @@ def test_all_is_well(chip: Any, hef: Path, tmp_path: Path) -> None:
     assert report.error is None and all(check.ok for check in report.checks)
     found = lines(report)
     assert list(found) == [
-        "chip", "link", "driver", "library", "scan", "open", "firmware", "temperature", "HEF", "run"
+        "chip", "link", "driver", "library", "scan", "open", "firmware", "temperature", "HEF", "run", "repeat"
     ]  # fmt: skip
     assert found["link"][1] == "8 GT/s x1" and found["temperature"][1] == "46.5 degrees Celsius"
     assert "HailoRT takes 8 at once, hefkit uses 10 slots" in found["run"][1]
-    assert (report.facts.arch, report.facts.firmware, report.facts.library) == ("hailo8", "4.23.0", "4.23.0")
+    facts = report.facts
+    assert (facts.arch, facts.firmware, facts.library, facts.driver) == ("hailo8", "4.23.0", "4.23.0", "4.23.0")
+    assert (facts.device_id, facts.link_gt_s, facts.link_width) == ("0001:01:00.0", 8.0, 1)
     assert chip.events[-1] == "vdevice released"
+
+
+def test_outputs_that_do_not_follow_the_pictures(
+    chip: Any, hef: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory that is used again before its time shows as codes of another picture."""
+    from hailo_platform.pyhailort.pyhailort import ConfiguredInferModel
+
+    seen: list[Any] = []
+    original = ConfiguredInferModel._compute
+
+    def late(self: Any, picture: Any) -> Any:
+        seen.append(original(self, picture.copy()))
+        return seen[0]
+
+    monkeypatch.setattr(ConfiguredInferModel, "_compute", late)
+    report = check_device(read_hef(hef), pci(tmp_path / "sys"))
+
+    ok, text = lines(report)["repeat"]
+    assert not ok and "the outputs do not follow the pictures" in text and report.error is None
+
+
+def test_nms_inside_is_run_as_well(chip: Any, tmp_path: Path) -> None:
+    """Nothing is detected in a gray picture, so nothing is compared."""
+    write_hef(tmp_path / "nms.hef", make_spec(make_head()), None, Recipe(nms="host"))
+
+    report = check_device(read_hef(tmp_path / "nms.hef"), tmp_path / "no sys")
+
+    assert report.error is None and report.checks[-1].name == "run"
 
 
 def test_gen2_is_told_but_no_failure(chip: Any, hef: Path, tmp_path: Path) -> None:
@@ -84,7 +115,6 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
     "library broken": ({}, {"faults": {"import": 1}}, "library", "different versions"),
     "scan fails": ({}, {"faults": {"scan": 36}}, "scan", "status 36"),
     "in use": ({}, {"devices": [{"id": "0001:01:00.0", "arch": "HAILO8", "busy": True}]}, "open", "in use"),
-    "firmware mute": ({}, {"faults": {"identify": 18}}, "open", "status 18"),
     "another chip": ({}, {"devices": [{"id": "0001:01:00.0", "arch": "HAILO8L"}]}, "HEF", "--hw-arch hailo8l"),
     "does not configure": ({}, {"faults": {"configure": 81}}, "run", "cma="),
     "does not run": ({}, {"faults": {"job": 87}}, "run", "the chip hangs"),
@@ -124,6 +154,18 @@ def test_versions_that_differ_are_told(
     ok, text = lines(report)[name]
     assert not ok and words in text
     assert report.error is None and lines(report)["run"][0]
+
+
+def test_a_chip_that_does_not_say_what_it_is(chip: Any, hef: Path, tmp_path: Path) -> None:
+    """Told as its own line; whether it runs is another question, and that is answered too."""
+    chip.reset(faults={"identify": 18, "temperature": 18})
+
+    report = check_device(read_hef(hef), pci(tmp_path / "sys"))
+
+    found = lines(report)
+    assert not found["identify"][0] and "status 18" in found["identify"][1]
+    assert found["run"][0] and report.error is None
+    assert not {"firmware", "temperature", "HEF"} & set(found)
 
 
 def test_script_with_a_chip(run_script: Callable[..., Finished], chip_env: Any, hef: Path) -> None:

@@ -46,6 +46,7 @@ Emulator and compiler:
 
 Hailo's SDK:
     dfc_worker  the half that runs in the SDK's own Python; started, never imported
+    logtail     follow a log while another process writes it
     dfcprocess  that worker as a process: commands, events, log, and its end
     dfclog      what the SDK's log says of what really ran
     dfcvoice    what of it is told, kept and quoted
