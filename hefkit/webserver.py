@@ -82,7 +82,6 @@ class WebServer:
         self._watch.cancel()
         for listener in self._listeners:
             listener.close()
-        await asyncio.sleep(0.01)  # for connections that were just coming
         for task in list(self._viewers):
             task.cancel()
         server: Any = self._runner.server

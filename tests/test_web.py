@@ -556,17 +556,6 @@ class TestEnd:
         stuck.close()
         idle.close()
 
-    def test_with_connections_that_have_just_come(self, serve: Serve) -> None:
-        """Those too are closed, in whatever state of coming the end finds them."""
-        for delay in (0.0, 0.0, 0.0002, 0.0005, 0.001) * 4:
-            sink = serve()
-            coming = [socket.create_connection(("127.0.0.1", sink.port)) for _ in range(5)]
-            time.sleep(delay)
-            sink.close()
-            assert connections(sink.port) == 0
-            for sock in coming:
-                sock.close()
-
     def test_right_after_the_start(self, serve: Serve) -> None:
         """Before anybody came."""
         for _ in range(5):
