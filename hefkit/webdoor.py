@@ -37,6 +37,14 @@ class Door:
         """It has asked for something."""
         self._silent.pop(protocol, None)
 
+    async def settled(self) -> set[Any]:
+        """The protocols of all connections, once those that were just being accepted have come; when nobody listens."""
+        for _ in range(40):
+            await asyncio.sleep(0.005)
+            if all(protocol.transport is not None for protocol in self._new):
+                break
+        return {*self._server.connections, *self._new}
+
     async def watch(self) -> None:
         """Send away whoever says nothing, until cancelled."""
         while True:

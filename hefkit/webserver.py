@@ -80,12 +80,19 @@ class WebServer:
         """Drop everybody."""
         self._closing = True
         self._watch.cancel()
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                # accept no more, but let those in who are at the door: closed at once, asyncio loses them half made
+                loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0.01)
         for listener in self._listeners:
             listener.close()
+        # before anybody is cancelled: with its handler a connection forgets its transport
+        transports = [protocol.transport for protocol in await self._door.settled()]
         for task in list(self._viewers):
             task.cancel()
         server: Any = self._runner.server
-        transports = [protocol.transport for protocol in server.connections]
         await server.shutdown(0.2)
         for transport in transports:
             if transport is not None:
