@@ -53,6 +53,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     credentials passwords and tokens, from the environment or a file
     netaddress  where to serve and to publish
     webguard    who may see the web page
+    webdoor     how many connections there are
     webframes   one encoded picture for any number of viewers
     webpage     the page itself
     webserver   what the page's addresses answer

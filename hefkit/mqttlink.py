@@ -22,6 +22,7 @@ from hefkit.netaddress import Broker
 
 KEEPALIVE_S = 20  # a broker that says nothing for up to twice as long is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to connect
+HANDSHAKE_S = 5.0  # as long as paho-mqtt waits for a connection
 END_S = 0.5
 # what paho-mqtt lets through: 1.6 some errors of sockets, and both what taking garbage apart ends with
 TROUBLE = (OSError, ValueError, IndexError, struct.error)
@@ -161,9 +162,10 @@ def _poll(places: list[tuple[Any, int]], timeout_s: float) -> None:
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Closed when its handshake fails: paho-mqtt only forgets it."""
+    """Closed when its handshake fails, which paho-mqtt only forgets, and soon (1.6 waits as long as it keeps alive)."""
 
     def do_handshake(self, block: bool = False) -> None:
+        self.settimeout(HANDSHAKE_S)
         try:
             super().do_handshake(block)
         except OSError:

@@ -119,23 +119,28 @@ def _settle(boxes: np.ndarray, members: np.ndarray, stand_in: np.ndarray) -> np.
         step = max(64, PAIRS // reach)
         for start in range(0, count, step):
             some = slice(start, min(start + step, count))
-            for better, worse in _in_order(_overlap(ring[:, None, some], followers[:, :, some]), start, count):
-                if by[better] == better and by[worse] == worse:
-                    by[worse] = better
+            _suppress(_overlap(ring[:, None, some], followers[:, :, some]), start, by)
     stand_in[members] = members.take(by)
     return stand_in
 
 
-def _in_order(found: np.ndarray, start: int, count: int) -> list[tuple[int, int]]:
-    """(reach, i) -> (better, worse) of every pair found, the best first."""
-    pairs = []
-    for pair in found.reshape(-1).nonzero()[0].tolist():
-        after, one = divmod(pair, found.shape[1])
-        one += start
-        other = one + after + 1
-        pairs.append((one, other) if other < count else (other - count, one))
-    pairs.sort()
-    return pairs
+def _suppress(found: np.ndarray, start: int, by: list[int]) -> None:
+    """Note in `by` who suppresses whom; found (reach, i): overlaps box start + i the one 1 + reach places on?
+
+    Box by box, first with those round the corner of the ring, which are better, then with those that it may suppress:
+    so it is settled whether a box stands before it suppresses any.
+    """
+    reach, count = len(found), len(by)
+    for pair in found[::-1].T.reshape(-1).nonzero()[0].tolist():
+        worse, before = divmod(pair, reach)
+        worse += start
+        better = worse + reach - before
+        if better < count:
+            better, worse = worse, better
+        else:
+            better -= count
+        if by[better] == better and by[worse] == worse:
+            by[worse] = better
 
 
 def _longest_run(values: np.ndarray) -> int:

@@ -71,8 +71,8 @@ class WebSink:
             loop = asyncio.get_running_loop()
             self._loop, self._stop, self._relay = loop, asyncio.Event(), Relay(loop)
             server = WebServer(self._relay, guard, stats, controls, bounds)
+            await server.start(sockets)
             try:
-                await server.start(sockets)
                 ready.set_result(None)
                 await self._stop.wait()
             finally:

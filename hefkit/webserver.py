@@ -19,6 +19,7 @@ from typing import Any
 
 from hefkit import webguard
 from hefkit.live import Controls, LiveStats
+from hefkit.webdoor import Door
 from hefkit.webframes import BOUNDARY, Picture, Relay
 from hefkit.webguard import Guard
 from hefkit.webpage import CONTENT_SECURITY_POLICY, PAGE
@@ -59,8 +60,6 @@ class WebServer:
         self._web = web
         self._relay, self._guard, self._stats, self._controls, self._bounds = relay, guard, stats, controls, bounds
         self._viewers: set[asyncio.Task[None]] = set()
-        self._new: set[Any] = set()  # connections that aiohttp may not count yet
-        self._silent: set[Any] = set()  # those that have not asked for anything
         self._closing = False
         self._begun = time.monotonic()
         self._listeners: list[asyncio.Server] = []
@@ -71,45 +70,35 @@ class WebServer:
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Serve on bound sockets, which are closed with the server."""
         await self._runner.setup()
+        self._door = Door(self._runner.server, self._bounds.connections, self._bounds.silent_s)
+        self._watch = asyncio.create_task(self._door.watch())
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._listeners.append(await loop.create_server(self._connection, sock=sock, backlog=32))
+            self._listeners.append(await loop.create_server(self._door.connection, sock=sock, backlog=32))
 
     async def close(self) -> None:
         """Drop everybody."""
         self._closing = True
+        self._watch.cancel()
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            for sock in listener.sockets:
+                # accept no more, but let those in who are at the door: closed at once, asyncio loses them half made
+                loop.remove_reader(sock.fileno())
+        await asyncio.sleep(0.01)
         for listener in self._listeners:
             listener.close()
+        # before anybody is cancelled: with its handler a connection forgets its transport
+        transports = [protocol.transport for protocol in await self._door.settled()]
         for task in list(self._viewers):
             task.cancel()
         server: Any = self._runner.server
-        if server is not None:
-            transports = [protocol.transport for protocol in server.connections]
-            await server.shutdown(0.2)
-            for transport in transports:
-                if transport is not None:
-                    transport.abort()  # a close would wait until a viewer that never reads has read
+        await server.shutdown(0.2)
+        for transport in transports:
+            if transport is not None:
+                transport.abort()  # a close would wait until a viewer that never reads has read
         await self._runner.cleanup()
         await asyncio.sleep(0.01)  # the loop closes the sockets in its next rounds
-
-    def _connection(self) -> asyncio.Protocol:
-        """The protocol of a new connection; when there are too many, one that hangs up."""
-        server = self._runner.server
-        assert server is not None
-        if len({*server.connections, *self._new}) >= self._bounds.connections:
-            return _HangUp()
-        protocol: Any = server()
-        loop = asyncio.get_running_loop()
-        self._new.add(protocol)
-        self._silent.add(protocol)
-        loop.call_later(0.1, self._new.discard, protocol)
-        loop.call_later(self._bounds.silent_s, self._drop_if_silent, protocol)
-        return protocol
-
-    def _drop_if_silent(self, protocol: Any) -> None:
-        if protocol in self._silent:
-            self._silent.remove(protocol)
-            protocol.force_close()
 
     def _app(self) -> Any:
         web = self._web
@@ -129,7 +118,7 @@ class WebServer:
         return app
 
     async def _guarded(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        self._silent.discard(request.protocol)
+        self._door.spoke(request.protocol)
         asked = webguard.Request(request.method, request.headers, request.cookies, request.query)
         refusal = self._guard.refusal(asked)
         if refusal is not None:
@@ -212,11 +201,6 @@ class WebServer:
             if picture is not None:
                 await asyncio.wait_for(response.write(picture.part), self._bounds.stuck_s)
             seen = picture
-
-
-class _HangUp(asyncio.Protocol):
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        transport.close()
 
 
 async def _add_headers(request: Any, response: Any) -> None:

@@ -17,6 +17,7 @@ from hefkit.errors import DeviceError
 from hefkit.live import Camera
 from hefkit.spec import InputSpec
 from tests.doubles.v4l2 import META_CAPTURE, MJPG, YUYV, Machine, Node, plugged
+from tests.helpers.overdue import join_overdue
 
 ISP = {"bus": "platform:1000880000.pisp_be", "driver": "pispbe"}
 
@@ -196,9 +197,7 @@ def test_a_driver_that_hangs(machine: Machine, monkeypatch: pytest.MonkeyPatch) 
     assert node.opened == 1
 
     come.set()
-    for thread in threading.enumerate():
-        if thread.name == "call /dev/video0":
-            thread.join()
+    join_overdue()
     assert node.owner is None
     opened("0").close()
 

@@ -16,6 +16,7 @@ import pytest
 from hefkit import cvcapture
 from hefkit.cvcapture import STUMBLES, CvCamera
 from tests.conftest import ROOT
+from tests.helpers.overdue import join_overdue
 
 FIRST = np.zeros((4, 6, 3), np.uint8)
 
@@ -117,9 +118,7 @@ def test_closing_never_raises_and_never_waits_long(monkeypatch: pytest.MonkeyPat
     capture.close = lambda: let_go.wait(30) and None  # type: ignore[func-returns-value]
     camera(capture).close()
     let_go.set()
-    for thread in threading.enumerate():
-        if thread.name == "call cam closing":
-            thread.join()
+    join_overdue()
 
 
 @pytest.mark.parametrize("asked", ["", "WARNING"])

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from hefkit.deadline import Late, within
+from tests.helpers.overdue import join_overdue
 
 LONG_S = 30.0
 
@@ -63,9 +64,7 @@ def test_the_same_thing_is_not_tried_twice_at_once() -> None:
     assert within(LONG_S, "another thing", lambda: 1) == 1
 
     come.set()
-    for thread in threading.enumerate():
-        if thread.name == "call a stuck thing":
-            thread.join()
+    join_overdue()
     assert within(LONG_S, "a stuck thing", lambda: 2) == 2
 
 
@@ -85,6 +84,4 @@ def test_errors_that_come_late_trouble_nobody() -> None:
     with pytest.raises(Late):
         within(0.02, "a thing that cannot be undone", lambda: come.wait(LONG_S), undo=undo)
     come.set()
-    for thread in threading.enumerate():
-        if thread.name.startswith("call "):
-            thread.join()
+    join_overdue()

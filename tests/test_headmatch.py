@@ -296,22 +296,6 @@ def test_decoded_boxes(match_file: Match, nms: str) -> None:
     assert len(found.facts) == 1
 
 
-FLOW = (tiny_hef.PERIPH, tiny_hef.NET_FLOW)
-PADS = [(i, 10 + i) for i in range(1, 7)]
-
-
-def nms_file(member: int, details: bytes, more: bytes = b"") -> bytes:
-    """A HEF with an NMS operation of another kind over the usual layers."""
-    op = tiny_hef.nms_op(member, details, [10 + i for i in range(1, 7)], more=more)
-    group = tiny_hef.net_flow_group(tiny_hef.yolo_layers(), [op], PADS, ["net/nms"])
-    return tiny_hef.hef_file(tiny_hef.hef(group, extensions=FLOW))
-
-
-SIZES = tiny_hef.f64(1, 64) + tiny_hef.f64(2, 64)
-V5_DECODERS = b"".join(
-    tiny_hef.field(4, tiny_hef.field(1, 8) + tiny_hef.field(2, i) + tiny_hef.field(3, 1)) for i in (1, 2)
-)
-
 NOT_OURS = {
     "two networks": (
         tiny_hef.hef_file(

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.decode import decode_all
 from hefkit.errors import ModelError
@@ -53,6 +53,24 @@ def test_every_kind_of_export_is_proven(options: dict[str, Any], tmp_path: Path)
     px, score = HALF_LIMITS if options.get("half") else (1e-3, 1e-5)
     assert proof.max_abs_px <= px and proof.max_abs_score <= score
     assert proof.to_json() == {"max_abs_px": proof.max_abs_px, "max_abs_score": proof.max_abs_score, "images": 2}
+
+
+@pytest.mark.parametrize("domain", ["", "TRT"], ids=["without a domain", "with its domain"])
+def test_tensorrt_s_nms_below_the_heads_is_cut_away(domain: str, tmp_path: Path) -> None:
+    """A plugin that only TensorRT can run is no obstacle: the raw predictions above it are the reference."""
+    model = tiny_yolo(boxes="xyxy", ends="pair")
+    boxes, scores = (output.name for output in model.graph.output)
+    names = ["num_dets", "det_boxes", "det_scores", "det_classes"]
+    model.graph.node.append(helper.make_node("EfficientNMS_TRT", [boxes, scores], names, domain=domain))
+    if domain:
+        model.opset_import.append(helper.make_opsetid(domain, 1))
+    del model.graph.output[:]
+    model.graph.output.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, "n"]) for n in names)
+
+    file, layout = found(model, tmp_path)
+
+    assert (layout.num_classes, layout.strides) == (3, (8, 16, 32))
+    assert prove(file, layout).max_abs_px < 0.05
 
 
 def test_cut_and_decode_agree_with_a_reading_of_our_own(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import re
@@ -555,6 +556,17 @@ class TestEnd:
             ask(sink.port, "/stats")
         stuck.close()
         idle.close()
+
+    def test_with_connections_that_have_just_come(self, serve: Serve) -> None:
+        """Those too are closed, in whatever state of coming the end finds them: nothing is left for the collector."""
+        for delay in (0.0, 0.0002, 0.0005, 0.001) * 3:
+            sink = serve()
+            coming = [socket.create_connection(("127.0.0.1", sink.port)) for _ in range(5)]
+            time.sleep(delay)
+            sink.close()
+            for sock in coming:
+                sock.close()
+        gc.collect()
 
     def test_right_after_the_start(self, serve: Serve) -> None:
         """Before anybody came."""

@@ -74,6 +74,9 @@ def _kind(graph: Graph, heads: Sequence[Head], fates: Sequence[Fate]) -> str | N
     if not below:
         return "a network that has been cut at its heads already"
     if set(scales.values()) == {2} and roles["box"] == roles["other"] == len(scales):
+        compared = _ops_below(graph, [h for h, f in zip(heads, fates, strict=True) if role_of(h, f) is None])
+        if compared["Sigmoid"] and (compared["MatMul"] or compared["Einsum"] or compared["Gemm"]):
+            return "an open-vocabulary detector (YOLO-World, YOLOE), whose features are compared with those of texts"
         return "a detector whose class scores enter no Sigmoid"
     if max(scales.values()) == 1:
         anchors = len({h.shape[2] for h in heads}) == 1 and heads[0].shape[2] % 3 == 0

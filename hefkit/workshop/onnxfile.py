@@ -23,6 +23,7 @@ from hefkit.workshop.graph import sort_nodes
 log = logging.getLogger("hefkit")
 
 OPSETS = range(11, 23)
+PLUGINS = "TRT"
 MAX_BYTES = 2 << 30  # protobuf's own limit
 MAX_NAMES_TEXT = 1 << 20
 MAX_CLASSES = 65536
@@ -100,6 +101,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     sort_nodes(model)
+    _name_plugins(model)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as exc:
@@ -146,6 +148,18 @@ def _read_bytes(path: Path) -> bytes:
     if not data:
         raise ModelError(f"{path} is empty; expected an ONNX; export or copy it again")
     return data
+
+
+def _name_plugins(model: onnx.ModelProto) -> None:
+    """Give TensorRT's plugins the domain "TRT": graphs edited for TensorRT leave it out, which no checker lets pass.
+
+    Its NMS (EfficientNMS_TRT and others) lies below the heads, where a cut removes it.
+    """
+    plugins = [node for node in model.graph.node if node.op_type.endswith("_TRT")]
+    for node in plugins:
+        node.domain = node.domain or PLUGINS
+    if any(node.domain == PLUGINS for node in plugins) and all(o.domain != PLUGINS for o in model.opset_import):
+        model.opset_import.append(onnx.helper.make_opsetid(PLUGINS, 1))
 
 
 def _refuse_other_formats(path: Path, data: bytes) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import onnx
 
 from hefkit.errors import ModelError
 from hefkit.workshop.graph import Graph
@@ -18,6 +19,7 @@ from hefkit.workshop.tail import Head, run_tail
 
 # what chooses among anchors: below these there are detections, no predictions of all anchors
 SELECTING = frozenset({"TopK", "NonMaxSuppression", "ReduceMax", "ArgMax", "NonZero", "GatherElements", "GatherND"})
+COMPUTABLE = frozenset({"", "ai.onnx", "com.microsoft"})  # a plugin of some other runtime, TensorRT's NMS say, is not
 AT_ONCE = 8  # tensors fetched in one run: their shapes are wanted, not all their values at the same time
 
 
@@ -40,7 +42,7 @@ def find_raw(
     bit = {name: 1 << i for i, name in enumerate(dict.fromkeys([*(h.tensor_name for h in heads), *everyone]))}
     boxes = sum(bit[box.tensor_name] for box, _ in pairs)
     classes = sum(bit[cls.tensor_name] for _, cls in pairs)
-    masks = graph.spread(bit, lambda i, mask: 0 if graph.nodes[i].op_type in SELECTING else graph.by_value(i, mask))
+    masks = graph.spread(bit, lambda i, mask: 0 if _selects(graph.nodes[i]) else graph.by_value(i, mask))
     squashed = _behind_sigmoid(graph, masks)
 
     anchors = sum(box.shape[0] * box.shape[1] for box, _ in pairs)
@@ -62,6 +64,11 @@ def find_raw(
         f"{file.path} has heads for {num_classes} classes, but below them no tensor with the boxes and scores of all "
         f"{anchors} anchors{left_out}, so that a cut cannot be proven; expected a whole detector; export it again"
     )
+
+
+def _selects(node: onnx.NodeProto) -> bool:
+    """Whether what comes out is no longer about all anchors, or cannot be computed here."""
+    return node.op_type in SELECTING or node.domain not in COMPUTABLE
 
 
 def _behind_sigmoid(graph: Graph, masks: dict[str, int]) -> dict[str, int]:
