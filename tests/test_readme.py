@@ -76,7 +76,6 @@ FOREIGN_FLAGS = {
 EXIT_CODES = {
     "python3 compile_to_hef.py best.onnx --output best": (5, "a HEF comes only from it"),
 }
-FOREIGN_FLAGS = {"--list-formats-ext"}  # of v4l2-ctl, which lists what a camera can do
 PHOTOS = 4
 
 
