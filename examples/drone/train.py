@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # heavy
 
 NETWORK = Path(__file__).resolve().parent / "yolov8-drone.yaml"
 SIDE = 640
-EPOCHS = 50
+EPOCHS = 36
 OPSET = 11  # what Hailo's own exports use
 DESCRIPTION = "hefkit's demonstration: YOLOv8, narrow, trained on drawn drones. No product."
 SETTINGS: dict[str, Any] = {
@@ -49,7 +49,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", type=Path, default=Path("out/drones/data.yaml"), metavar="FILE", help="data.yaml")
     parser.add_argument("--output", type=Path, default=Path("out/model"), metavar="DIR", help="default out/model")
     parser.add_argument(
-        "--epochs", type=cli.whole_number(1, 10_000), metavar="N", help="in all; with --resume: a new end (50)"
+        "--epochs", type=cli.whole_number(1, 10_000), default=EPOCHS, metavar="N", help=f"in all ({EPOCHS})"
     )
     parser.add_argument("--batch", type=cli.whole_number(1, 1024), default=16, metavar="N", help="pictures (16)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU's number (cpu)")
@@ -102,8 +102,6 @@ def train(args: argparse.Namespace) -> None:
     last = args.output / "train" / "weights" / "last.pt"
     if args.resume and not last.is_file():
         raise DataError(f"{last} does not exist; expected a training that was stopped; leave --resume out")
-    if args.resume and args.epochs:
-        _end_at(last, args.epochs)
     model = yolo(last if args.resume else NETWORK)
     if args.threads:
         import torch
@@ -113,18 +111,9 @@ def train(args: argparse.Namespace) -> None:
         model.add_callback("on_train_start", _faster_on_cpu)
     where = {"project": str(args.output.resolve()), "name": "train", "exist_ok": True}
     model.train(
-        data=str(args.data.resolve()), epochs=args.epochs or EPOCHS, batch=args.batch, device=args.device,
+        data=str(args.data.resolve()), epochs=args.epochs, batch=args.batch, device=args.device,
         resume=args.resume, amp=args.device != "cpu", workers=2, **where, **SETTINGS,
     )  # fmt: skip
-
-
-def _end_at(checkpoint: Path, epochs: int) -> None:
-    """Another number of epochs for a stopped training; the learning rate goes on where that schedule would be."""
-    import torch
-
-    state = torch.load(checkpoint, weights_only=False)
-    state["train_args"]["epochs"] = epochs
-    torch.save(state, checkpoint)
 
 
 def _faster_on_cpu(trainer: Any) -> None:
