@@ -27,6 +27,7 @@ FITS = {
 }
 USUAL_BOXES = (64, 4)  # channels of DFL boxes with 16 bins, and of direct distances
 MAX_LISTED = 12  # names in a sentence
+ONE_NUMBER = {"hailo10h", "hailo15h"}
 TOLERANCE = 1e-4  # relative; a spec is JSON, a HEF holds float32
 
 
@@ -132,6 +133,11 @@ def _role(stream: VStream) -> str:
     return found.pop() if len(found) == 1 else ""
 
 
+def same_arch(one: str, other: str) -> bool:
+    """Whether a HEF for one is a HEF for the other: HailoRT 5 gives the 10H and the 15H one number in the file."""
+    return one == other or {one, other} <= ONE_NUMBER
+
+
 def check_spec(hef: Hef, spec: ModelSpec) -> None:
     """Refuse (exit 4) a spec that describes another model; the message names the first difference."""
     difference = next(_differences(hef, spec), None)
@@ -147,7 +153,7 @@ def _differences(hef: Hef, spec: ModelSpec) -> Iterator[str]:
     if spec.kind != "hef":
         yield f"the spec is of kind {spec.kind}"
     arch = spec.target.get("arch")
-    if arch is not None and arch != hef.arch:
+    if arch is not None and not same_arch(arch, hef.arch):
         yield f"the spec is for {arch}, the HEF for {hef.arch}"
     shapes = [list(stream.shape) for stream in group.inputs]
     if shapes != [[*spec.input.size, 3]]:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from hefkit.hef import ARCHS
-from hefkit.hefwords import FITS, describe, raw_heads
+from hefkit.hefwords import FITS, describe, raw_heads, same_arch
 from tests.conftest import AsHef
 from tests.helpers.hef_kinds import chip_nms, genai_hef, nms_hef, one_output_hef
 from tests.helpers.tiny_hef import (
@@ -117,3 +117,17 @@ def test_other_kinds_in_words(words: Callable[[bytes], str]) -> None:
 def test_a_classifier_is_no_yolo(words: Callable[[bytes], str]) -> None:
     """One vector of scores."""
     assert "no YOLO heads" in words(hef(group([input_layer(), edge(info("out", 1, 1, 1000, fmt=2))], ["out"])))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        pytest.param("hailo8", "hailo8", True, id="the same"),
+        pytest.param("hailo10h", "hailo15h", True, id="one number in the file"),
+        pytest.param("hailo8", "hailo8l", False, id="another layout"),
+        pytest.param("hailo15h", "hailo15m", False, id="another size"),
+    ],
+)
+def test_which_archs_are_one(one: str, other: str, same: bool) -> None:
+    """A spec for the 10H belongs to a file that says 15H, because HailoRT 5 cannot tell them apart either."""
+    assert same_arch(one, other) == same == same_arch(other, one)

@@ -12,10 +12,10 @@ from hefkit.cli import one_line
 from hefkit.errors import ToolchainError
 from hefkit.hef import Hef
 from hefkit.hefstreams import VStream
+from hefkit.hefwords import same_arch
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 from hefkit.workshop.dfcgraph import Output
 
-SAME_CODE = ({"hailo10h", "hailo15h"},)  # HailoRT 5 gives both one number in the file
 OUTSIDE = 0.02  # how far codes of a probability may reach beyond 0 and 1
 
 
@@ -42,7 +42,7 @@ def check_hef(
     """
     if not hef.digest_ok:
         raise _wrong("its checksum does not fit its content")
-    if hef.arch != arch and not any({hef.arch, arch} <= codes for codes in SAME_CODE):
+    if not same_arch(hef.arch, arch):
         raise _wrong(f"it is for {hef.arch}, expected {arch}")
     group = hef.groups[0]
     if group.nms is not None:
