@@ -38,7 +38,7 @@ DESCRIPTION = "hefkit's demonstration: YOLOv8, narrow, trained on drawn drones. 
 SETTINGS: dict[str, Any] = {
     "imgsz": SIDE, "optimizer": "AdamW", "lr0": 0.002, "lrf": 0.02, "weight_decay": 0.0005, "warmup_epochs": 2.0,
     "cos_lr": True, "close_mosaic": 10, "mosaic": 1.0, "scale": 0.4, "translate": 0.1, "fliplr": 0.5, "degrees": 5.0,
-    "hsv_h": 0.01, "hsv_s": 0.4, "hsv_v": 0.3, "cache": "ram", "pretrained": False, "seed": 0, "deterministic": False,
+    "hsv_h": 0.01, "hsv_s": 0.4, "hsv_v": 0.3, "cache": "ram", "seed": 0, "deterministic": False,
     "plots": False, "patience": 0,
 }  # fmt: skip
 
@@ -54,7 +54,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--batch", type=cli.whole_number(1, 1024), default=16, metavar="N", help="pictures (16)")
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU's number (cpu)")
     parser.add_argument("--threads", type=cli.whole_number(1, 1024), metavar="N", help="of the CPU (all)")
-    parser.add_argument("--resume", action="store_true", help="go on with the training that is in DIR")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--resume", action="store_true", help="go on with the training that is in DIR")
+    start.add_argument("--weights", type=Path, metavar="FILE", help="a .pt to begin with (random weights)")
     return parser.parse_args(argv)
 
 
@@ -65,6 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_writable(args.output)
     if not args.data.is_file():
         raise DataError(f"{args.data} does not exist; expected a data.yaml; make it with make_dataset.py")
+    if args.weights and not args.weights.is_file():
+        raise DataError(f"{args.weights} does not exist; expected the best.pt of an earlier training")
     check_tools()
     best = args.output / "train" / "weights" / "best.pt"
     start = time.monotonic()
@@ -102,7 +106,7 @@ def train(args: argparse.Namespace) -> None:
     last = args.output / "train" / "weights" / "last.pt"
     if args.resume and not last.is_file():
         raise DataError(f"{last} does not exist; expected a training that was stopped; leave --resume out")
-    model = yolo(last if args.resume else NETWORK)
+    model = yolo(last if args.resume else args.weights or NETWORK)
     if args.threads:
         import torch
 
@@ -112,7 +116,7 @@ def train(args: argparse.Namespace) -> None:
     where = {"project": str(args.output.resolve()), "name": "train", "exist_ok": True}
     model.train(
         data=str(args.data.resolve()), epochs=args.epochs, batch=args.batch, device=args.device,
-        resume=args.resume, amp=args.device != "cpu", workers=2, **where, **SETTINGS,
+        resume=args.resume, amp=args.device != "cpu", workers=2, pretrained=bool(args.weights), **where, **SETTINGS,
     )  # fmt: skip
 
 
