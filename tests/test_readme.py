@@ -41,7 +41,9 @@ NOT_RUN = {
     ".venv/bin/python -m pip install -r requirements.txt": "make test has just done it; needs the network",
     "python3 examples/drone/make_dataset.py --output out/drones": "minutes; tests/test_drone_dataset.py draws a few",
     "pip install torch torchvision ultralytics": "gigabytes that only the training needs",
-    "python3 examples/drone/train.py --data out/drones/data.yaml --output out/model --epochs 36": "an hour or more",
+    "python3 examples/drone/train.py --data out/drones/data.yaml --output out/first --epochs 36": "an hour or more",
+    "python3 examples/drone/train.py --data out/more/data.yaml --output out/model --epochs 15 "
+    "--weights out/first/train/weights/best.pt": "most of an hour",
     **dict.fromkeys(
         (
             "sudo apt update",
