@@ -16,11 +16,11 @@ import onnx
 from hefkit.spec import HeadSpec
 from hefkit.workshop.correction import correct, picture_budget
 from hefkit.workshop.cut import cut
-from hefkit.workshop.floatnet import SIGMOID, modernised, to_float32, with_sigmoids
+from hefkit.workshop.floatnet import SIGMOID, modernised, set_apart, to_float32, with_sigmoids
 from hefkit.workshop.heads import HeadLayout
 from hefkit.workshop.noise import channel_importance, measured_tensors
 from hefkit.workshop.onnxfile import OnnxFile
-from hefkit.workshop.qdq import QdqWriter
+from hefkit.workshop.qdq import INPUT, QdqWriter
 from hefkit.workshop.quantplan import Plan
 from hefkit.workshop.ranges import Quantization, from_range, search
 from hefkit.workshop.sensitivity import head_noise
@@ -62,6 +62,8 @@ class Emulator:
         if not self.logits:
             self.tensors[1::2] = [t + SIGMOID for t in self.tensors[1::2]]
             network = with_sigmoids(network, self.layout.tensors[1::2])
+        renamed = set_apart(network, {INPUT, *self.output_names()})
+        self.tensors = [renamed.get(t, t) for t in self.tensors]
         self.plan = Plan(network)
         self.stats: dict[str, ChannelStats] = {}
         self.ranges: dict[str, Quantization] = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import onnx
@@ -30,7 +30,33 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
             elif node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT16:
                 attribute.i = TensorProto.FLOAT
     del copy.graph.value_info[:]
+    _bypass_casts(copy)
     return copy
+
+
+def _bypass_casts(model: onnx.ModelProto) -> None:
+    """Casts between float16 and float32 have become idle; between a Conv and its activation they would part the two."""
+    try:
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        return  # without types they stay, and the emulation rounds more often than the chip
+    values = (*inferred.value_info, *inferred.input, *inferred.output)
+    floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats |= {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
+    outputs = {v.name for v in model.graph.output}
+    instead: dict[str, str] = {}
+    kept = []
+    for node in model.graph.node:
+        for slot, name in enumerate(node.input):
+            node.input[slot] = instead.get(name, name)
+        idle = node.op_type == "Cast" and node.input[0] in floats and node.output[0] in floats
+        if idle and node.output[0] not in outputs:
+            instead[node.output[0]] = node.input[0]
+        else:
+            kept.append(node)
+    nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in kept]
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
 
 
 def _widen(tensor: onnx.TensorProto) -> None:
@@ -65,6 +91,43 @@ def with_sigmoids(model: onnx.ModelProto, class_tensors: Sequence[str]) -> onnx.
             copy.graph.node.append(helper.make_node("Sigmoid", [output.name], [name], name=name))
             output.name = name
     return copy
+
+
+MADE = (
+    "codes",
+    "rounded",
+    "scale",
+    "zero_point",
+    "bias",
+    "weight",
+)  # what an emulated model adds behind a tensor's name
+
+
+def set_apart(model: onnx.ModelProto, reserved: Collection[str]) -> dict[str, str]:
+    """Rename tensors that are called like something that an emulated model adds; old name -> new name.
+
+    An export with a node in front has an inner tensor `images`, for example. `model` is changed.
+
+    Args:
+        reserved: names of its input and outputs; everything below `input/` is reserved as well.
+    """
+    names = {name for node in model.graph.node for name in (*node.input, *node.output) if name}
+    made = {f"{name}/{suffix}" for name in names for suffix in MADE} | {
+        f"{name}/weight_{suffix}" for name in names for suffix in ("codes", "scale", "zero_point")
+    }
+    renamed = {}
+    for name in sorted(n for n in names if n in reserved or n in made or n.startswith("input/")):
+        new = f"network.{name}"
+        while new in names:
+            new += "_"
+        renamed[name] = new
+        names.add(new)
+    for node in model.graph.node:
+        for field in (node.input, node.output):
+            field[:] = [renamed.get(name, name) for name in field]
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.name = renamed.get(value.name, value.name)
+    return renamed
 
 
 def opset(model: onnx.ModelProto) -> int:

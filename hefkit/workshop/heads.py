@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from onnx import helper
+from onnx import TensorProto, helper
 
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec, OutputSpec
 from hefkit.workshop import notheads
 from hefkit.workshop.cut import tensor_types
-from hefkit.workshop.graph import Graph
+from hefkit.workshop.graph import Graph, attribute
+from hefkit.workshop.nmsfree import is_nms_free
 from hefkit.workshop.onnxfile import OnnxFile
 from hefkit.workshop.rawpred import find_raw
 from hefkit.workshop.tail import Fate, Head, dye, role_of
@@ -38,6 +39,7 @@ class HeadConv:
     shape: tuple[int, int, int]  # (H, W, C)
     node_name: str
     tensor_name: str
+    dtype: str = "float32"  # or "float16"; mixed precision may mix them
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class HeadLayout:
     nms_free: bool
     convs: tuple[HeadConv, ...]  # box, cls, box, cls ... by ascending stride
     raw: tuple[str, ...]  # the tensor (or the two, boxes and scores) with the predictions of all anchors
-    half: bool  # the heads compute in float16
+    half: bool  # something between picture and predictions computes in float16
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -98,7 +100,7 @@ def discover(file: OnnxFile, end_nodes: Sequence[str] | None = None) -> HeadLayo
     reg_max = _reg_max(file, pairs, dict(zip(heads, fates, strict=True)))
     strides = [_stride(file, box.shape) for box, _ in pairs]
     convs = tuple(
-        HeadConv(role, stride, head.shape, head.node_name, head.tensor_name)
+        HeadConv(role, stride, head.shape, head.node_name, head.tensor_name, head.dtype.name)
         for stride, pair in zip(strides, pairs, strict=True)
         for role, head in zip(("box", "cls"), pair, strict=True)
     )
@@ -107,10 +109,10 @@ def discover(file: OnnxFile, end_nodes: Sequence[str] | None = None) -> HeadLayo
         num_classes=pairs[0][1].shape[2],
         reg_max=reg_max,
         strides=tuple(strides),
-        nms_free=_is_nms_free(graph, [c.tensor_name for c in convs]),
+        nms_free=is_nms_free(graph, [c.tensor_name for c in convs]),
         convs=convs,
         raw=find_raw(file, graph, pairs, [graph.nodes[i].output[0] for i in found]),
-        half=heads[0].dtype == np.float16,
+        half=_computes_in_half(graph),
     )
 
 
@@ -212,10 +214,14 @@ def _stride(file: OnnxFile, shape: tuple[int, int, int]) -> int:
     return height // rows
 
 
-def _is_nms_free(graph: Graph, tensors: Sequence[str]) -> bool:
-    """A top-k tail without NonMaxSuppression was trained one-to-one; anything else needs NMS."""
-    below = {node.op_type for node in graph.below(tensors, graph.by_value)}
-    return "TopK" in below and "NonMaxSuppression" not in below
+def _computes_in_half(graph: Graph) -> bool:
+    """Does anything read a float16 weight, or cast to float16?"""
+    half = {name for name, t in graph.initializer.items() if t.data_type == TensorProto.FLOAT16}
+    nodes = [graph.nodes[index] for index in graph.alive]
+    return any(
+        half.intersection(n.input) or (n.op_type == "Cast" and attribute(n, "to", 0) == TensorProto.FLOAT16)
+        for n in nodes
+    )
 
 
 def _named(graph: Graph, found: Sequence[int], names: Sequence[str]) -> list[int]:

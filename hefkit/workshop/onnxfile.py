@@ -18,12 +18,15 @@ from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.spec import MAX_NAME_LENGTH
 from hefkit.workshop.cut import image_inputs, shape_of
+from hefkit.workshop.fold import fold_constants
 from hefkit.workshop.graph import sort_nodes
+from hefkit.workshop.preprocessed import refuse_preprocessing
 
 log = logging.getLogger("hefkit")
 
 OPSETS = range(11, 23)
 PLUGINS = "TRT"
+RUNTIME, RUNTIME_BLOCKED = "com.microsoft", "com.microsoft.nchwc"  # domains of onnxruntime's own operators
 MAX_BYTES = 2 << 30  # protobuf's own limit
 MAX_NAMES_TEXT = 1 << 20
 MAX_CLASSES = 65536
@@ -116,6 +119,9 @@ def prepare(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[int, i
     _forget_shapes(model)
     warnings: list[str] = []
     _name_nodes(model, warnings)
+    _foreign_operators(path, model, warnings)
+    fold_constants(model)
+    refuse_preprocessing(path, model, image.name)
     names = _class_names(model, warnings)
     for text in warnings:
         log.warning("%s", text)
@@ -155,7 +161,7 @@ def _name_plugins(model: onnx.ModelProto) -> None:
 
     Its NMS (EfficientNMS_TRT and others) lies below the heads, where a cut removes it.
     """
-    plugins = [node for node in model.graph.node if node.op_type.endswith("_TRT")]
+    plugins = [node for node in model.graph.node if str(node.op_type).endswith("_TRT")]  # bytes, where damaged
     for node in plugins:
         node.domain = node.domain or PLUGINS
     if any(node.domain == PLUGINS for node in plugins) and all(o.domain != PLUGINS for o in model.opset_import):
@@ -186,7 +192,8 @@ def _check_versions(path: Path, model: onnx.ModelProto) -> None:
 
 def _load_external(path: Path, model: onnx.ModelProto) -> None:
     """Weights that lie in a file beside the ONNX become part of the model."""
-    if not any(uses_external_data(t) for t in model.graph.initializer):
+    constants = (a.t for node in model.graph.node for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
+    if not any(uses_external_data(t) for t in (*model.graph.initializer, *constants)):
         return
     try:
         load_external_data_for_model(model, str(path.parent))
@@ -219,7 +226,7 @@ def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
 
 def _check_channels(where: str, shape: tuple[int, ...]) -> None:
     channels = shape[1]
-    if channels in (0, 3):  # 0: dynamic
+    if channels == 3 or (channels == 0 and shape[3] != 3):  # 0: dynamic
         return
     if shape[3] == 3:
         raise ModelError(f"{where} is NHWC {list(shape)}; expected (1, 3, height, width); export with channels first")
@@ -266,6 +273,24 @@ def _name_nodes(model: onnx.ModelProto, warnings: list[str]) -> None:
         taken.add(node.name)
     if changed:
         warnings.append(f"{changed} nodes had no name of their own; they are called {example} and the like")
+
+
+def _foreign_operators(path: Path, model: onnx.ModelProto, warnings: list[str]) -> None:
+    """What onnxruntime writes when it saves its optimised form: for itself, or even for one processor only."""
+    foreign = {domain: set[str]() for domain in (RUNTIME, RUNTIME_BLOCKED)}
+    for node in model.graph.node:
+        foreign.get(node.domain, set()).add(node.op_type)
+    advice = "give the original export, or save with onnxruntime's level ORT_ENABLE_BASIC"
+    if foreign[RUNTIME_BLOCKED]:
+        raise ModelError(
+            f"{path} was saved by onnxruntime with all its optimisations, whose operators "
+            f"({', '.join(sorted(foreign[RUNTIME_BLOCKED]))}) fit one kind of processor; expected plain ONNX; {advice}"
+        )
+    if foreign[RUNTIME]:
+        warnings.append(
+            f"{path.name} was saved by onnxruntime's optimiser with operators of its own "
+            f"({', '.join(sorted(foreign[RUNTIME]))}), which Hailo's compiler is not known to read; {advice}"
+        )
 
 
 def _class_names(model: onnx.ModelProto, warnings: list[str]) -> dict[int, str]:

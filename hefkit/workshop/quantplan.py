@@ -27,7 +27,7 @@ FUSING = (*WEIGHTED, "Add", "Sub")
 MOVING = frozenset(
     (
         "MaxPool", "Reshape", "Transpose", "Split", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Pad",
-        "Expand", "Gather", "DepthToSpace", "SpaceToDepth", "Dropout", "Tile", "Cast",
+        "Expand", "Gather", "DepthToSpace", "SpaceToDepth", "Dropout", "Tile", "Cast", "SplitToSequence", "SequenceAt",
     )
 )
 # fmt: on
@@ -36,8 +36,8 @@ MOVING = frozenset(
 ELEMENTWISE = frozenset(
     (
         "Relu", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Swish", "Tanh", "Clip", "Elu", "Selu",
-        "Celu", "Softplus", "Softsign", "Mish", "Gelu", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "Add", "Sub", "Mul",
-        "Div", "Min", "Max",
+        "Celu", "Softplus", "Softsign", "Mish", "Gelu", "QuickGelu", "Erf", "Exp", "Neg", "Abs", "Sqrt", "Pow", "Add",
+        "Sub", "Mul", "Div", "Min", "Max",
     )
 )
 # fmt: on

@@ -49,7 +49,8 @@ def find_raw(
     num_classes = pairs[0][1].shape[2]
     finder = _Finder(graph, heads, anchors)
     # LeYOLO concatenates box and class channels first and splits them later: then each depends on both
-    own = {t: m for t, m in masks.items() if m and not m & ~(boxes | classes)}
+    chosen = _behind_choice(graph, masks)
+    own = {t: m for t, m in masks.items() if m and not m & ~(boxes | classes) and t not in chosen}
     scored = {t for t in own if squashed.get(t, 0) & classes == classes}
     combined = finder.last([t for t in scored if own[t] & boxes == boxes], (4 + num_classes, 5 + num_classes))
     if combined:
@@ -68,7 +69,22 @@ def find_raw(
 
 def _selects(node: onnx.NodeProto) -> bool:
     """Whether what comes out is no longer about all anchors, or cannot be computed here."""
-    return node.op_type in SELECTING or node.domain not in COMPUTABLE
+    return node.op_type in SELECTING or is_foreign(node)
+
+
+def is_foreign(node: onnx.NodeProto) -> bool:
+    """Whether a node is a plugin, of TensorRT say, that onnxruntime cannot compute."""
+    return node.domain not in COMPUTABLE
+
+
+def _behind_choice(graph: Graph, masks: dict[str, int]) -> dict[str, int]:
+    """Tensors with something in them that was chosen among classes or anchors: a best score, a class number."""
+
+    def rule(index: int, mask: int) -> int:
+        chooses = _selects(graph.nodes[index]) and any(masks.get(name) for name in graph.inputs[index])
+        return graph.by_value(index, 1 if chooses else mask)
+
+    return graph.spread({}, rule)
 
 
 def _behind_sigmoid(graph: Graph, masks: dict[str, int]) -> dict[str, int]:

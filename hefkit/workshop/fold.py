@@ -1,0 +1,65 @@
+"""Compute what a graph computes from its constants alone: weights behind a Cast, a weight normalisation, a scale.
+
+Exporters without constant folding and converters to float16 leave such nodes behind. Discovery, emulation and Hailo's
+parser look for weights, and find arithmetic.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import numpy_helper
+
+from hefkit.workshop.cut import extract, image_inputs, zero_feed
+from hefkit.workshop.graph import Graph
+from hefkit.workshop.session import open_session, run_session
+
+# not the same every time, or more than arithmetic, or (quantised weights) a thing that others must see and refuse
+UNFOLDED = frozenset(
+    ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
+) | frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap"))
+FLOATS = ("float16", "float32", "float64")
+
+
+def fold_constants(model: onnx.ModelProto) -> None:
+    """Give every node that sees the picture its float operands as initializers; `model` is changed.
+
+    Nodes that nothing needs any more stay, as dead ones do in any export.
+
+    Raises:
+        ModelError: onnxruntime cannot compute them.
+    """
+    names = _operands(model)
+    if not names:
+        return
+    values = run_session(open_session(extract(model, names)), names, zero_feed(model))
+    taken = {t.name for t in model.graph.initializer} | {o for n in model.graph.node for o in n.output}
+    folded = {}
+    for name, value in zip(names, values, strict=True):
+        new = f"{name}_folded"
+        if getattr(value, "dtype", None) is None or value.dtype.name not in FLOATS or new in taken:
+            continue
+        model.graph.initializer.append(numpy_helper.from_array(value, new))
+        folded[name] = new
+    for node in model.graph.node:
+        for slot, name in enumerate(node.input):
+            node.input[slot] = folded.get(name, name)
+
+
+def _operands(model: onnx.ModelProto) -> list[str]:
+    """Computed tensors that do not depend on the picture, read by nodes that do."""
+    graph = Graph(model)
+    dynamic = graph.spread({v.name: 1 for v in image_inputs(model)}, lambda index, mask: mask)
+    unfolded: dict[str, int] = {}
+    for index in graph.alive:
+        node = graph.nodes[index]
+        special = node.op_type in UNFOLDED or node.domain not in ("", "ai.onnx")
+        if special or any(unfolded.get(name) for name in graph.inputs[index]):
+            unfolded.update(dict.fromkeys(node.output, 1))
+    found = {}
+    for index in graph.alive:
+        if not any(name in dynamic for name in graph.inputs[index]):
+            continue
+        for name in graph.nodes[index].input:
+            if name in graph.producer and name not in dynamic and name not in unfolded:
+                found[name] = graph.constant(name) is None
+    return [name for name, computed in found.items() if computed]
