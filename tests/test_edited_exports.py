@@ -213,6 +213,32 @@ def test_weights_behind_a_cast_are_weights(opened: Open) -> None:
         assert np.abs(emulated[name] - values).max() < 0.1 * max(1.0, np.abs(values).max())
 
 
+@pytest.mark.parametrize("sizes", [4, [4, 4]])
+def test_lists_of_tensors_become_slices(sizes: object, opened: Open) -> None:
+    """PyTorch's unoptimised export of chunk(): the same predictions, and an emulation as of any other network."""
+    model = tiny_yolo()
+    node = next(n for n in model.graph.node if n.op_type == "Mul")  # of the stem, 8 channels
+    inner = f"{node.output[0]}_whole"
+    parts = [
+        helper.make_node("SplitToSequence", [inner, constant(model, "sizes", sizes, np.int64)], ["parts"], axis=1),
+        helper.make_node("SequenceAt", ["parts", constant(model, "first", 0, np.int64)], ["part0"]),
+        helper.make_node("SequenceAt", ["parts", constant(model, "second", 1, np.int64)], ["part1"]),
+        helper.make_node("Concat", ["part0", "part1"], [node.output[0]], axis=1),
+    ]
+    before = run_onnx(model, network_input(drawn((64, 64), 0)), model.graph.output[0].name)[0]
+    node.output[0] = inner
+    at = list(model.graph.node).index(node) + 1
+    for offset, part in enumerate(parts):
+        model.graph.node.insert(at + offset, part)
+    file = opened(model)
+    assert not [n for n in file.model.graph.node if n.op_type == "SequenceAt"]
+    after = run_onnx(file.model, network_input(drawn((64, 64), 0)), file.model.graph.output[0].name)[0]
+    np.testing.assert_array_equal(after, before)
+    emulated, exact = emulation(file)
+    for name, values in exact.items():
+        assert np.abs(emulated[name] - values).max() < 0.1 * max(1.0, np.abs(values).max())
+
+
 def test_a_random_weight_is_not_frozen(opened: Open) -> None:
     model = tiny_yolo()
     weight = next(t for t in model.graph.initializer if len(t.dims) == 4)

@@ -6,11 +6,12 @@ parser look for weights, and find arithmetic.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import numpy_helper
 
 from hefkit.workshop.cut import extract, image_inputs, zero_feed
-from hefkit.workshop.graph import Graph
+from hefkit.workshop.graph import Graph, attribute
 from hefkit.workshop.session import open_session, run_session
 
 # not the same every time, or more than arithmetic, or (quantised weights) a thing that others must see and refuse
@@ -63,3 +64,35 @@ def _operands(model: onnx.ModelProto) -> list[str]:
             if name in graph.producer and name not in dynamic and name not in unfolded:
                 found[name] = graph.constant(name) is None
     return [name for name, computed in found.items() if computed]
+
+
+def slices_for_sequences(model: onnx.ModelProto) -> None:
+    """Turn SequenceAt of SplitToSequence, PyTorch's unoptimised chunk(), into Slices; `model` is changed.
+
+    Lists of tensors are nothing that a chip or its compiler works with.
+    """
+    graph = Graph(model)
+    for node in model.graph.node:
+        if node.op_type != "SequenceAt" or node.input[0] not in graph.producer:
+            continue
+        split = graph.nodes[graph.producer[node.input[0]]]
+        if split.op_type != "SplitToSequence" or len(split.input) < 2:
+            continue
+        bounds = _bounds(graph.constant(split.input[1]), graph.constant(node.input[1]))
+        if bounds is None:
+            continue
+        names = [f"{node.output[0]}_{end}" for end in ("start", "end", "axis")]
+        for name, value in zip(names, (*bounds, attribute(split, "axis", 0)), strict=True):
+            model.graph.initializer.append(numpy_helper.from_array(np.array([value], np.int64), name))
+        node.op_type = "Slice"
+        node.input[:] = [split.input[0], *names]
+
+
+def _bounds(parts: np.ndarray | None, index: np.ndarray | None) -> tuple[int, int] | None:
+    """Start and end of a part; None where they cannot be told without the tensor's size."""
+    if parts is None or index is None or index.size != 1 or int(index.item()) < 0:
+        return None
+    place = int(index.item())
+    if parts.ndim == 0:  # equal parts of that size, the last perhaps shorter
+        return place * int(parts), (place + 1) * int(parts)
+    return int(parts[:place].sum()), int(parts[: place + 1].sum())

@@ -18,7 +18,7 @@ from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.spec import MAX_NAME_LENGTH
 from hefkit.workshop.cut import image_inputs, shape_of
-from hefkit.workshop.fold import fold_constants
+from hefkit.workshop.fold import fold_constants, slices_for_sequences
 from hefkit.workshop.graph import sort_nodes
 from hefkit.workshop.preprocessed import refuse_preprocessing
 
@@ -121,6 +121,7 @@ def prepare(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[int, i
     _name_nodes(model, warnings)
     _foreign_operators(path, model, warnings)
     fold_constants(model)
+    slices_for_sequences(model)
     refuse_preprocessing(path, model, image.name)
     names = _class_names(model, warnings)
     for text in warnings:

@@ -27,7 +27,7 @@ FUSING = (*WEIGHTED, "Add", "Sub")
 MOVING = frozenset(
     (
         "MaxPool", "Reshape", "Transpose", "Split", "Slice", "Squeeze", "Unsqueeze", "Flatten", "Identity", "Pad",
-        "Expand", "Gather", "DepthToSpace", "SpaceToDepth", "Dropout", "Tile", "Cast", "SplitToSequence", "SequenceAt",
+        "Expand", "Gather", "DepthToSpace", "SpaceToDepth", "Dropout", "Tile", "Cast",
     )
 )
 # fmt: on
