@@ -435,6 +435,21 @@ def test_a_gate_that_is_missed_writes_nothing(run_script: Run, yolo: Path, calib
     assert snapshot(tmp_path) == before
 
 
+def test_a_comparison_without_boxes_is_told(run_script: Run, calib: Path, tmp_path: Path) -> None:
+    """Every class logit lowered by 20: the float model finds nothing, and "recall -" alone would pass unnoticed."""
+    model = tiny_yolo()
+    for node in model.graph.node:
+        if node.output[0].startswith("raw_cls"):
+            bias = next(t for t in model.graph.initializer if t.name == node.input[2])
+            bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) - 20, bias.name))
+    blind = save(model, tmp_path / "blind.onnx")
+
+    done = run_script(SCRIPT, blind, "--emulate", "--calib", calib, "--output", tmp_path / "m", "--json")
+
+    assert done.code == 0 and done.json["quality"]["boxes_float"] == 0
+    assert any("finds no box in the" in warning for warning in done.json["warnings"])
+
+
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
 def test_a_killed_run_leaves_the_earlier_model(
     run_script: Run, yolo: Path, calib: Path, tmp_path: Path, number: signal.Signals, code: int

@@ -4,9 +4,12 @@ Graphs and heads:
     session     the one place that opens onnxruntime sessions
     graph       indexes and walks over a graph
     cut         keep what lies above chosen tensors
+    fold        compute what constants alone give, and lists of tensors as slices
+    preprocessed  refuse networks that divide by 255 themselves
     onnxfile    one ONNX on disk -> checked model, input size, class names
     tail        what lies below the heads: run it, and trace every head into it
     rawpred     the tensor with the predictions of all anchors
+    nmsfree     trained one-to-one or not
     notheads    say what a graph is that is no detector
     heads       find the raw YOLO heads by the structure of the graph
     proof       cut network + our decode == uncut network

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,15 @@ from hefkit.workshop.heads import HeadLayout
 from hefkit.workshop.onnxfile import OnnxFile
 from hefkit.workshop.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.session import open_session, run_session
+
+
+def nothing_compared(quality: Mapping[str, Any]) -> str:
+    """What to warn of where recall is None."""
+    return (
+        f"the float model finds no box in the {quality['images']} pictures that agreement is measured on, so "
+        "nothing is known of the quantised one; take pictures with objects, and try hailo_inference.py with the float "
+        "model on them"
+    )
 
 
 def measure_agreement(

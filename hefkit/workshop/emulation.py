@@ -17,7 +17,7 @@ from hefkit.cli import one_line
 from hefkit.errors import UsageError
 from hefkit.files import Staging
 from hefkit.spec import HeadSpec
-from hefkit.workshop.agreement import measure_agreement
+from hefkit.workshop.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.compilation import Compilation
 from hefkit.workshop.emulator import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
@@ -51,6 +51,8 @@ def emulate(run: Compilation) -> str | None:
         )
         quality["tensors_16bit"] = wide
         run.tell_quality(quality)
+        if quality["recall"] is None and run.options.gate is None:
+            run.warn(nothing_compared(quality))
     _finish_spec(run, emulator, len(train), quality)
     refused = run.gate(quality)
     if refused is None:

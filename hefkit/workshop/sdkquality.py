@@ -17,6 +17,7 @@ from hefkit.errors import ToolchainError
 from hefkit.evaluate import Agreement, SignalToNoise
 from hefkit.quant import sigmoid
 from hefkit.spec import HeadSpec
+from hefkit.workshop.agreement import nothing_compared
 from hefkit.workshop.cut import cut
 from hefkit.workshop.heads import HeadLayout
 from hefkit.workshop.onnxfile import OnnxFile
@@ -176,10 +177,7 @@ def low_agreement(quality: dict[str, Any]) -> str | None:
     """What to warn of when nobody has set a gate."""
     recall = quality["recall"]
     if recall is None:
-        return (
-            f"the float model finds no box in the {quality['images']} pictures that agreement is measured on, so "
-            "nothing is known of the quantised one"
-        )
+        return nothing_compared(quality)
     if recall < LOW_RECALL:
         return (
             f"the quantised network keeps only {recall:.2f} of the float model's boxes; try --optimization-level 2, "
