@@ -335,3 +335,52 @@ def test_channels_last_and_a_free_size(tmp_path: Path) -> None:
     model.graph.input[0].CopyFrom(helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, "h", "w", 3]))
     with pytest.raises(ModelError, match="NHWC"):
         load_onnx(save(model, tmp_path / "nhwc.onnx"), (64, 64))
+
+
+def test_raw_heads_for_another_chip(opened: Open) -> None:
+    """Rockchip's exports: boxes as bins, classes after their sigmoid, and the sum of these to skip cells quickly."""
+    model = tiny_yolo()
+    layout = discover(opened(model))
+    nodes, outputs = [], {}
+    for conv in layout.convs:
+        name, (height, width, channels) = conv.tensor_name, conv.shape
+        if conv.role == "box":
+            outputs[name] = [1, channels, height, width]
+            continue
+        nodes.append(helper.make_node("Sigmoid", [name], [f"{name}_scores"]))
+        nodes.append(helper.make_node("ReduceSum", [f"{name}_scores"], [f"{name}_sum"], axes=[1], keepdims=1))
+        nodes.append(helper.make_node("Clip", [f"{name}_sum"], [f"{name}_any"]))
+        outputs |= {f"{name}_scores": [1, channels, height, width], f"{name}_any": [1, 1, height, width]}
+    file = opened(ending(model, nodes, outputs))
+    with pytest.raises(ModelError, match="has been cut at its heads already"):
+        discover(file)
+
+
+def test_weights_in_bfloat16(tmp_path: Path) -> None:
+    model = tiny_yolo()
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    half = helper.make_tensor(
+        weight.name, TensorProto.BFLOAT16, weight.dims, numpy_helper.to_array(weight).ravel().tolist()
+    )
+    weight.CopyFrom(half)
+    with pytest.raises(ModelError, match="bfloat16 weights"):
+        load_onnx(save(model, tmp_path / "model.onnx"))
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_sparse_weights_are_weights(flat: bool, opened: Open) -> None:
+    """A pruned network may keep the values that are left, and where they belong: flattened, or row by row."""
+    model = tiny_yolo()
+    picture = network_input(drawn((64, 64)))
+    expected = run_onnx(model, picture)
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    dense = numpy_helper.to_array(weight)
+    places = np.flatnonzero(dense) if flat else np.argwhere(dense)
+    values = numpy_helper.from_array(dense[dense != 0], weight.name)
+    sparse = helper.make_sparse_tensor(values, numpy_helper.from_array(places), list(weight.dims))
+    model.graph.initializer.remove(weight)
+    model.graph.sparse_initializer.append(sparse)
+    file = opened(model)
+    for ours, theirs in zip(run_onnx(file.model, picture), expected, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    assert prove(file, discover(file)).max_abs_px < 0.01

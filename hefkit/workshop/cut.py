@@ -105,7 +105,6 @@ def _take_weights(model: onnx.ModelProto, piece: onnx.ModelProto, needed: set[st
             piece.graph.initializer.append(tensor)
         elif tensor.name not in inputs:
             piece.graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims))
-    piece.graph.sparse_initializer.extend(t for t in model.graph.sparse_initializer if t.values.name in needed)
 
 
 def image_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

@@ -46,6 +46,19 @@ def fold_constants(model: onnx.ModelProto) -> None:
             node.input[slot] = folded.get(name, name)
 
 
+def dense_weights(model: onnx.ModelProto) -> None:
+    """Sparse initializers (pruned networks) become plain ones, which Hailo's parser and all here read."""
+    for sparse in model.graph.sparse_initializer:
+        values = numpy_helper.to_array(sparse.values)
+        places = numpy_helper.to_array(sparse.indices)  # of the flattened tensor, or a row of indices for each
+        if places.ndim == 2:
+            places = np.ravel_multi_index(tuple(places.T), tuple(sparse.dims))
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        dense.flat[places] = values
+        model.graph.initializer.append(numpy_helper.from_array(dense, sparse.values.name))
+    del model.graph.sparse_initializer[:]
+
+
 def _operands(model: onnx.ModelProto) -> list[str]:
     """Computed tensors that do not depend on the picture, read by nodes that do."""
     graph = Graph(model)

@@ -17,6 +17,9 @@ SUPPORTED = (
 MAX_SHOWN = 12
 WORDS = {"box": " (box)", "cls": " (class)", None: ""}
 QUANTISED = frozenset({"QLinearConv", "ConvInteger", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
+CUT = "a network that has been cut at its heads already"
+# tails of exports for Rockchip's and Axera's chips
+DECODES_NOTHING = frozenset({"Sigmoid", "ReduceSum", "Clip", "Reshape", "Transpose", "Concat"})
 TASKS = {
     "classify": "a classifier",
     "segment": "a segmentation model",
@@ -72,7 +75,7 @@ def _kind(graph: Graph, heads: Sequence[Head], fates: Sequence[Fate]) -> str | N
     if len(heads) == 1 and (below["GlobalAveragePool"] or below["Gemm"] or below["ReduceMean"] or below["Flatten"]):
         return "a classifier"
     if not below:
-        return "a network that has been cut at its heads already"
+        return CUT
     if set(scales.values()) == {2} and roles["box"] == roles["other"] == len(scales):
         compared = _ops_below(graph, [h for h, f in zip(heads, fates, strict=True) if role_of(h, f) is None])
         if compared["Sigmoid"] and (compared["MatMul"] or compared["Einsum"] or compared["Gemm"]):
@@ -83,7 +86,7 @@ def _kind(graph: Graph, heads: Sequence[Head], fates: Sequence[Fate]) -> str | N
         return "an anchor-based detector (YOLOv3, v4, v5 before u, v7)" if anchors else None
     if roles["cls"] and _is_doubled(heads):
         return "a detector with two heads (a training export, or one-to-many beside one-to-one)"
-    return _three_convs(heads, fates, ops, below)
+    return _three_convs(heads, fates, ops, below) or (CUT if DECODES_NOTHING.issuperset(below) else None)
 
 
 def _three_convs(heads: Sequence[Head], fates: Sequence[Fate], ops: Counter[str], below: Counter[str]) -> str | None:

@@ -18,7 +18,7 @@ from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.spec import MAX_NAME_LENGTH
 from hefkit.workshop.cut import image_inputs, shape_of
-from hefkit.workshop.fold import fold_constants, slices_for_sequences
+from hefkit.workshop.fold import dense_weights, fold_constants, slices_for_sequences
 from hefkit.workshop.graph import sort_nodes
 from hefkit.workshop.preprocessed import refuse_preprocessing
 
@@ -114,12 +114,14 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
 
 def prepare(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[int, int] | None = None) -> OnnxFile:
     """Make a parsed float model static, name its nodes and read its class names. Raises ModelError."""
+    dense_weights(model)
     image = _image_input(path, model)
     size = _fix_input(path, image, imgsz)
     _forget_shapes(model)
     warnings: list[str] = []
     _name_nodes(model, warnings)
     _foreign_operators(path, model, warnings)
+    _refuse_bfloat16(path, model)
     fold_constants(model)
     slices_for_sequences(model)
     refuse_preprocessing(path, model, image.name)
@@ -292,6 +294,12 @@ def _foreign_operators(path: Path, model: onnx.ModelProto, warnings: list[str]) 
             f"{path.name} was saved by onnxruntime's optimiser with operators of its own "
             f"({', '.join(sorted(foreign[RUNTIME]))}), which Hailo's compiler is not known to read; {advice}"
         )
+
+
+def _refuse_bfloat16(path: Path, model: onnx.ModelProto) -> None:
+    """onnxruntime has no kernels for it on the CPU."""
+    if any(t.data_type == TensorProto.BFLOAT16 for t in model.graph.initializer):
+        raise ModelError(f"{path} has bfloat16 weights; expected float32 or float16; export it again in float32")
 
 
 def _class_names(model: onnx.ModelProto, warnings: list[str]) -> dict[int, str]:
