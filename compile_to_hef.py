@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Step 2: turn an exported YOLO into a HEF, or, with --emulate, into an INT8 model of what the chip will compute.
 
 Examples:
@@ -13,6 +14,7 @@ needs no SDK and writes NAME.emulated.onnx and NAME.emulated.json.
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,12 +76,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = Compilation(options)
     run.preflight()
+    check_layers(run)
     run.open_calibration(required=not args.check)
     refused, lines, more = work(args, run)
     if args.json:
         cli.print_json({**run.result(), **more})
     if refused:
         raise GateError(refused)
+    if run.run_dir is not None:
+        cli.log.info("the report: %s", run.run_dir / "report.json")
     for line in lines:
         cli.log.info("%s", line)
     return 0
@@ -92,7 +97,8 @@ def work(args: argparse.Namespace, run: Compilation) -> tuple[str | None, list[s
     if args.emulate:
         from hefkit.workshop.emulation import emulate
 
-        return emulate(run), [f"next: python3 hailo_inference.py {run.options.emulated_model} PHOTOS"], {}
+        model = shlex.quote(str(run.options.emulated_model))
+        return emulate(run), [f"next: python3 hailo_inference.py {model} PHOTOS"], {}
     from hefkit.workshop.hefcompile import compile_hef, prepare
 
     if args.check:
@@ -101,6 +107,14 @@ def work(args: argparse.Namespace, run: Compilation) -> tuple[str | None, list[s
     ready = prepare(run)
     refused = compile_hef(run, ready)
     return refused, [] if run.output is None else copy_lines(run.output, SCRIPT.parent, ready.hailort), {}
+
+
+def check_layers(run: Compilation) -> None:
+    """Layers to emulate in 16 bit: known as soon as the ONNX is. Hailo's names are known when it has parsed it."""
+    if run.options.emulate:
+        from hefkit.workshop.emulation import check_precision
+
+        check_precision(run)
 
 
 def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
@@ -117,31 +131,31 @@ def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
 
 def resolve(args: argparse.Namespace) -> Options:
     """Flags -> Options; refuses what is wrong in the order 2, 4, 3, 5."""
-    from hefkit.files import check_writable, fresh_folder
+    from hefkit.files import fresh_folder
     from hefkit.names import parse_names
-    from hefkit.workshop.outputs import check_model_exists, check_output, check_spec_free
+    from hefkit.workshop.modelscript import read_script
+    from hefkit.workshop.outputs import check_model_exists, check_output, check_places, check_run_dir
 
     name = check_output(args.output, args.onnx)
-    check_writable(name.parent)
-    if not args.emulate:
-        check_spec_free(name)
-    check_writable(args.run_dir or Path("runs", "compile"))
+    check_places(name, emulate=args.emulate)
+    run_dir = args.run_dir or fresh_folder(Path("runs", "compile"), name.name)
+    check_run_dir(run_dir, name.name, args.har, emulate=args.emulate)
     names = None if args.names is None else parse_names(args.names)
     check_model_exists(args.onnx)
+    script = read_script(args.script)
     if args.har is not None:
         from hefkit.workshop.har import check_har
 
         check_har(args.har)
     need_packages(args)
     from hefkit.workshop.compilation import Options
-    from hefkit.workshop.modelscript import read_script
 
     return Options(
         onnx=args.onnx,
         name=name,
         calib=args.calib,
-        script=read_script(args.script),
-        run_dir=args.run_dir or fresh_folder(Path("runs", "compile"), name.name),
+        script=script,
+        run_dir=run_dir,
         hw_arch=args.hw_arch,
         num_samples=args.num_samples,
         level=args.optimization_level,

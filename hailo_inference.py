@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""Step 3: find objects in photographs or a video, with an emulated or a float model.
+"""Step 3: find objects in photographs or a video: on the chip, with an emulated or with a float model.
 
+    python3 hailo_inference.py model.hef photos/
     python3 hailo_inference.py model.emulated.onnx photos/
     python3 hailo_inference.py --model best.onnx --source 'photos/**/*.jpg' --conf 0.4 --classes person,dog
     python3 hailo_inference.py model.emulated.onnx flight.mp4 --save-video --format jsonl,csv
@@ -80,9 +81,9 @@ def _formats(parser: cli.Parser, given: list[str] | None) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check everything that can be checked in a moment, detect, tell what was found."""
     args = parse_args(argv)
-    from hefkit.engines import EngineOptions, check_model_file, open_engine
+    from hefkit.engines import EngineOptions, check_model_file, model_first, open_engine
     from hefkit.files import check_writable
-    from hefkit.names import model_names, parse_names
+    from hefkit.names import parse_names
     from hefkit.runfolder import DEFAULT_ROOT, default_folder, plan_run
     from hefkit.sources import find_items
 
@@ -90,16 +91,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     given_names = None if args.names is None else parse_names(args.names)
     check_writable(args.save_dir or DEFAULT_ROOT)
     check_model_file(args.model)
-    items = find_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT], videos=True)
-    plan = plan_run(args.save_dir or default_folder(args.model), items, kinds(args))
-    cli.need("numpy", "cv2")
-    video = look_into_video(args)
-    options = EngineOptions(batch_size=args.batch_size, conf=args.conf, iou=args.iou)
+    options = EngineOptions(given_names, args.batch_size, args.conf, args.iou, lambda spec: decode_settings(args, spec))
+    with model_first(args.model, options):
+        items = find_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT], videos=True)
+        plan = plan_run(args.save_dir or default_folder(args.model), items, kinds(args))
+        cli.need("numpy", "cv2")
+        video = look_into_video(args)
     with open_engine(args.model, options) as engine:
-        names = model_names(given_names, engine.spec)
-        tally, seconds = detect(args, engine, names, plan, video)
+        tally, seconds = detect(args, engine, plan, video)
         result = summary(args, engine, plan, tally, seconds)
-    report(args, result, tally, names)
+    report(args, result, tally, dict(engine.spec.names))
     if args.json:
         cli.print_json(result)
     return 0
@@ -120,9 +121,7 @@ def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
     return open_video(Path(args.source), args.source) if is_video(args.source) else None
 
 
-def detect(
-    args: argparse.Namespace, engine: Engine, names: dict[int, str], plan: Plan, video: VideoFacts | None
-) -> tuple[Tally, float]:
+def detect(args: argparse.Namespace, engine: Engine, plan: Plan, video: VideoFacts | None) -> tuple[Tally, float]:
     """Every picture through the engine into the run folder; returns the seconds that took, files included."""
     from hefkit.detector import Detector
     from hefkit.filerun import run
@@ -131,7 +130,8 @@ def detect(
     from hefkit.sinks import Outputs, Style
     from hefkit.videofile import read_video
 
-    settings = decode_settings(args, names)
+    names = dict(engine.spec.names)
+    settings = decode_settings(args, engine.spec)
     log.info("%s", describe_engine(args.model, engine))
     start = time.perf_counter()
     with Outputs(plan, engine.kind, names, Style(args.line_width, args.hide_labels), video) as outputs:

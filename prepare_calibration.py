@@ -1,3 +1,4 @@
+#!/usr/bin/env python3
 """Step 1: choose photographs and make the calibration set that quantisation measures.
 
 Examples:
@@ -12,13 +13,15 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hefkit.cli import ImageSize, Parser, log, need, print_json, run, set_up_logging, whole_number
+from hefkit.cli import ImageSize, Parser, counted, log, need, print_json, run, set_up_logging, whole_number
+from hefkit.ownpictures import PREVIEW
 from hefkit.spec import FITS, InputSpec
-from hefkit.workshop.calibdir import FILE_FORMATS, PREVIEW, SELECTIONS, check_source, check_target
+from hefkit.workshop.calibdir import FILE_FORMATS, SELECTIONS, check_target
 from hefkit.workshop.dataset import SPLIT_CHOICES, find_dataset
 
 
@@ -60,13 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging(args.quiet)
     old = check_target(args.output, args.source, args.num_samples, args.format, overwrite=args.overwrite)
-    check_source(args.source)
     dataset = find_dataset(args.source, args.split, args.output)
     need("numpy", "cv2")
     from hefkit.workshop.calibration import Plan, make_set  # late: --help must not wait for numpy and OpenCV
 
     splits = f"; splits: {', '.join(dataset.splits)}; using {dataset.split}" if dataset.splits else ""
-    log.info("%d pictures in %s%s", len(dataset.items), args.source, splits)
+    log.info("%s in %s%s", counted(len(dataset.items), "picture"), args.source, splits)
     plan = Plan(
         source=args.source,
         output=args.output,
@@ -86,9 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def report(manifest: dict[str, Any], output: Path) -> None:
     """What was made, what to look at, what to run next."""
-    log.info("%s: %d pictures, digest %s", output, manifest["count"], manifest["digest"][:12])
+    log.info("%s: %s, digest %s", output, counted(manifest["count"], "picture"), manifest["digest"][:12])
     log.info("look at %s: is this what the camera will see?", output / PREVIEW)
-    log.info("next: python3 compile_to_hef.py MODEL.onnx --calib %s", output)
+    log.info("next: python3 compile_to_hef.py MODEL.onnx --calib %s", shlex.quote(str(output)))
 
 
 if __name__ == "__main__":

@@ -74,19 +74,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("%s", line)
     if hef.digest_ok:
         log.info("its spec %s %s", cli.one_line(spec), "fits" if with_spec else "is not beside it")
-    timed_on = photographs(args) if args.benchmark else None
-    report = device_report(hef) if args.device and hef.digest_ok else None
-    more: dict[str, Any] = {} if report is None else {"device": report.to_json()}
-    if timed_on is not None and hef.digest_ok and (report is None or report.error is None):
-        more["benchmark"] = benchmark(args, timed_on)
-    if args.json:
-        cli.print_json({**hef.to_json(), "spec": str(spec) if with_spec else None, **more})
-    elif report is not None:
-        sys.stdout.write("\n".join(device_lines(report)) + "\n")
+    result = {**hef.to_json(), "spec": str(spec) if with_spec else None}
     if not hef.digest_ok:
+        if args.json:
+            cli.print_json(result)
         raise ModelError(f"{args.model} is damaged: its checksum does not fit; copy or download it again")
-    if report is not None and report.error is not None:
-        raise report.error
+    timed_on = photographs(args) if args.benchmark else None
+    if args.device:
+        result["device"] = device(args, hef)
+    if timed_on is not None:
+        result["benchmark"] = benchmark(args, timed_on)
+    if args.json:
+        cli.print_json(result)
     return 0
 
 
@@ -122,12 +121,20 @@ def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
     return result
 
 
-def device_report(hef: Hef) -> Report:
-    """Everything that the HEF needs of this machine."""
+def device(args: argparse.Namespace, hef: Hef) -> dict[str, Any]:
+    """Everything that the HEF needs of this machine, a line each; raises what is the matter (exit 4, 6)."""
     cli.need("numpy", "cv2")
     from hefkit.selfcheck import check_device
 
-    return check_device(hef)
+    report = check_device(hef)
+    for line in device_lines(report):
+        if args.json:  # for programs there is one object, and that at success only
+            log.info("%s", line)
+        else:
+            sys.stdout.write(f"{line}\n")
+    if report.error is not None:
+        raise report.error
+    return report.to_json()
 
 
 def device_lines(report: Report) -> Iterator[str]:

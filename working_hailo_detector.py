@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +30,7 @@ from hefkit.detectflags import (
     describe_engine,
     model_and_source,
 )
-from hefkit.errors import DataError
+from hefkit.errors import DataError, UsageError
 from hefkit.netaddress import parse_mqtt_url, parse_topic, parse_web_address
 
 if TYPE_CHECKING:  # --help must not wait for these
@@ -41,6 +43,8 @@ if TYPE_CHECKING:  # --help must not wait for these
 
 FOLDER = Path("runs", "live")  # of what the keys s and r write, where no flag names a place
 TOPIC = "hefkit"
+SAVE_MAX, SAVE_EVERY_S = 1000, 1.0
+MAX_LINE_BYTES = 16 << 20
 RECORD_FPS = 25.0  # of cameras; a recording repeats or leaves out frames to play as time passed
 
 
@@ -57,8 +61,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--web", type=parse_web_address, metavar="[HOST:]PORT", help="a page; off this machine only with a token")
     add("--record", type=Path, metavar="FILE.mp4", help="annotated video")
     add("--save-dir", type=Path, metavar="DIR", help="annotated pictures of frames with detections")
-    add("--save-max", type=cli.whole_number(1), default=1000, metavar="N", help="pictures kept there (1000)")
-    add("--save-every", type=cli.seconds, default=1.0, metavar="S", help="least seconds between two of them (1)")
+    add("--save-max", type=cli.whole_number(1), metavar="N", help=f"pictures kept there ({SAVE_MAX})")
+    add("--save-every", type=cli.seconds, metavar="S", help=f"least seconds between two of them ({SAVE_EVERY_S:g})")
     add("--jsonl", metavar="FILE|-", help="one flushed JSON line a frame, appended; - is standard output")
     add("--mqtt", type=parse_mqtt_url, metavar="URL", help="mqtt[s]://host[:port]; credentials: environment or file")
     add("--mqtt-topic", type=parse_topic, metavar="T", help=f"the topics' beginning ({TOPIC})")
@@ -83,48 +87,51 @@ def check_combinations(parser: cli.Parser, args: argparse.Namespace) -> None:
         parser.error(f"--loop and --pace are for video files, and {args.camera.name} is none")
     if args.mqtt_topic is not None and args.mqtt is None:
         parser.error("--mqtt-topic needs --mqtt URL")
+    if args.save_dir is None and (args.save_max is not None or args.save_every is not None):
+        parser.error("--save-max and --save-every need --save-dir DIR")
+    if args.record is not None and args.record.suffix.lower() != ".mp4":
+        parser.error(f"--record {args.record}: expected a name that ends in .mp4")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, open everything, run until told to stop, say how it went."""
     args = parse_args(argv)
-    from hefkit.live import Controls
     from hefkit.livesignals import StopRequested, StopSignals
 
     cli.set_up_logging(args.quiet)
-    controls = Controls()
-    with StopSignals(controls.stop) as signals, contextlib.suppress(StopRequested):
-        result = detect(args, controls, signals)
-        if args.json:
+    with StopSignals(threading.Event()) as signals, contextlib.suppress(StopRequested):
+        result = detect(args, signals)
+        if args.json and not signals.exit_code:
             cli.print_json(result)
     return signals.exit_code
 
 
-def detect(args: argparse.Namespace, controls: Controls, signals: StopSignals) -> dict[str, Any]:
+def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
     """Open sinks, model and camera, run, close them in turn; returns the summary."""
-    from hefkit.engines import EngineOptions, check_model_file, open_engine
-    from hefkit.names import model_names, parse_names
+    from hefkit.engines import EngineOptions, check_model_file, model_first, open_engine
+    from hefkit.names import parse_names
 
     given_names = None if args.names is None else parse_names(args.names)
     check_outputs(args)
     check_model_file(args.model)
-    if isinstance(args.camera, DataError):
-        raise args.camera
-    cli.need("numpy", "cv2")
-    from hefkit.live import LiveStats
-    from hefkit.liverun import Limits, LiveRun
-
-    stats = LiveStats(str(args.model), args.camera.name)
+    options = EngineOptions(given_names, 1, args.conf, args.iou, lambda spec: decode_settings(args, spec))
     with contextlib.ExitStack() as stack:
-        film = None if args.camera.live else open_film(args)
-        desk, idle = open_sinks(args, film, controls, stats, stack)
-        options = EngineOptions(conf=args.conf, iou=args.iou)
+        with model_first(args.model, options):
+            if isinstance(args.camera, DataError):
+                raise args.camera
+            cli.need("numpy", "cv2")
+            from hefkit.live import Controls, LiveStats
+            from hefkit.liverun import Limits, LiveRun
+
+            controls, stats = Controls(signals.stop), LiveStats(str(args.model), args.camera.name)
+            film = None if args.camera.live else open_film(args)
+            desk, idle = open_sinks(args, film, controls, stats, stack)
         engine = open_engine(args.model, options)
         stack.callback(lambda: None if run is None or run.hung else run.engine.close())
         run = None
-        names = model_names(given_names, engine.spec)
+        names = dict(engine.spec.names)
         stats.model(engine.kind, names)
-        settings = decode_settings(args, names)
+        settings = decode_settings(args, engine.spec)
         log.info("%s", describe_engine(args.model, engine))
         grabber = open_grabber(args, engine, film, controls, stats)
         stack.callback(grabber.close)
@@ -139,11 +146,32 @@ def detect(args: argparse.Namespace, controls: Controls, signals: StopSignals) -
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse (exit 2) what cannot be written, before anything is opened."""
-    from hefkit.files import check_writable
+    from hefkit.files import check_file, check_writable
 
-    for folder in (args.save_dir, args.record and args.record.parent, FOLDER if args.show else None):
+    for folder in (args.save_dir, FOLDER if args.show else None):
         if folder is not None:
             check_writable(folder)
+    if args.record is not None:
+        check_file(args.record)
+    if args.jsonl not in (None, "-"):
+        check_file(Path(args.jsonl))
+        check_appendable(Path(args.jsonl))
+
+
+def check_appendable(path: Path) -> None:
+    """Refuse (exit 2) a file that begins otherwise than one of ours: more lines would spoil a model or a film."""
+    if not path.is_file():  # a pipe or a device takes whatever comes
+        return
+    with open(path, "rb") as file:
+        begins = file.readline(MAX_LINE_BYTES)
+    try:
+        ours = not begins or "detections" in json.loads(begins)
+    except (ValueError, TypeError, RecursionError):
+        ours = False
+    if not ours:
+        raise UsageError(
+            f"--jsonl {path}: the file holds something else; expected none, or earlier lines; choose another"
+        )
 
 
 def open_sinks(
@@ -169,7 +197,7 @@ def open_sinks(
     if args.jsonl is not None:
         desk.add(JsonLines(args.jsonl))
     if args.save_dir is not None:
-        desk.add(FrameSaver(args.save_dir, args.save_max, args.save_every))
+        desk.add(FrameSaver(args.save_dir, args.save_max or SAVE_MAX, args.save_every or SAVE_EVERY_S))
     if args.mqtt is not None:
         from hefkit.mqtt import MqttSink
 

@@ -3,6 +3,7 @@
 Reading order of the rooms that also run on the Raspberry Pi (standard library, numpy and cv2 only):
 
     errors      what can go wrong, and the exit code of each
+    signals     signals that wait for an import to end
     cli         shared flags, logging, error -> exit code
     files       temporary name first, rename last
     spec        what a model expects and returns; the JSON beside the model
@@ -18,6 +19,7 @@ Reading order of the rooms that also run on the Raspberry Pi (standard library, 
     nmsoutput   boxes decoded inside a HEF -> detections
     engines     one protocol for every way to run a model
     slots       several batches in flight, for engines on the CPU
+    ownpictures  pictures that hefkit made, which are no photographs
     sources     folders, globs, lists -> images in path order; or one video
     frames      pictures read ahead, in order
     videofile   frames out of a video, annotated frames into one

@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 from hefkit import __version__
 from hefkit.errors import HefkitError, ToolchainError
+from hefkit.signals import after_imports
 
 log = logging.getLogger("hefkit")
 
@@ -169,8 +170,11 @@ def _missing(module: str, exc: ImportError) -> str:
     root = (exc.name or "").partition(".")[0]
     what = "is missing" if root in ("", module) and not exc.path else f"cannot be imported ({one_line(exc)})"
     on_pi = f" (on a Raspberry Pi: sudo apt install {apt_name})" if apt_name else ""
+    venv = Path(sys.argv[0]).parent / ".venv"
+    inside = os.path.realpath(sys.prefix) == os.path.realpath(venv)
+    activate = f"source {venv / 'bin' / 'activate'}, or " if (venv / "bin").is_dir() and not inside else ""
     return (
-        f"the Python package {pip_name} {what}; this step needs it; install it with: "
+        f"the Python package {pip_name} {what}; this step needs it; {activate}install it with: "
         f"{os.path.basename(sys.executable) or 'python3'} -m pip install {pip_name}{on_pi}"
     )
 
@@ -208,8 +212,7 @@ def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     """main(argv) with expected failures told in one line; returns the exit code."""
-    with contextlib.suppress(ValueError):  # not the main thread: a test calls us; the default handler stays
-        signal.signal(signal.SIGTERM, _raise_terminated)
+    _listen()
     try:
         return main(argv)
     except HefkitError as exc:
@@ -227,6 +230,13 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         # the reader of our stdout left (`| head`); give Python a stdout it can still flush at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _tell("the reader of standard output went away", 2)
+
+
+def _listen() -> None:
+    with contextlib.suppress(ValueError):  # not the main thread: a test calls us; the default handlers stay
+        signal.signal(signal.SIGTERM, after_imports(_raise_terminated))
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is to be ignored (nohup)
+            signal.signal(signal.SIGINT, after_imports(signal.default_int_handler))
 
 
 def _tell(text: str, code: int) -> int:

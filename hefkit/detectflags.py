@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from hefkit import cli
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.decode import DecodeSettings
     from hefkit.engines import Engine
+    from hefkit.spec import ModelSpec
 
 ENGINES = {
     "emulated": "INT8 emulation on the CPU: what the chip is expected to compute, not the chip",
@@ -34,7 +34,8 @@ def model_and_source(parser: cli.Parser, args: argparse.Namespace) -> tuple[Path
         parser.error("expected --model MODEL --source SOURCE, or MODEL SOURCE without flags; not a mixture")
     model, source = (args.given if args.given else by_flag) if len(args.given) in (0, 2) else (None, None)
     if not model or not source:
-        parser.error("expected one model and one source: --model MODEL --source SOURCE, or MODEL SOURCE")
+        many = "; a pattern of many files stands in quotes" if len(args.given) > 2 else ""
+        parser.error(f"expected one model and one source: --model MODEL --source SOURCE, or MODEL SOURCE{many}")
     return Path(model), source
 
 
@@ -53,8 +54,8 @@ def add_detection_flags(parser: cli.Parser) -> None:
     )
 
 
-def decode_settings(args: argparse.Namespace, names: Mapping[int, str]) -> DecodeSettings:
-    """The detection flags; classes by name are looked up in `names`."""
+def decode_settings(args: argparse.Namespace, spec: ModelSpec) -> DecodeSettings:
+    """The detection flags for a model that has a name for every class; raises UsageError for one that it has not."""
     from hefkit.decode import DecodeSettings
     from hefkit.names import find_classes
 
@@ -62,7 +63,7 @@ def decode_settings(args: argparse.Namespace, names: Mapping[int, str]) -> Decod
         conf=args.conf,
         iou=args.iou,
         max_det=args.max_det,
-        classes=None if args.classes is None else find_classes(args.classes, names),
+        classes=None if args.classes is None else find_classes(args.classes, spec.names),
         agnostic_nms=args.agnostic_nms,
         multi_label=args.multi_label,
     )

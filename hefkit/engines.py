@@ -7,13 +7,14 @@ while the first is computed, ask for its `result`, use it again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from hefkit.errors import ModelError
+from hefkit.errors import DataError, DeviceError, ModelError, ToolchainError
 from hefkit.spec import ModelSpec
 
 if TYPE_CHECKING:  # a missing model is told of before a missing numpy
@@ -25,16 +26,18 @@ class EngineOptions:
     """What must be known before a model is opened.
 
     Attributes:
-        names: class names that replace those of the model.
+        names: class names that replace those of the model; classes that they leave out get numbers.
         batch_size: pictures that a slot holds.
         conf, iou: thresholds for models with NMS inside, which HailoRT takes before it configures the chip;
             other engines leave them to the decoder.
+        check: is told the model before a chip is opened; refuses what does not fit it.
     """
 
     names: Mapping[int, str] | None = None
     batch_size: int = 1
     conf: float = 0.25
     iou: float = 0.7
+    check: Callable[[ModelSpec], object] | None = None
 
 
 class Slot(Protocol):
@@ -85,8 +88,10 @@ class Engine(Protocol):
 
 def check_model_file(model: Path) -> None:
     """Refuse (exit 4) a path that cannot be a model, before any package is imported."""
+    if model.suffix.lower() in (".pt", ".pth"):
+        raise ModelError(f"{model} is a PyTorch checkpoint; expected a .onnx or a .hef file; export it to ONNX first")
     if model.suffix.lower() not in (".onnx", ".hef"):
-        raise ModelError(f"{model} is no model; expected a .onnx or a .hef file")
+        raise ModelError(f"{model} is no model; expected a .onnx or a .hef file, and the source behind it")
     if not model.is_file():
         raise ModelError(f"the model {model} does not exist; check the path")
 
@@ -99,8 +104,9 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
             YOLO ONNX, which is cut on the fly.
 
     Raises:
+        UsageError: names for classes that the model does not have.
         ModelError: no such file, not a detector, spec missing or contradicting the model.
-        ToolchainError: onnx or onnxruntime is not installed.
+        ToolchainError: onnx or onnxruntime is not installed, or the rooms that need them.
         DeviceError: a HEF, and the chip or HailoRT is missing or fails.
     """
     check_model_file(model)
@@ -111,7 +117,28 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
         return open_hef(model, options)
     from hefkit.cli import need
 
+    try:
+        import hefkit.workshop  # noqa: F401  (before onnxruntime: it says what that one may do)
+    except ModuleNotFoundError as exc:
+        raise ToolchainError(
+            f"{model} is an ONNX, and the rooms that run it (hefkit/workshop) are not here; expected a .hef on a "
+            "machine that only detects; copy the whole of hefkit to run an ONNX"
+        ) from exc
     need("onnx", "onnxruntime")
     from hefkit.workshop.engine import open_onnx
 
-    return open_onnx(model, options.names, options.batch_size)
+    return open_onnx(model, options)
+
+
+@contextlib.contextmanager
+def model_first(model: Path, options: EngineOptions) -> Iterator[None]:
+    """Within the block data (exit 3) and packages (5) are only complained of once the model (4) is known to be good.
+
+    To know that a model is good it must be opened, which takes seconds: it is done where there is a complaint.
+    """
+    try:
+        yield
+    except (DataError, ToolchainError):
+        with contextlib.suppress(DataError, ToolchainError, DeviceError, ImportError):
+            open_engine(model, options).close()
+        raise

@@ -34,7 +34,9 @@ def run(frames: Generator[Frame, None, None], detector: Detector, outputs: Outpu
             _take(result, outputs, tally, bar)
             bar.step()
     if not tally.images:
-        raise DataError(f"none of the {tally.failed} images can be read; expected at least one; see the warnings above")
+        raise DataError(
+            f"none of the images ({tally.failed}) can be read; expected at least one; see the warnings above"
+        )
     if tally.narrow and detector.engine.spec.input.fit == "letterbox":
         bar.warn(
             "%d of %d images are longer than %d:1; fitting them in shrinks what they show, and small objects get lost",

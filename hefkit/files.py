@@ -11,13 +11,16 @@ import errno
 import os
 import shutil
 import signal
+import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from hefkit.errors import DataError, UsageError
 
 PARTIAL = ".hefkit-partial-"
-_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG)
+_NOT_WRITABLE = (
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG,
+)  # fmt: skip
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -62,6 +65,14 @@ def check_writable(folder: Path) -> None:
         except FileNotFoundError as exc:  # /proc, for one, says so of a file that cannot be made
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing)) from exc
         probe.unlink()
+
+
+def check_file(path: Path) -> None:
+    """Refuse (exit 2) a file that cannot be made or replaced, before any work."""
+    with explained(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        if stat.S_ISDIR(path.stat().st_mode):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    check_writable(path.parent)
 
 
 def fresh_folder(parent: Path, name: str) -> Path:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 log = logging.getLogger("hefkit")
 
+_PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff")
+READABLE = frozenset((*_PHOTOGRAPHS, ".bmp", ".ppm", ".pgm", ".pnm"))
 # HEIC and AVIF are found so that they are named with the reason, not passed over in silence
-_PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
-IMAGE_SUFFIXES = frozenset((*_PHOTOGRAPHS, ".bmp", ".ppm", ".pgm", ".pnm"))
+IMAGE_SUFFIXES = READABLE | {".heic", ".heif", ".avif"}
 
 
 def find_images(folder: Path) -> list[Path]:

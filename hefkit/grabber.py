@@ -136,7 +136,7 @@ class Grabber:
         with self._changed:
             while self._lossless and self._newest is not None and not self._controls.stop.is_set():
                 self._changed.wait(WAKE_S)
-            if self._newest is not None and not self._controls.paused:
+            if self._newest is not None and not self._controls.paused and not self._controls.stop.is_set():
                 self._stats.dropped()
             self._newest = Frame(self._grabbed, name, self._grabbed, shot.picture, read_s, captured, shot.small)
             self._grabbed += 1

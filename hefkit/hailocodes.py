@@ -200,9 +200,16 @@ def let_go(exc: BaseException | None) -> None:
 
 APT = "on Raspberry Pi OS: sudo apt install hailo-all"
 VENV = "a virtual environment must be made with the system's python3 and --system-site-packages"
+ELSEWHERE = "on a machine without a chip run the .emulated.onnx"
 # part of the message -> cause and cure; the first that fits
+ANOTHER_NUMPY = "HailoRT for Python was built for another numpy"
+SYSTEM_NUMPY = "let pip uninstall the numpy that hides the system's, and use the system's python3"
 IMPORT_FAILURES = (
-    ("no module named 'hailo_platform'", "HailoRT for Python (hailo_platform) is not installed", f"{APT}; {VENV}"),
+    (
+        "no module named 'hailo_platform'",
+        "HailoRT for Python (hailo_platform) is not installed",
+        f"{APT}; {VENV}; {ELSEWHERE}",
+    ),
     (
         "does not match",
         "the parts of HailoRT are of different versions",
@@ -215,11 +222,8 @@ IMPORT_FAILURES = (
         "install hailort and python3-hailort of one version (sudo apt full-upgrade), or pip uninstall hailort in this "
         "environment",
     ),
-    (
-        "numpy",
-        "HailoRT for Python was built for another numpy",
-        "let pip uninstall the numpy that hides the system's, and use the system's python3",
-    ),
+    ("numpy", ANOTHER_NUMPY, SYSTEM_NUMPY),
+    ("_array_api", ANOTHER_NUMPY, SYSTEM_NUMPY),
     ("_pyhailort", "HailoRT for Python was built for another version of Python", f"use the system's python3; {VENV}"),
     (
         "static tls block",

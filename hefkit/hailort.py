@@ -50,11 +50,7 @@ def load_platform() -> Platform:
     try:
         import hailo_platform
         from hailo_platform.pyhailort import _pyhailort
-    except (ImportError, OSError) as exc:
-        raise import_failure(exc) from exc
-    except Exception as exc:
-        if type(exc).__name__ != "MissingPyHRTLib":  # the package's own, which it gives no way to name
-            raise
+    except Exception as exc:  # numpy's of a wrong numpy is a ValueError or worse, and one is the package's own
         raise import_failure(exc) from exc
     names = ("HailoRTStatusException", "HailoRTCustomException", "HailoRTException")
     unwrapped = [getattr(_pyhailort, name) for name in names if hasattr(_pyhailort, name)]
@@ -182,6 +178,7 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
     """A HEF on the chip of this machine; the file is looked at first, so its faults show without HailoRT.
 
     Raises:
+        UsageError: names or other flags that do not fit the model.
         ModelError: the file or its spec cannot be used.
         DeviceError: HailoRT is missing, there is no chip, it is in use, or the HEF is for another one.
     """
@@ -189,6 +186,8 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
     if not hef.digest_ok:
         raise ModelError(f"{path} is damaged: its checksum does not fit; copy or download it again")
     matched = match(hef, options.names)
+    if options.check is not None:
+        options.check(matched.spec)
     platform = load_platform()
     check_runtime(path, hef.arch, platform.version)
     chip = Chip(platform)

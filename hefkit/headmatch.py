@@ -16,7 +16,7 @@ from hefkit.hef import Hef
 from hefkit.hefgroups import Group
 from hefkit.hefstreams import NMS_BY_CLASS, VStream
 from hefkit.hefwords import check_spec
-from hefkit.names import exact_names
+from hefkit.names import model_names, names_of_metadata
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec, read_spec
 
 
@@ -33,9 +33,10 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
     """The model in a HEF, with the spec beside it (NAME.json) where there is one.
 
     Args:
-        names: class names that replace those of the spec.
+        names: class names that replace those of the spec; classes that they leave out get numbers.
 
     Raises:
+        UsageError: names for classes that the model does not have.
         ModelError: the spec belongs to another file, or the outputs are no heads that hefkit decodes.
     """
     group = _one_network(hef)
@@ -43,12 +44,10 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
     if existing(spec_file):
         spec = read_spec(spec_file)
         check_spec(hef, spec)
-        spec = replace(spec, names=exact_names(hef.path, names, spec.names, spec.head.num_classes))
-        return Matched(_with_streams(hef.path, group, spec))
+        return Matched(_with_streams(hef.path, group, replace(spec, names=model_names(names, spec))))
     input_spec = _input(hef.path, group)
     assumed = [f"pictures are letterboxed with gray {input_spec.pad_value}"]
-    if names is None:
-        assumed.append("classes are called class0, class1, ... (--names gives them names)")
+    found = names_of_metadata(hef.path) if names is None else None
     nms: NmsSpec | None = None
     facts: list[str]
     more: list[str]
@@ -56,10 +55,13 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
         nms, head = _nms(hef.path, group)
         facts, more = _nms_facts(nms), []
     else:
-        head, facts, more = read_heads(hef.path, group, names)
-    named = exact_names(hef.path, names, {}, head.num_classes)
-    spec = ModelSpec("hef", input_spec, head, named, target={"arch": hef.arch, "sdk": hef.sdk}, nms=nms)
-    return Matched(spec, tuple(facts), (*assumed, *more))
+        head, facts, more = read_heads(hef.path, group, names or found)
+    spec = ModelSpec("hef", input_spec, head, {}, target={"arch": hef.arch, "sdk": hef.sdk}, nms=nms)
+    if found is not None and len(found) == head.num_classes:
+        spec, assumed = replace(spec, names=found), [*assumed, "the class names of the metadata.yaml beside it"]
+    elif names is None:
+        assumed.append("classes are called class0, class1, ... (--names gives them names)")
+    return Matched(replace(spec, names=model_names(names, spec)), tuple(facts), (*assumed, *more))
 
 
 def _one_network(hef: Hef) -> Group:

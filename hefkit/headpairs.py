@@ -52,7 +52,7 @@ def read_heads(path: Path, group: Group, names: Mapping[int, str] | None) -> tup
         )
     for stream in group.outputs:
         numbers(path, stream)
-    pairs, how = _pairs(path, group, names)
+    pairs, how, assumed = _pairs(path, group, names)
     head = _head(path, pairs)
     facts = [
         f"boxes and classes are told apart by {how}",
@@ -61,11 +61,13 @@ def read_heads(path: Path, group: Group, names: Mapping[int, str] | None) -> tup
     if head.nms_free:
         facts.append("the head is end-to-end and needs no NMS, by the names of its nodes")
     unknown = head.family == "ltrb" and not all(_role(pair.box) for pair in pairs)
-    return head, facts, ["boxes need NMS (those of an end-to-end head would not)"] if unknown else []
+    if unknown:
+        assumed.append("boxes need NMS (those of an end-to-end head would not)")
+    return head, facts, assumed
 
 
-def _pairs(path: Path, group: Group, names: Mapping[int, str] | None) -> tuple[list[Pair], str]:
-    """Box and class tensor of each stride, ascending; and what told them apart."""
+def _pairs(path: Path, group: Group, names: Mapping[int, str] | None) -> tuple[list[Pair], str, list[str]]:
+    """Box and class tensor of each stride, ascending; what told them apart; and what that takes for granted."""
     height = group.inputs[0].shape[0]
     by_size: dict[int, list[VStream]] = {}
     for stream in group.outputs:
@@ -75,12 +77,16 @@ def _pairs(path: Path, group: Group, names: Mapping[int, str] | None) -> tuple[l
         ("the names of their ONNX nodes", lambda box, cls: _role(box) == BOX and _role(cls) == CLS),
         ("their channels", _usual),
         ("the number of names", lambda box, cls: _usual(box, cls) and cls.shape[2] == len(names or ())),
-        ("the ranges of their values", lambda box, cls: _usual(box, cls) and _only_cls_is_probability(box, cls)),
+        ("the ranges of their values", _only_cls_is_probability),
     ]
     for how, fits in ways:
         found = list(_consistent(couples, fits))
         if len(found) == 1:
-            return found[0], how
+            return found[0], how, []
+    place = {stream.name: index for index, stream in enumerate(group.outputs)}
+    found = list(_consistent(couples, lambda box, cls: _different(box, cls) and place[box.name] < place[cls.name]))
+    if len(found) == 1:
+        return found[0], "their order in the file", ["boxes come before classes, as compilers are asked for them"]
     raise ModelError(
         f"nothing in {path} tells its box tensors from its class tensors; expected the spec "
         f"{path.with_suffix('.json')} of the compilation; its outputs: {listed(group.outputs)}"
@@ -109,8 +115,13 @@ def _usual(box: VStream, cls: VStream) -> bool:
     return box.shape[2] in USUAL_BOXES
 
 
+def _different(box: VStream, cls: VStream) -> bool:
+    """One of them is usual for boxes, and both together are no riddle: equal ones only their ranges can tell apart."""
+    return _usual(box, cls) and box.shape[2] != cls.shape[2]
+
+
 def _only_cls_is_probability(box: VStream, cls: VStream) -> bool:
-    return _is_probability(cls) and not _is_probability(box)
+    return box.shape[2] % 4 == 0 and _is_probability(cls) and not _is_probability(box)
 
 
 def _is_probability(stream: VStream) -> bool:

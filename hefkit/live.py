@@ -99,8 +99,8 @@ class LiveSink(Protocol):
 class Controls:
     """What a person may ask of the running detector, from any thread."""
 
-    def __init__(self) -> None:
-        self.stop = threading.Event()
+    def __init__(self, stop: threading.Event | None = None) -> None:
+        self.stop = stop or threading.Event()
         self._running = threading.Event()  # not paused
         self._running.set()
 

@@ -8,6 +8,7 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from hefkit.cli import EXIT_INTERRUPTED
+from hefkit.signals import after_imports
 
 
 class StopRequested(BaseException):
@@ -21,7 +22,7 @@ class StopSignals:
     """
 
     def __init__(self, stop: threading.Event) -> None:
-        self._stop = stop
+        self.stop = stop
         self._listening = False
         self._before: dict[int, Any] = {}
         self.exit_code = 0
@@ -32,16 +33,16 @@ class StopSignals:
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT:
-            if self._stop.is_set():
+            if self.stop.is_set():
                 raise KeyboardInterrupt
             self.exit_code = EXIT_INTERRUPTED
-        self._stop.set()
+        self.stop.set()
         if not self._listening:
             raise StopRequested
 
     def __enter__(self) -> StopSignals:
         for number in (signal.SIGINT, signal.SIGTERM):
-            self._before[number] = signal.signal(number, self._arrived)
+            self._before[number] = signal.signal(number, after_imports(self._arrived))
         return self
 
     def __exit__(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import shutil
 import sys
 import threading
@@ -20,17 +19,17 @@ from typing import BinaryIO
 import cv2
 
 from hefkit.cli import counted, log, one_line
-from hefkit.errors import HefkitError, UsageError
+from hefkit.errors import HefkitError
 from hefkit.files import check_writable, explained
 from hefkit.formats import Shot, json_line
 from hefkit.live import LiveResult, jpeg
+from hefkit.ownpictures import SAVED_LIVE
 from hefkit.videofile import VideoWriter
 
 WAITING = 3  # results that may wait for a sink's thread: pictures are large
 LEAST_FREE_BYTES = 256 << 20  # a disk with less is full: the system needs some itself
 LONGEST_GAP_S = 10.0  # a recording does not stand still for longer, however long the camera was away
 RETRY_S = 5.0  # after a failure, so that a full disk is not asked thirty times a second
-OUR_PICTURE = re.compile(r"hefkit-\d{8}-\d{6}-\d{6}\.jpg")
 
 
 class Trouble:
@@ -209,7 +208,7 @@ class Recorder(ThreadSink):
             frame once, at the rate of `nominal_fps`.
 
     Raises:
-        UsageError: `path` cannot be written, or does not end in .mp4.
+        UsageError: `path` cannot be written.
     """
 
     def __init__(self, path: Path, fps: float | None, nominal_fps: float = 25.0) -> None:
@@ -271,7 +270,7 @@ class FrameSaver(ThreadSink):
         self.folder, self._most, self._every_s = folder, most, every_s
         with explained(folder):
             folder.mkdir(parents=True, exist_ok=True)
-            self._kept = deque(sorted(name for name in os.listdir(folder) if OUR_PICTURE.fullmatch(name)))
+            self._kept = deque(sorted(name for name in os.listdir(folder) if SAVED_LIVE.fullmatch(name)))
         self._last = float("-inf")
         super().__init__(f"--save-dir {folder.name}")
 
@@ -302,16 +301,11 @@ class FrameSaver(ThreadSink):
 
 
 def fresh_file(path: Path) -> Path:
-    """The path as an .mp4, or NAME-2.mp4 ... where it, or a part of it, is there already.
-
-    Raises:
-        UsageError: it names a folder, or another kind of file.
-    """
-    if path.suffix.lower() != ".mp4":
-        raise UsageError(f"cannot record into {path}: expected a name that ends in .mp4")
+    """NAME.mp4, or NAME-2.mp4 ... where it, or a part of it, is there already."""
     candidate, number = path, 2
-    while candidate.exists() or part_of(candidate).exists():
-        candidate, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
+    with explained(path):
+        while candidate.exists() or part_of(candidate).exists():
+            candidate, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
     return candidate
 
 

@@ -11,12 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.cli import existing, log, need, one_line
-from hefkit.errors import ModelError, UsageError
+from hefkit.errors import ToolchainError, UsageError
 from hefkit.spec import MAX_NAME_LENGTH, ModelSpec, class_names
 
 MAX_FILE_BYTES = 16 << 20
 MAX_LISTED = 100  # names in an error message
 MAX_CLASSES = 65536  # as many as a spec may have
+METADATA = "metadata.yaml"
 YAML_SUFFIXES = (".yaml", ".yml")
 FILE_SUFFIXES = (".txt", ".names", *YAML_SUFFIXES)
 
@@ -55,18 +56,16 @@ def model_names(given: Mapping[int, str] | None, spec: ModelSpec) -> dict[int, s
     return class_names(given, count)
 
 
-def exact_names(
-    path: Path, given: Mapping[int, str] | None, own: Mapping[int, str], num_classes: int
-) -> dict[int, str]:
-    """Names from the user, who must name every class of the model at `path`, or its own, filled up."""
-    if given is None:
-        return class_names(own, num_classes)
-    if sorted(given) != list(range(num_classes)):
-        raise ModelError(
-            f"{len(given)} class names were given, but {path} has {num_classes} classes; expected one name a class, "
-            "in the order of training"
-        )
-    return dict(given)
+def names_of_metadata(model: Path) -> dict[int, str] | None:
+    """The names in the `metadata.yaml` that ultralytics leaves beside a model; None where there are none to be had."""
+    path = model.with_name(METADATA)
+    if not existing(path):
+        return None
+    try:
+        return _from_file(path)
+    except (UsageError, ToolchainError) as exc:
+        log.warning("%s", str(exc).removeprefix("--names: "))
+        return None
 
 
 def find_classes(wanted: Sequence[str], names: Mapping[int, str]) -> tuple[int, ...]:

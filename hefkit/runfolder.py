@@ -16,6 +16,7 @@ from typing import Any
 from hefkit import __version__
 from hefkit.errors import UsageError
 from hefkit.files import fresh_folder
+from hefkit.ownpictures import MAX_RECORD_BYTES, RECORD
 from hefkit.sources import Item
 
 DEFAULT_ROOT = Path("runs", "predict")
@@ -24,9 +25,7 @@ FORMATS = (JSONL, CSV, COCO, TXT)
 FILES = {JSONL: "detections.jsonl", CSV: "detections.csv", COCO: "coco.json"}  # format -> its file
 CROPS = "crops"
 LABELS = "labels"  # the folder of TXT
-RECORD = "run.json"
 FORMAT = 1
-MAX_RECORD_BYTES = 256 << 20
 PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"))  # others become .jpg
 _OURS = frozenset((CROPS, LABELS, *FILES.values(), RECORD))  # no file or folder of the source takes these names
 

@@ -18,7 +18,8 @@ from hefkit.errors import DataError
 from hefkit.files import Staging, explained
 from hefkit.formats import WRITERS, Shot, Writer
 from hefkit.frames import Frame
-from hefkit.runfolder import CROPS, FILES, RECORD, Plan, write_record
+from hefkit.ownpictures import RECORD
+from hefkit.runfolder import CROPS, FILES, Plan, write_record
 from hefkit.videofile import VideoFacts, VideoWriter
 
 EMULATION_STAMP = "INT8 emulation"

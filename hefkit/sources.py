@@ -12,9 +12,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from hefkit.cli import existing
+from hefkit.cli import counted, existing, log
 from hefkit.errors import DataError
-from hefkit.folders import IMAGE_SUFFIXES, find_images
+from hefkit.folders import IMAGE_SUFFIXES, READABLE, find_images
+from hefkit.ownpictures import OwnPictures
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20
@@ -35,7 +36,8 @@ class Item:
 def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = False) -> list[Item]:
     """Every photograph that SOURCE means: folders and globs sorted by relative path, lists in their order.
 
-    Of a video, where `videos` are welcome, it is the one item; `is_video` tells.
+    Of a video, where `videos` are welcome, it is the one item; `is_video` tells. In a folder or a glob, pictures
+    below it that hefkit made are left out.
 
     Args:
         source: SOURCE as given.
@@ -47,14 +49,16 @@ def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = Fals
     if source == "-":
         raw = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
         return _listed(_lines(raw, "the list on stdin"), "", "the list on stdin")
-    path = Path(source)
+    path, kinds = Path(source), KINDS if videos else PHOTOGRAPHS
     if existing(path):
         if is_video(source) and not videos:
             raise DataError(f"{source} is a video; expected photographs: {PHOTOGRAPHS}")
         return _in_folder(source, exclude) if path.is_dir() else _one_file(source)
     if glob.has_magic(source):
         return _matching(source, exclude)
-    raise DataError(f"the source {source} does not exist; expected {KINDS}")
+    if source.isdigit() or "://" in source:
+        raise DataError(f"the source {source} is no file; expected {kinds}; cameras are for working_hailo_detector.py")
+    raise DataError(f"the source {source} does not exist; expected {kinds}")
 
 
 def is_video(source: str) -> bool:
@@ -85,7 +89,8 @@ def _in_folder(source: str, exclude: Sequence[Path]) -> list[Item]:
         raise DataError(f"cannot read the folder {source}: {exc.strerror}; check its permissions") from exc
     relatives = sorted(image.relative_to(source).as_posix() for image in found)
     items = [Item(Path(source, r), os.path.join(source, r), PurePosixPath(r)) for r in relatives]
-    return _some(_without(items, Path(source), exclude), f"the folder {source}")
+    what = f"the folder {source}"
+    return photographs(_some(_without(items, Path(source), exclude), what), what, Path(source))
 
 
 def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
@@ -96,7 +101,28 @@ def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
         Item(Path(m), m, PurePosixPath(Path(m).relative_to(fixed).as_posix())) for m in matches if os.path.isfile(m)
     ]
     items.sort(key=lambda item: item.relative.as_posix())
-    return _some(_without(items, fixed, exclude), f"the pattern {pattern}")
+    what = f"the pattern {pattern}"
+    return photographs(_some(_without(items, fixed, exclude), what), what, fixed)
+
+
+def photographs(items: list[Item], what: str, below: Path | None = None) -> list[Item]:
+    """Items without the pictures that hefkit made: results, calibration sets; see OwnPictures for `below`.
+
+    Raises:
+        DataError: nothing is left of `what`.
+    """
+    own = OwnPictures(below)
+    kept = [item for item in items if item.path not in own]
+    if not kept:
+        raise DataError(
+            f"{what} holds no pictures but those that hefkit made, results or a calibration set; expected the original "
+            "photographs; name their folder"
+        )
+    if len(kept) < len(items):
+        log.info(
+            "%s left out: hefkit made them (results, calibration sets)", counted(len(items) - len(kept), "picture")
+        )
+    return kept
 
 
 def _fixed_part(pattern: str) -> Path:
@@ -114,7 +140,9 @@ def _listed(lines: Iterable[str], folder: str, what: str) -> list[Item]:
         if not existing(Path(source)) and existing(Path(line)):
             source = line
         items.append(Item(Path(source), source, _safe_relative(line)))
-    return _some(items, what)
+    if not items:
+        raise DataError(f"{what} is empty; expected one image path a line")
+    return items
 
 
 def _safe_relative(line: str) -> PurePosixPath:
@@ -148,5 +176,5 @@ def _without(items: list[Item], root: Path, exclude: Sequence[Path]) -> list[Ite
 
 def _some(items: list[Item], what: str) -> list[Item]:
     if not items:
-        raise DataError(f"{what} holds no images; expected files with the suffixes {' '.join(sorted(IMAGE_SUFFIXES))}")
+        raise DataError(f"{what} holds no images; expected files with the suffixes {' '.join(sorted(READABLE))}")
     return items

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -98,6 +100,25 @@ def fresh_logging() -> Iterator[None]:
     yield
     log.handlers[:], log.propagate = before[0], before[1]
     log.setLevel(before[2])
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """An empty disk of two megabytes; `fill` makes it a full one."""
+    small = tmp_path / "small"
+    small.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True)
+    if mounted.returncode:
+        pytest.skip("no tmpfs can be mounted here: not root, or not allowed")
+    yield small
+    subprocess.run(["umount", str(small)], check=True)
+
+
+def fill(disk: Path, leave: int = 0) -> None:
+    """Write until a small disk has no more than so many bytes left."""
+    with open(disk / "brim", "wb", buffering=0) as file, contextlib.suppress(OSError):
+        while shutil.disk_usage(disk).free > leave:
+            file.write(bytes(4096))
 
 
 @pytest.fixture(scope="session")

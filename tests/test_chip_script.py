@@ -21,6 +21,7 @@ from hefkit.spec import read_spec
 from tests.conftest import ROOT, Finished
 from tests.helpers.chip_hef import Recipe, write_hef
 from tests.helpers.pictures import write
+from tests.helpers.tiny_hef import hef_file, yolo_hef
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 
 SCRIPT = "hailo_inference.py"
@@ -377,6 +378,7 @@ def test_benchmark_of_the_real_engine(
         pytest.param(["--source", "x"], 2, "--source is for --benchmark", id="source without benchmark"),
         pytest.param(["--benchmark", "--source", "gone"], 3, "gone does not exist", id="photographs before the chip"),
         pytest.param(["--benchmark"], 6, "sudo apt install hailo-all", id="no HailoRT"),
+        pytest.param(["--device"], 6, "sudo apt install hailo-all", id="no HailoRT to check"),
     ],
 )
 def test_benchmark_refusals(
@@ -386,6 +388,20 @@ def test_benchmark_refusals(
     done = run_script("validate_hef.py", as_hef(emulations(), tmp_path), *flags, "--json")
 
     assert (done.code, done.out) == (code, "") and len(done.errors) == 1 and words in done.errors[0]
+
+
+@pytest.mark.parametrize(
+    "raised", ["ValueError('numpy.dtype size changed')", "RuntimeError('module compiled against ABI')"]
+)
+def test_a_package_that_breaks_while_it_is_imported(run_script: Run, tmp_path: Path, raised: str) -> None:
+    """Whatever it raises, it is the toolchain of the chip that fails: exit 6 and one line."""
+    (tmp_path / "hailo_platform").mkdir()
+    (tmp_path / "hailo_platform" / "__init__.py").write_text(f"raise {raised}")
+    (tmp_path / "m.hef").write_bytes(hef_file(yolo_hef()))
+
+    done = run_script("validate_hef.py", tmp_path / "m.hef", "--device", PYTHONPATH=str(tmp_path))
+
+    assert (done.code, len(done.errors)) == (6, 1) and "HailoRT for Python" in done.errors[0], done.err
 
 
 # --- the live detector -----------------------------------------------------------------------------------------------

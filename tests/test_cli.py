@@ -109,6 +109,42 @@ def test_expected_failures_are_one_line(
     assert capsys.readouterr().err == "error: what was\\x1b wrong\n"
 
 
+INTERRUPTED_IMPORT = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.{signal})
+    for _ in range(100_000):
+        pass
+except BaseException:  # as the initialisation of numpy takes it
+    raise ImportError("yaml.core failed to import") from None
+"""
+INTERRUPTED = """
+import sys, time
+from hefkit import cli
+
+def main(argv):
+    cli.need("yaml")
+    time.sleep(60)
+    return 0
+
+sys.exit(cli.run_main(main, []))
+"""
+
+
+@pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
+def test_a_signal_waits_for_an_import(tmp_path: Path, number: str, code: int, word: str) -> None:
+    """In the middle of an import it would look like a package that is missing; right behind it the program ends."""
+    (tmp_path / "yaml.py").write_text(INTERRUPTED_IMPORT.format(signal=number))
+    paths = os.pathsep.join([str(tmp_path), str(ROOT)])
+
+    done = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=50,
+        env={**os.environ, "PYTHONPATH": paths}, cwd=tmp_path,
+    )  # fmt: skip
+
+    assert (done.returncode, done.stderr) == (code, f"error: {word}\n")
+
+
 def test_a_bug_keeps_its_traceback() -> None:
     """What we did not expect is not dressed up as a user's mistake."""
 

@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ import pytest
 from compile_to_hef import main
 from hefkit.cli import run_main
 from hefkit.workshop.outputs import check_output
-from tests.conftest import ROOT, Finished
+from tests.conftest import ROOT, Finished, fill
 from tests.helpers.pictures import encode, noise, write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.wrong_onnx import wrong_onnx
@@ -354,6 +355,11 @@ MORE_REFUSALS = {
     "calibration no set": (["{yolo}", "--emulate", "--calib", "{jpeg}"], 3, "is no calibration set"),
     "names too many": (["{yolo}", "--emulate", "--calib", "{calib}", "--names", "a,b,c,d"], 2, "3 classes"),
     "layer unknown": (["{yolo}", "--emulate", "--calib", "{calib}", "--precision-16", "conv7"], 2, "conv7"),
+    "layer unknown, checked": (["{yolo}", "--emulate", "--check", "--precision-16", "conv7"], 2, "conv7"),
+    "layer before data": (["{yolo}", "--emulate", "--calib", "gone", "--precision-16", "conv7"], 2, "conv7"),
+    "a folder of the model's name": (["gone.onnx", "--emulate", "--output", "{taken}"], 2, "Is a directory"),
+    "a folder of the HEF's name": (["{yolo}", "--output", "{taken}", "--calib", "gone"], 2, "Is a directory"),
+    "run folder of others": (["{yolo}", "--emulate", "--run-dir", "{foreign}"], 2, "report.json is not hefkit's"),
     "model before data": (["{jpeg}", "--calib", "gone"], 4, "looks like a JPEG"),
     "script before data": (["{yolo}", "--script", "{bare}", "--calib", "gone"], 4, "normalization"),
     "data before SDK": (["{yolo}", "--calib", "gone"], 3, "gone does not exist"),
@@ -387,7 +393,9 @@ def test_more_refusals(
 
 def make_wrong_inputs(folder: Path, yolo: Path) -> dict[str, Path]:
     """Files that REFUSALS names."""
-    (folder / "empty").mkdir()
+    for name in ("empty", "taken.hef", "taken.emulated.onnx", "foreign"):
+        (folder / name).mkdir()
+    (folder / "foreign" / "report.json").write_text("mine")
     (folder / "photo.onnx").write_bytes(encode(noise(60, 40), ".jpg"))
     (folder / "truncated.onnx").write_bytes(yolo.read_bytes()[:-1000])
     save(wrong_onnx("classify"), folder / "classifier.onnx")
@@ -400,6 +408,7 @@ def make_wrong_inputs(folder: Path, yolo: Path) -> dict[str, Path]:
     files = {
         "jpeg": "photo.onnx", "truncated": "truncated.onnx", "classifier": "classifier.onnx", "empty": "empty",
         "script": "broken.mscript", "bare": "bare.mscript", "large": "large.npy", "emulated": "old.emulated.onnx",
+        "taken": "taken", "foreign": "foreign",
     }  # fmt: skip
     return {name: folder / file for name, file in files.items()}
 
@@ -416,7 +425,49 @@ def test_a_missing_package_is_one_line(run_script: Run, yolo: Path, calib: Path,
     assert (done.code, len(done.errors)) == (5, 1) and "pip install" in done.errors[0]
     if package == "onnx":
         assert blocked("gone.onnx", "--emulate").code == 4
+        assert blocked(yolo, "--emulate", "--calib", calib, "--script", "gone.mscript").code == 4
         assert blocked(yolo, "--emulate", "--calib", "gone").code == 3
+
+
+@pytest.mark.parametrize("where", ["--output", "--run-dir"])
+def test_a_full_disk_is_data(
+    run_script: Run, yolo: Path, calib: Path, tmp_path: Path, small_disk: Path, where: str
+) -> None:
+    """Exit 3 and one line, whichever of the two folders has no room; the model of an earlier run is still there."""
+    args = [yolo, "--emulate", "--calib", calib]
+    places = {"--output": tmp_path / "out" / "m", "--run-dir": tmp_path / "run"}
+    assert run_script(SCRIPT, *args, *chain(*places.items())).code == 0
+    before = snapshot(tmp_path / "out")
+    fill(small_disk, leave=8192)
+
+    done = run_script(SCRIPT, *args, *chain(*(places | {where: small_disk / "m"}).items()))
+
+    assert (done.code, len(done.errors)) == (3, 1) and "the disk is full" in done.errors[0], done.err
+    assert snapshot(tmp_path / "out") == before
+    assert not list(small_disk.glob("m*"))
+
+
+def test_run_folder_and_model_may_lie_together(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """`--run-dir` is where `--output` is; the second run replaces what the first wrote."""
+    args = [yolo, "--emulate", "--calib", calib, "--output", tmp_path / "out" / "m", "--run-dir", tmp_path / "out"]
+    for _ in range(2):
+        done = run_script(SCRIPT, *args)
+        assert done.code == 0, done.err
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    assert there == {"m.emulated.onnx", "m.emulated.json", "report.json", "script.mscript"}
+
+
+def test_onnxruntime_does_not_report_home(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """Its telemetry leaves a device's number in the home folder before it sends anything: there must be none."""
+    home = tmp_path / "home"
+    home.mkdir()
+    model, photo = tmp_path / "m.emulated.onnx", write(tmp_path / "photo.jpg")
+
+    compiled = run_script(SCRIPT, yolo, "--emulate", "--calib", calib, "--output", tmp_path / "m", HOME=str(home))
+    detected = run_script("hailo_inference.py", model, photo, HOME=str(home))
+
+    assert (compiled.code, detected.code) == (0, 0)
+    assert not list(home.rglob("*onnxruntime*"))
 
 
 def test_a_gate_that_is_missed_writes_nothing(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:

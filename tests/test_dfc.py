@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit.errors import DataError, ModelError, ToolchainError
+from hefkit.errors import DataError, ToolchainError
 from hefkit.workshop.dfc import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
 from hefkit.workshop.dfcprocess import WorkerDied, WorkerProcess, sdk_environment
 from hefkit.workshop.dfcvoice import SdkVoice
@@ -91,7 +91,7 @@ def test_a_log_without_line_ends_fills_no_memory(tmp_path: Path) -> None:
 
 FAILURES: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "raises at parse": (
-        {"at": {"parse": {"raise": ["UnsupportedModelError", "no"]}}}, ModelError, "cannot translate the network",
+        {"at": {"parse": {"raise": ["UnsupportedModelError", "no"]}}}, ToolchainError, "cannot translate the network",
     ),
     "killed at parse": ({"at": {"parse": {"kill": 9}}}, ToolchainError, "killed while parsing the network"),
     "crashes at parse": ({"at": {"parse": {"kill": 11}}}, ToolchainError, "SIGSEGV"),

@@ -7,7 +7,9 @@ is such a Python.
 from __future__ import annotations
 
 import ast
+import enum
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +43,17 @@ def test_the_worker_needs_nothing_of_ours() -> None:
     allowed = sys.stdlib_module_names | {"numpy"}
     assert {i.package for i in found} - allowed == {"hailo_sdk_client", "tensorflow"}
     assert all(i.function is not None for i in found if i.package not in allowed)
+
+
+def test_a_state_is_a_word_whatever_kind_of_enum_it_is() -> None:
+    """Public sources name the members; their values may be texts or numbers."""
+    word = runpy.run_path(str(WORKER), run_name="worker")["word"]
+    texts = enum.Enum("texts", {"HAILO_MODEL": "hailo_model"})
+    numbers = enum.Enum("numbers", {"HAILO_MODEL": 1})
+
+    assert [word(v) for v in (texts.HAILO_MODEL, numbers.HAILO_MODEL, "Hailo_Model", None)] == ["hailo_model"] * 3 + [
+        None
+    ]
 
 
 def test_our_folder_hides_no_module_of_the_sdk_s(tmp_path: Path) -> None:

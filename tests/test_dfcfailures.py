@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hefkit.errors import DataError, HefkitError, ModelError, ToolchainError
+from hefkit.errors import ToolchainError
 from hefkit.workshop.dfcfailures import FAILURES, explain, explain_death, is_known
 
 LOG = Path("runs/compile/best/sdk.log")
@@ -21,106 +21,105 @@ GPU = (
 )
 UNQUANTIZED = "Model requires quantized weights in order to run on HW, but none were given. Did you forget to quantize?"
 
-# name: (what the SDK says, the error, words of the sentence, words of the cure)
+# name: (what the SDK says, words of the sentence, words of the cure)
 SAID = {
     "unsupported node": (
         "ParsingWithRecommendationException: Parsing failed. The errors found in the graph are:\n"
         " UnsupportedShuffleLayerError in op /model.23/Reshape: Failed to determine type of layer",
-        ModelError, "UnsupportedShuffleLayerError at the node /model.23/Reshape", "opset=11",
+        "UnsupportedShuffleLayerError at the node /model.23/Reshape", "opset=11",
     ),
     "unsupported network": (
-        "ParsingWithRecommendationException: Parsing failed. The errors found in the graph are:", ModelError,
+        "ParsingWithRecommendationException: Parsing failed. The errors found in the graph are:",
         "cannot translate the network", "--end-nodes",
     ),
-    "1-D concat": ("UnsupportedModelError: 1D concat", ModelError, "cannot translate the network", "export it again"),
-    "misspelt end node": ("MisspellNodeError: Unable to find end node names: ['x']", ModelError, "end nodes", "opset"),
+    "1-D concat": ("UnsupportedModelError: 1D concat", "cannot translate the network", "export it again"),
+    "misspelt end node": ("MisspellNodeError: Unable to find end node names: ['x']", "end nodes", "opset"),
     "NaN weights": (
-        "BackendValueError: Unsupported NaN values were found in params", ModelError, "hold NaN", "export it again"
+        "BackendValueError: Unsupported NaN values were found in params", "hold NaN", "export it again"
     ),
     "NMS on a wrong cut": (
-        "AllocatorScriptParserException: expected conv but found concat layer", ModelError, "nms_postprocess", "remove"
+        "AllocatorScriptParserException: expected conv but found concat layer", "nms_postprocess", "remove"
     ),
     "NMS without its boxes": (
-        "AllocatorScriptParserException: Cannot infer bbox conv layers automatically", ModelError, "nms_postprocess",
+        "AllocatorScriptParserException: Cannot infer bbox conv layers automatically", "nms_postprocess",
         "remove",
     ),
     "script syntax": (
-        "BackendScriptParserException: Parsing failed at:\n>!<normalization([0,0,0],[255,255,255])", ModelError,
+        "BackendScriptParserException: Parsing failed at:\n>!<normalization([0,0,0],[255,255,255])",
         ">!<normalization([0,0,0],[255,255,255])", "name = command",
     ),
     "unknown feature": (
         "BackendScriptParserException: 'bias_correction' is not a valid MOConfigCommand. Model script parsing failed",
-        ModelError, "does not know: bias_correction", "correct that line",
+        "does not know: bias_correction", "correct that line",
     ),
     "precision not allowed": (
-        "ValueError: Unsupported value [<PrecisionMode.a16_w16>] for fields ['precision_mode']", ModelError,
+        "ValueError: Unsupported value [<PrecisionMode.a16_w16>] for fields ['precision_mode']",
         "refuses a value in the model script: <PrecisionMode.a16_w16>", "a8_w8",
     ),
-    "unknown key": ("AllocatorScriptParserException: foo is not a valid key", ModelError, "refuses the model", ""),
+    "unknown key": ("AllocatorScriptParserException: foo is not a valid key", "refuses the model", ""),
     "calibration shape": (
         "BadInputsShape: Data shape (3, 640, 640) for layer net/input_layer1 doesn't match network's input shape "
-        "(640, 640, 3)",
-        ToolchainError, "another shape", "--imgsz",
+        "(640, 640, 3)", "another shape", "--imgsz",
     ),
-    "unfixable range": (FIT, ToolchainError, "cannot be quantised", "real photographs"),
+    "unfixable range": (FIT, "cannot be quantised", "real photographs"),
     "average pooling": (
-        "AccelerasNumerizationError: Shift delta in net/avgpool1/avgpool_op is larger than 2", ToolchainError,
+        "AccelerasNumerizationError: Shift delta in net/avgpool1/avgpool_op is larger than 2",
         "average pooling does not fit", "global_avgpool_reduction",
     ),
-    "graphics memory": (GPU, ToolchainError, "graphics card's memory is full", "--batch-size 2"),
-    "broken cuDNN": ("InternalError: No DNN in stream executor", ToolchainError, "cuDNN", "CUDA_VISIBLE_DEVICES=99"),
-    "not quantised": (f"BackendRuntimeException: {UNQUANTIZED}", ToolchainError, "is not quantised", "--har"),
+    "graphics memory": (GPU, "graphics card's memory is full", "--batch-size 2"),
+    "broken cuDNN": ("InternalError: No DNN in stream executor", "cuDNN", "CUDA_VISIBLE_DEVICES=99"),
+    "not quantised": (f"BackendRuntimeException: {UNQUANTIZED}", "is not quantised", "--har"),
     "mapping": (
         "BackendAllocatorException: Compilation failed: No successful assignments: conv7 errors: Agent infeasible",
-        ToolchainError, "no place on the chip", "compiler_optimization_level=max",
+        "no place on the chip", "compiler_optimization_level=max",
     ),
     "partition": (
         "Exception: Compiler could not find a valid partition to contexts. Most commom error is: Automri finished with "
-        "too many resources on context_2",
-        ToolchainError, "no place on the chip", "context_switch_param(mode=allowed)",
+        "too many resources on context_2", "no place on the chip", "context_switch_param(mode=allowed)",
     ),
-    "16 bit with 4 bit": ("Exception: 16x4 is not supported", ToolchainError, "16-bit layer", "--precision-16 outputs"),
-    "16-bit biases": ("Exception: 16bit L2 biases in conv5", ToolchainError, "16-bit layer", "bias_correction"),
+    "16 bit with 4 bit": ("Exception: 16x4 is not supported", "16-bit layer", "--precision-16 outputs"),
+    "16-bit biases": ("Exception: 16bit L2 biases in conv5", "16-bit layer", "bias_correction"),
     "frame rate": (
-        "Exception: Failed to reach required FPS on the following layers: conv3", ToolchainError, "too large", "fps"
+        "Exception: Failed to reach required FPS on the following layers: conv3", "too large", "fps"
     ),
     "attention": (
-        "Exception: More than one output is not supported for layer matmul1", ToolchainError, "matmul1", "10H"
+        "Exception: More than one output is not supported for layer matmul1", "matmul1", "10H"
     ),
     "compiler crash": (
-        "BackendAllocatorException: Compilation failed with unexpected crash", ToolchainError, "crashed", "another"
+        "BackendAllocatorException: Compilation failed with unexpected crash", "crashed", "another"
     ),
-    "compiler assertion": ("Exception: network_graph_appender.cpp:121 assert", ToolchainError, "crashed", "--imgsz"),
+    "compiler assertion": ("Exception: network_graph_appender.cpp:121 assert", "crashed", "--imgsz"),
     "more pictures than there are": (
-        "ValueError: calibset_size 1024 is larger than the dataset, 64", ToolchainError, "more pictures", "lower"
+        "ValueError: calibset_size 1024 is larger than the dataset, 64", "more pictures", "lower"
     ),
     "unknown argument": (
-        "TypeError: optimize() got an unexpected keyword argument 'batch_size'", ToolchainError,
+        "TypeError: optimize() got an unexpected keyword argument 'batch_size'",
         "the argument batch_size of optimize", "--check",
     ),
     "old system": (
-        "ImportError: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.29' not found", ToolchainError, "GLIBC_2.29",
+        "ImportError: /lib/x86_64-linux-gnu/libc.so.6: version `GLIBC_2.29' not found", "GLIBC_2.29",
         "Ubuntu 22.04",
     ),
     "broken environment": (
-        "ModuleNotFoundError: No module named 'tensorflow'", ToolchainError, "No module named 'tensorflow'",
+        "ModuleNotFoundError: No module named 'tensorflow'", "No module named 'tensorflow'",
         "wheel again",
     ),
-    "disk full": ("OSError: [Errno 28] No space left on device", DataError, "disk became full", "free some space"),
-    "host memory": ("MemoryError: Unable to allocate 4.69 GiB", ToolchainError, "memory is full", "--num-samples"),
-    "allocation": ("RuntimeError: std::bad_alloc", ToolchainError, "memory is full", "--batch-size 1"),
+    "disk full": ("OSError: [Errno 28] No space left on device", "disk became full", "free some space"),
+    "host memory": ("MemoryError: Unable to allocate 4.69 GiB", "memory is full", "--num-samples"),
+    "allocation": ("RuntimeError: std::bad_alloc", "memory is full", "--batch-size 1"),
     "no permission": (
-        "PermissionError: [Errno 13] Permission denied: 'acceleras.log'", ToolchainError, "may not write", "--run-dir"
+        "PermissionError: [Errno 13] Permission denied: 'acceleras.log'", "may not write", "--run-dir"
     ),
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("said, error, what, cure", SAID.values(), ids=SAID.keys())
-def test_one_sentence_and_its_cure(said: str, error: type[HefkitError], what: str, cure: str) -> None:
+@pytest.mark.parametrize("name", SAID)
+def test_one_sentence_and_its_cure(name: str) -> None:
     """The kind of failure, its cure, what the SDK was doing and where the log is: in one line."""
+    said, what, cure = SAID[name]
     found = explain(said, doing="quantising", log=LOG)
 
-    assert type(found) is error
+    assert found.exit_code == (3 if name == "disk full" else 5)
     text = str(found)
     assert "\n" not in text and what in text and cure in text
     assert "(quantising)" in text and text.endswith(f"log: {LOG}")

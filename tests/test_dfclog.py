@@ -109,6 +109,11 @@ VERDICTS = {
     "fine-tuning never begun": (LEVEL_0, ASKED_2, "", "fine-tuning was asked for, and the SDK skipped it"),
     "fine-tuning on fewer": (SHORT, Asked(2, 64, True, finetune=1024), "", "fine-tuned with 512 of 1024 pictures"),
     "AdaRound skipped": (SKIPPED, Asked(level=4, pictures=64, dfl=True), "", "level 4 asks for AdaRound"),
+    "AdaRound on fewer": (
+        f"{LEVEL_0}[info] Starting Adaround\n[info] Using dataset with 64 entries for Adaround",
+        Asked(4, 64, True, adaround=256), "", "AdaRound used 64 of 256 pictures",
+    ),
+    "4 bit, and not a word more": ("[info] Assigning 4bit weights to layer net/conv5", ASKED_0, "in 4 bit", ""),
     "silence": ("", ASKED_2, "", "says nothing that hefkit understands"),
 }  # fmt: skip
 

@@ -14,8 +14,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.decode import decode_all
-from hefkit.engines import open_engine
-from hefkit.errors import ModelError
+from hefkit.engines import EngineOptions, open_engine
+from hefkit.errors import ModelError, UsageError
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, OutputSpec
 from hefkit.workshop.engine import EmulatedEngine, FloatEngine, open_onnx
 from tests.helpers.tiny_onnx import drawn, head_tensors, network_input, run_onnx, save, tiny_yolo
@@ -182,7 +182,7 @@ class TestEmulated:
                 np.testing.assert_array_equal(tensor, expected)
 
     def test_names_may_be_replaced(self, tmp_path: Path) -> None:
-        assert open_onnx(write_emulated(tmp_path), {0: "a", 1: "b"}).spec.names == {0: "a", 1: "b"}
+        assert open_onnx(write_emulated(tmp_path), EngineOptions({0: "a", 1: "b"})).spec.names == {0: "a", 1: "b"}
 
     def test_spec_must_be_there(self, tmp_path: Path) -> None:
         path = write_emulated(tmp_path)
@@ -231,12 +231,26 @@ class TestEmulated:
             open_onnx(path)
 
 
-@pytest.mark.parametrize("names", [{}, {0: "a"}, {0: "a", 1: "b", 2: "c", 3: "d"}, {0: "a", 1: "b", 3: "c"}])
-def test_names_must_name_every_class(names: dict[int, str], tmp_path: Path) -> None:
+def test_names_are_of_this_model(tmp_path: Path) -> None:
+    """Classes that the user leaves out get numbers; names of a larger model are refused."""
     path = save(tiny_yolo(classes=3), tmp_path / "tiny.onnx")
 
-    with pytest.raises(ModelError, match=f"{len(names)} class names.*3 classes"):
-        open_onnx(path, names)
+    assert open_onnx(path, EngineOptions({1: "b"})).spec.names == {0: "class0", 1: "b", 2: "class2"}
+    with pytest.raises(UsageError, match="name for class 3, but the model has 3 classes"):
+        open_onnx(path, EngineOptions({0: "a", 3: "d"}))
+
+
+def test_flags_are_checked_before_anything_runs(tmp_path: Path) -> None:
+    """`check` sees the finished spec, and what it raises is what the user is told."""
+    seen = []
+
+    def check(spec: ModelSpec) -> None:
+        seen.append(dict(spec.names))
+        raise UsageError("no")
+
+    with pytest.raises(UsageError, match="no"):
+        open_onnx(save(tiny_yolo(classes=2), tmp_path / "tiny.onnx"), EngineOptions(check=check))
+    assert seen == [{0: "thing0", 1: "thing1"}]
 
 
 def test_the_metadata_choose_the_engine(tmp_path: Path) -> None:

@@ -96,7 +96,7 @@ def test_unreadable_pictures_are_named_and_counted(
 
 def test_no_readable_picture_is_an_error(reader: list[str]) -> None:
     """A run that saw nothing has no result."""
-    with pytest.raises(DataError, match="none of the 100 images can be read"):
+    with pytest.raises(DataError, match="none of the images \\(100\\) can be read"):
         run(items(*["bad"] * 100), batch_size=4)
 
 

@@ -97,6 +97,8 @@ IMPORTS = {
         ImportError("libhailort.so.4.20.0: cannot open shared object file: No such file or directory"),
         ["of another version", "pip uninstall hailort"],
     ),
+    "a size of numpy's": (ValueError("numpy.dtype size changed, may indicate binary"), ["pip uninstall the numpy"]),
+    "numpy 2": (AttributeError("_ARRAY_API not found"), ["pip uninstall the numpy"]),
     "numpy": (ImportError("numpy.core.multiarray failed to import"), ["pip uninstall the numpy"]),
     "Python": (
         ModuleNotFoundError("No module named 'hailo_platform.pyhailort._pyhailort'"), ["another version of Python"],
@@ -107,7 +109,7 @@ IMPORTS = {
 
 
 @pytest.mark.parametrize(("exc", "words"), IMPORTS.values(), ids=IMPORTS)
-def test_failures_of_the_import(exc: ImportError, words: list[str]) -> None:
+def test_failures_of_the_import(exc: Exception, words: list[str]) -> None:
     """Each with the command or setting that cures it."""
     error = import_failure(exc)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hefkit.errors import ModelError
+from hefkit.errors import ModelError, UsageError
 from hefkit.headmatch import Matched, match
 from hefkit.headpairs import value_range
 from hefkit.hef import read_hef
@@ -55,8 +55,9 @@ def form(spec: ModelSpec) -> list[tuple[str, int, str | None]]:
 
 IN_ORDER = [(role, stride, f"net/conv{2 * i + j + 1}") for i, stride in enumerate((8, 16, 32))
             for j, role in enumerate(("box", "cls"))]  # fmt: skip
-NAMES, CHANNELS, RANGES, COUNT = (
-    "the names of their ONNX nodes", "their channels", "the ranges of their values", "the number of names"
+NAMES, CHANNELS, RANGES, COUNT, ORDER = (
+    "the names of their ONNX nodes", "their channels", "the ranges of their values", "the number of names",
+    "their order in the file",
 )  # fmt: skip
 
 # head, recipe, names given -> what told boxes from classes, family, classes, bins
@@ -78,6 +79,15 @@ SETTLED: dict[str, tuple[HeadSpec, Recipe, dict[int, str] | None, str, str, int,
     "classes first in the file": (head(64), Recipe(order=(1, 0, 3, 2, 5, 4)), None, RANGES, "dfl", 64, 16),
     "all boxes, then all classes": (head(64), Recipe(order=(0, 2, 4, 1, 3, 5)), None, RANGES, "dfl", 64, 16),
     "large strides first": (head(3), Recipe(order=(4, 5, 2, 3, 0, 1)), None, CHANNELS, "dfl", 3, 16),
+    "unusual bins, sigmoid": (head(3, reg_max=8), Recipe(original_names=False), None, RANGES, "dfl", 3, 8),
+    "unusual bins beside many classes": (head(80, reg_max=8), Recipe(original_names=False), None, RANGES, "dfl", 80, 8),
+    "4 classes as logits beside bins": (
+        head(4, activation="none"), Recipe(original_names=False), None, ORDER, "dfl", 4, 16,
+    ),
+    "64 classes as logits beside distances": (
+        head(64, 1, activation="none"), Recipe(original_names=False, order=(0, 2, 4, 1, 3, 5)), None, ORDER, "ltrb",
+        64, 1,
+    ),
     "an 8L's file": (head(3), Recipe(arch="hailo8l"), None, CHANNELS, "dfl", 3, 16),
 }  # fmt: skip
 
@@ -97,14 +107,17 @@ def test_settled_without_a_spec(
     assert found.spec.input == InputSpec(SIZE)
     assert found.assumed[0] == "pictures are letterboxed with gray 114"
     assert ("classes are called" in " ".join(found.assumed)) == (names is None)
+    assert ("boxes come before classes" in " ".join(found.assumed)) == (how == ORDER)
 
 
 REFUSED = {
     "64 classes as logits": (head(64, activation="none"), Recipe(original_names=False)),
-    "4 classes as logits beside bins": (head(4, activation="none"), Recipe(original_names=False)),
+    "4 classes as logits beside bins, in no order": (
+        head(4, activation="none"), Recipe(original_names=False, order=(0, 1, 3, 2, 4, 5)),
+    ),
     "4 classes as logits beside distances": (head(4, 1, activation="none"), Recipe(original_names=False)),
-    "unusual bins without names": (head(3, reg_max=8), Recipe(original_names=False)),
-}
+    "unusual bins without names": (head(3, reg_max=8, activation="none"), Recipe(original_names=False)),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(("made", "recipe"), REFUSED.values(), ids=REFUSED)
@@ -258,12 +271,27 @@ def test_a_spec_without_streams_that_leaves_a_doubt(with_spec: Match) -> None:
         with_spec(head(64), Recipe(original_names=False), nameless)
 
 
+def test_the_metadata_that_ultralytics_leaves_beside_a_model(match_file: Match, tmp_path: Path) -> None:
+    """Names for nothing, and what 4 classes are where 4 distances could be as well; those of another model are not."""
+    (tmp_path / "metadata.yaml").write_text("task: detect\nnames:\n  0: a\n  1: b\n  2: c\n  3: d\n")
+
+    found = match_file(head(4, activation="none"), Recipe(original_names=False, order=(0, 1, 3, 2, 4, 5)))
+    assert found.spec.names == {0: "a", 1: "b", 2: "c", 3: "d"} and found.spec.head.reg_max == 16
+    assert f"boxes and classes are told apart by {COUNT}" in found.facts
+    assert "the class names of the metadata.yaml beside it" in found.assumed
+
+    assert match_file(head(3)).spec.names == {0: "class0", 1: "class1", 2: "class2"}
+    (tmp_path / "metadata.yaml").write_text("names: 3")
+    assert "classes are called class0" in " ".join(match_file(head(3)).assumed)
+
+
 def test_names_replace_those_of_the_spec(with_spec: Match) -> None:
-    """All or none."""
+    """Those that are left out get numbers; names of a larger model are refused."""
     found = with_spec(head(2), names={0: "drone", 1: "bird"})
     assert found.spec.names == {0: "drone", 1: "bird"}
 
-    with pytest.raises(ModelError, match=r"3 class names were given, but .* has 2 classes"):
+    assert with_spec(head(2), names={1: "bird"}).spec.names == {0: "class0", 1: "bird"}
+    with pytest.raises(UsageError, match=r"name for class 2, but the model has 2 classes"):
         with_spec(head(2), names={0: "a", 1: "b", 2: "c"})
 
 

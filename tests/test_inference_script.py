@@ -359,13 +359,20 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{lonely}", "{photos}"], 4, "lonely.emulated.json", id="emulation without its spec"),
         pytest.param(["{toy}", "gone"], 3, "the source gone does not exist", id="source missing"),
         pytest.param(["{toy}", "{empty}"], 3, "holds no images", id="empty folder"),
-        pytest.param(["{toy}", "{jpeg}"], 3, "none of the 1 images can be read", id="nothing readable"),
+        pytest.param(["{toy}", "{jpeg}"], 3, "none of the images (1) can be read", id="nothing readable"),
         pytest.param(["{toy}", "{video}"], 3, "cannot be read as a video", id="no video"),
         pytest.param(["{toy}", "{photos}", "--save-video"], 2, "needs a video as source", id="video of photographs"),
         pytest.param(["{toy}", "{photos}", "--format", "xml"], 2, "there is no format 'xml'", id="format"),
         pytest.param(["{toy}", "{photos}", "--batch-size", "64"], 2, "out of range", id="batch-size"),
         pytest.param(["{hef}", "gone"], 3, "the source gone does not exist", id="source before the chip"),
         pytest.param(["{broken}", "{photos}"], 4, "is no HEF", id="broken hef"),
+        pytest.param(["{broken}", "gone"], 4, "is no HEF", id="broken hef before the source"),
+        pytest.param(
+            ["{lonely}", "gone"], 4, "lonely.emulated.json", id="emulation without its spec before the source"
+        ),
+        pytest.param(["{toy}", "gone", "--classes", "cat"], 2, "0 car, 1 drone, 2 bird", id="class before the source"),
+        pytest.param(["{hef}", "{photos}", "--classes", "9"], 2, "no class '9'", id="class before the chip"),
+        pytest.param(["{hef}", "{photos}", "--names", "a,b,c,d,e,f"], 2, "--names", id="names before the chip"),
         pytest.param(["{hef}", "{photos}"], 6, "sudo apt install hailo-all", id="hef"),
     ],
 )

@@ -37,6 +37,7 @@ LATE = {
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 DOORS = {
+    ("hefkit.engines", "open_engine", "hefkit.workshop"),
     ("hefkit.engines", "open_engine", "hefkit.workshop.engine"),
     ("hefkit.engines", "open_engine", "hefkit.hailort"),
 }

@@ -110,9 +110,19 @@ def test_a_loop_ends_at_its_limit(run_script: Run, toy: Path, clip: Path, flags:
         pytest.param(["{toy}", "{clip}", "--web", "99999"], 2, "--web", id="no port"),
         pytest.param(["{toy}", "{clip}", "--record", "a.avi"], 2, "ends in .mp4", id="record an avi"),
         pytest.param(["{toy}", "{clip}", "--record", "/proc/x/a.mp4"], 2, "cannot write", id="record nowhere"),
+        pytest.param(["gone.hef", "{clip}", "--record", "a.avi"], 2, "ends in .mp4", id="record before the model"),
+        pytest.param(["{toy}", "{clip}", "--record", f"{'x' * 300}.mp4"], 2, "too long", id="record a long name"),
+        pytest.param(["gone.hef", "{clip}", "--jsonl", "/proc/x/y"], 2, "cannot write", id="lines nowhere"),
+        pytest.param(["gone.hef", "{clip}", "--jsonl", "{folder}"], 2, "Is a directory", id="lines into a folder"),
+        pytest.param(["{toy}", "{clip}", "--jsonl", "{toy}"], 2, "holds something else", id="lines into the model"),
+        pytest.param(["{toy}", "{clip}", "--jsonl", "{clip}"], 2, "holds something else", id="lines into the film"),
+        pytest.param(["{toy}", "{clip}", "--jsonl", "{text}"], 2, "holds something else", id="lines into a text"),
+        pytest.param(["{toy}", "{clip}", "--save-max", "3"], 2, "need --save-dir", id="how many of none"),
         pytest.param(["{toy}", "{clip}", "--duration", "0"], 2, "out of range", id="no duration"),
         pytest.param(["{toy}", "{clip}", "--save-d", "x"], 2, "unrecognized", id="abbreviation"),
         pytest.param(["gone.hef", "gone.mp4"], 4, "gone.hef does not exist", id="model before source"),
+        pytest.param(["{wrong}", "gone.mp4"], 4, "is no HEF", id="a wrong model before the source"),
+        pytest.param(["{toy}", "gone.mp4", "--classes", "cat"], 2, "0 car, 1 drone", id="class before the source"),
         pytest.param(["{toy}", "gone.mp4"], 3, "gone.mp4 does not exist", id="file missing"),
         pytest.param(["{toy}", "{text}"], 3, "cannot be read as a video", id="no video"),
         pytest.param(["{toy}", "{clip}", "--classes", "cat"], 2, "0 car, 1 drone, 2 bird", id="class unknown"),
@@ -125,7 +135,10 @@ def test_refusals(
     """One line, the contract's exit code, no secret in it, nothing on stdout, nothing left behind."""
     text = tmp_path / "text.mp4"
     text.write_text("no video")
+    (tmp_path / "wrong.hef").write_bytes(b"\x01HEF")
+    (tmp_path / "folder").mkdir()
     places = {"toy": toy, "clip": clip, "text": text, "photo": write(tmp_path / "photo.jpg")}
+    places |= {"wrong": tmp_path / "wrong.hef", "folder": tmp_path / "folder"}
     before = sorted(p.name for p in tmp_path.iterdir())
 
     done = run_script(SCRIPT, *[a.format(**places) for a in args], "--json", cwd=tmp_path)
@@ -194,6 +207,14 @@ def test_signals_end_it_cleanly(
         assert int(cv2.VideoCapture(str(tmp_path / "film.mp4")).get(cv2.CAP_PROP_FRAME_COUNT)) > 5
         assert all(json.loads(line) for line in lines.read_text().splitlines())
     assert not list(tmp_path.glob("*.part.mp4"))
+
+
+def test_lines_are_appended_to_earlier_ones(run_script: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
+    """And to nothing else; see the refusals."""
+    for _ in range(2):
+        assert run_script(SCRIPT, toy, clip, "--max-frames", 2, "--jsonl", tmp_path / "out.jsonl").code == 0
+
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
 
 
 def test_whoever_reads_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:

@@ -80,13 +80,13 @@ def test_keys_that_cannot_be_obeyed_are_told(
     """A folder that cannot be made is a sentence, no end."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     (tmp_path / "saved").touch()
-    desk = Desk(Controls(), tmp_path / "saved", lambda: Recorder(tmp_path / "film.avi", None))
+    desk = Desk(Controls(), tmp_path / "saved", lambda: Recorder(tmp_path / "saved" / "film.mp4", None))
     desk.put(live_result())
 
     desk.save()
     desk.toggle_recording()
 
-    assert "cannot be saved" in caplog.messages[0] and "ends in .mp4" in caplog.messages[1]
+    assert "cannot be saved" in caplog.messages[0] and "cannot write" in caplog.messages[1]
 
 
 class FakeScreen:

@@ -8,7 +8,8 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from hefkit.errors import UsageError
-from hefkit.runfolder import RECORD, Kinds, default_folder, plan_run, unique, write_record
+from hefkit.ownpictures import RECORD
+from hefkit.runfolder import Kinds, default_folder, plan_run, unique, write_record
 from hefkit.sources import Item
 
 

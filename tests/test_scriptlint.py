@@ -56,6 +56,7 @@ OFFICIAL = {
     "yolov8n and 11n, allocator": "allocator_param(width_splitter_defuse=disabled)",
     "yolov8m, effort": "performance_param(compiler_optimization_level=max)",
     "normalization of yolov8": NORMALIZATION,
+    "a matmul's own precision": "quantization_param([matmul1, net/matmul2], precision_mode=a8_w8_a8)",
     "normalization of ImageNet": "normalization1 = normalization([123.675, 116.28, 103.53], [58.395, 57.12, 57.375])",
     "normalization with its layer": "normalization1 = normalization([0, 0, 0], [255, 255, 255], input_layer1)",
     "numbers that end in a point": "normalization1 = normalization([0., 0. , 0.], [255., 255., 255.])",
@@ -272,6 +273,9 @@ WRONG = {
     "a precision that is none": ("quantization_param(conv1, precision_mode=float16)", "expected one of a8_w8, a8_w4"),
     "a precision of tomorrow": ("quantization_param(conv1, precision_mode=a16_w4)", "does not exist"),
     "a matmul in 16 bit": ("quantization_param(matmul1, precision_mode=a16_w16)", "a matmul takes a8_w8, a8_w8_a8"),
+    "a convolution as a matmul": ("quantization_param(net/conv1, precision_mode=a8_w8_a8)", "for matmul layers only"),
+    "a feature as a command": ("calibration(batch_size=8)", "write model_optimization_config(calibration, ...)"),
+    "another": ("finetune(policy=enabled)", "a feature of post_quantization_optimization; write post_"),
     "matmuls by pattern": ("quantization_param({net/matmul*}, precision_mode=a8_w4)", "a matmul takes"),
     "a word in quotes": ("post_quantization_optimization(finetune, policy='enabled')", "words stand without them"),
     "words in quotes, in a list": ('quantization_param(["conv1"], precision_mode=a8_w8)', "words stand without them"),
@@ -298,6 +302,10 @@ def test_wrong_lines(line: str, words: str) -> None:
 
 TOGETHER = {
     "no normalization": (FLAVOR, ": 0 normalization commands"),
+    "one normalization has no name": (
+        f"{NORMALIZATION}\n\nnormalization([0,0,0], [255,255,255])",
+        " line 3: normalization needs a name on its left",
+    ),
     "two normalizations": (f"{NORMALIZATION}\n{NORMALIZATION}", ": 2 normalization commands"),
     "two levels": (f"{NORMALIZATION}\n{FLAVOR}\n\n{FLAVOR}", " line 4: model_optimization_flavor stands in line 2"),
     "two calibrations": (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import sys
 from pathlib import Path
@@ -35,6 +36,31 @@ def sources(items: list[Item]) -> list[str]:
 def relatives(items: list[Item]) -> list[str]:
     """Where their pictures will lie."""
     return [str(item.relative) for item in items]
+
+
+def test_pictures_that_hefkit_made_are_left_out(here: Path) -> None:
+    """Results with boxes in them, calibration sets, saved pictures of the live detector; but not what lies beside."""
+    touch("in/a.jpg", "in/set/calib_0000.png", "in/set/preview.jpg", "in/set/mine.png", "in/hefkit.jpg")
+    touch("in/out/a.jpg", "in/out/sub/b.jpg", "in/out/crops/cat/a-1.jpg", "in/out/new.jpg", "in/else/c.jpg")
+    touch("in/live/hefkit-20261125-120000-000000.jpg")
+    record = {"tool": "hefkit 0.1", "format": 1}
+    run = {**record, "files": ["a.jpg", "sub/b.jpg"], "folders": ["crops"]}
+    Path("in/out/run.json").write_text(json.dumps(run))
+    Path("in/set/manifest.json").write_text(json.dumps({**record, "images": [{"file": "calib_0000.png"}, 3]}))
+    Path("in/else/run.json").write_text(json.dumps({"tool": "something", "files": ["c.jpg"]}))
+
+    mine = ["a.jpg", "else/c.jpg", "hefkit.jpg", "out/new.jpg", "set/mine.png"]
+    assert relatives(find_items("in")) == relatives(find_items("in/**/*")) == mine
+
+
+def test_pictures_that_hefkit_made_may_be_named(here: Path) -> None:
+    """Whoever names their folder, or one of them, wants them; a calibration set takes none, see there."""
+    touch("out/a.jpg")
+    Path("out/run.json").write_text(json.dumps({"tool": "hefkit 0.1", "files": ["a.jpg"], "folders": []}))
+
+    assert sources(find_items("out")) == sources(find_items("out/a.jpg")) == ["out/a.jpg"]
+    with pytest.raises(DataError, match="no pictures but those that hefkit made"):
+        find_items(".")
 
 
 def test_one_image(here: Path) -> None:
@@ -170,7 +196,7 @@ def test_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         pytest.param("x" * 5000, "does not exist", id="impossible name"),
         pytest.param("empty", "the folder empty holds no images", id="folder without images"),
         pytest.param("none*.jpg", r"the pattern none\*.jpg holds no images", id="pattern without match"),
-        pytest.param("blank.txt", "the list blank.txt holds no images", id="empty list"),
+        pytest.param("blank.txt", "the list blank.txt is empty", id="empty list"),
         pytest.param("binary.txt", "binary.txt is no text list", id="binary list"),
         pytest.param("pipe", "neither a file nor a folder", id="pipe"),
     ],

@@ -70,3 +70,9 @@ Hailo's SDK:
     hefcompile  compile_to_hef.py's stages without --emulate
     deploy      what goes to the Pi
 """
+
+import os
+
+# onnxruntime's wheels report to their maker unless this stands there before they are imported (its Privacy.md); what
+# somebody has set is left as it is
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

@@ -11,17 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.cli import existing
-from hefkit.errors import DataError, UsageError
+from hefkit.errors import UsageError
 from hefkit.files import check_writable, entries, explained
 from hefkit.folders import iter_images
+from hefkit.ownpictures import MANIFEST, MAX_RECORD_BYTES, PREVIEW
 
-MANIFEST = "manifest.json"
-PREVIEW = "preview.jpg"
 ARRAY = "calib_set.npy"
 FILE_FORMATS = ("png", "npy")
 SELECTIONS = ("random", "first")
 FORMAT = 1
-MAX_MANIFEST_BYTES = 256 << 20
 
 
 def picture_names(count: int, file_format: str) -> list[str]:
@@ -61,17 +59,11 @@ def check_target(output: Path, source: str, count: int, file_format: str, *, ove
     return old
 
 
-def check_source(source: str) -> None:
-    """Refuse (exit 3) a calibration set of ours as SOURCE: its pictures are letterboxed already."""
-    if os.path.isdir(source) and read_manifest(Path(source)) is not None:
-        raise DataError(f"{source} is itself a calibration set; expected the original photographs; name their folder")
-
-
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a set of ours, or None where there is none that could be ours."""
     path = folder / MANIFEST
     try:
-        if not path.is_file() or path.stat().st_size > MAX_MANIFEST_BYTES:
+        if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
             return None
         value = json.loads(path.read_bytes())
     except (OSError, ValueError, RecursionError):

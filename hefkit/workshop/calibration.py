@@ -27,14 +27,15 @@ import numpy as np
 
 from hefkit import __version__
 from hefkit.cli import log
-from hefkit.errors import DataError
+from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging, explained
 from hefkit.images import UnreadableImage, decode_image, read_bytes
+from hefkit.ownpictures import MANIFEST, PREVIEW
 from hefkit.preprocess import letterbox
 from hefkit.progress import Progress, progress
 from hefkit.sources import Item
 from hefkit.spec import InputSpec
-from hefkit.workshop.calibdir import ARRAY, FORMAT, MANIFEST, PREVIEW, picture_names
+from hefkit.workshop.calibdir import ARRAY, FORMAT, picture_names
 from hefkit.workshop.contactsheet import SHEET_PICTURES, contact_sheet, thumbnail
 
 LONG_ASPECT = 3.0  # beyond this, letterboxing leaves less than a third of the input to the picture
@@ -100,8 +101,18 @@ def make_set(plan: Plan, items: Sequence[Item], old: Sequence[Path] = (), *, qui
         digest = _assemble(pool, plan, drawn, stage.path)
         manifest = _manifest(plan, drawn, skipped, digest)
         (stage.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="ascii")
+        _check_still_free(plan.output, old)
         stage.commit(remove=old, last=MANIFEST)
     return manifest
+
+
+def _check_still_free(output: Path, old: Sequence[Path]) -> None:
+    """A set that another run has finished meanwhile is no more ours to replace than one that was there before."""
+    manifest = output / MANIFEST
+    if manifest.exists() and manifest not in old:
+        raise UsageError(
+            f"another run has made a set in {output} meanwhile; choose another --output, or --overwrite it"
+        )
 
 
 def _draw(

@@ -13,13 +13,12 @@ import cv2
 import numpy as np
 
 from hefkit.errors import DataError, ModelError
+from hefkit.ownpictures import MANIFEST, MAX_RECORD_BYTES
 from hefkit.spec import InputSpec, input_from_json
+from hefkit.workshop.calibdir import ARRAY
 
 log = logging.getLogger("hefkit")
 
-MANIFEST = "manifest.json"
-NPY = "calib_set.npy"
-MAX_MANIFEST_BYTES = 256 << 20
 HELD_OUT_FROM = 80  # pictures; fewer are all needed for calibration
 
 
@@ -37,6 +36,7 @@ class CalibrationSet:
         self._files: list[Path] = []
         self.fit: str | None = None  # unknown for a bare .npy
         self.digest: str | None = None
+        self.source = str(path)  # what it was made of, where that is noted
         if path.is_dir():
             self._open_folder(path)
         elif path.suffix == ".npy" and path.is_file():
@@ -90,22 +90,22 @@ class CalibrationSet:
         if spec.size != self.size:
             raise DataError(_wrong_size(folder, spec.size, self.size))
         self.fit = spec.fit
-        self.digest = str(manifest.get("digest"))
+        self.digest, self.source = str(manifest.get("digest")), str(manifest.get("source") or folder)
         names = [entry.get("file") for entry in manifest["images"] if isinstance(entry, dict)]
         if any(not isinstance(n, str) or not n or n != Path(n).name for n in names):
             raise DataError(f"the manifest in {folder} names files outside of it; run prepare_calibration.py again")
-        if set(names) == {NPY}:
-            self._array = _open_array(folder / NPY, self.size)
+        if set(names) == {ARRAY}:
+            self._array = _open_array(folder / ARRAY, self.size)
             if len(self._array) != len(names):
                 raise DataError(
-                    f"{folder / NPY} does not hold what its manifest says; run prepare_calibration.py again"
+                    f"{folder / ARRAY} does not hold what its manifest says; run prepare_calibration.py again"
                 )
         else:
             self._files = [folder / n for n in names if isinstance(n, str)]
 
     def _open_npy(self, path: Path) -> None:
         self._array = _open_array(path, self.size)
-        if path.name == NPY and (path.parent / MANIFEST).is_file():
+        if path.name == ARRAY and (path.parent / MANIFEST).is_file():
             manifest = _read_manifest(path.parent)
             self.fit, self.digest = _input_spec(path.parent, manifest).fit, str(manifest.get("digest"))
 
@@ -139,7 +139,7 @@ def _wrong_size(path: Path, found: tuple[int, int], wanted: tuple[int, int]) -> 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     try:
-        if file.stat().st_size > MAX_MANIFEST_BYTES:
+        if file.stat().st_size > MAX_RECORD_BYTES:
             raise DataError(f"{file} is too large for a manifest; run prepare_calibration.py again")
         manifest = json.loads(file.read_bytes())
     except FileNotFoundError as exc:

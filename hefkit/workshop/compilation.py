@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit import __version__
-from hefkit.cli import one_line
+from hefkit.cli import counted, one_line
 from hefkit.names import model_names
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
 from hefkit.workshop.calibset import CalibrationSet
@@ -97,6 +97,9 @@ class Compilation:
             self.warn(f"the calibration set {self.options.calib} does not exist yet; make it before compiling")
             return
         self.calibration = CalibrationSet(self.options.calib, self.file.size, self.options.num_samples)
+        log.info(
+            "  calibration set: %s of %s", counted(len(self.calibration), "picture"), one_line(self.calibration.source)
+        )
         have, wanted = self.calibration.available, self.options.num_samples
         if wanted is not None and wanted > have:
             self.warn(f"--num-samples {wanted}, but {self.options.calib} has only {have} pictures; using all")

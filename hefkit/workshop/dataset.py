@@ -14,7 +14,7 @@ from typing import Any
 
 from hefkit.cli import existing, need, one_line
 from hefkit.errors import DataError
-from hefkit.sources import Item, find_items
+from hefkit.sources import Item, find_items, photographs
 
 YAML_SUFFIXES = (".yaml", ".yml")
 MAX_YAML_BYTES = 16 << 20
@@ -39,7 +39,7 @@ def find_dataset(source: str, split: str | None, exclude: Path) -> Dataset:
     Args:
         source: SOURCE as given.
         split: what was asked for; None is train where there are splits with a train, else all.
-        exclude: our own output folder; its pictures are results, never a source.
+        exclude: our own output folder; its pictures are results, never a source, like those of any set of ours.
 
     Raises:
         DataError: nothing there, no such split, or no pictures.
@@ -49,9 +49,7 @@ def find_dataset(source: str, split: str | None, exclude: Path) -> Dataset:
         dataset = _from_yaml(source, wanted)
     else:
         dataset = _from_items(source, find_items(source, [exclude]), wanted)
-    items = _once(_outside(dataset.items, exclude))
-    if not items:
-        raise DataError(f"{source} holds no pictures but those of our own output {exclude}; name the photographs")
+    items = photographs(_once(_outside(dataset.items, exclude)), source)
     return Dataset(items, dataset.split, dataset.splits)
 
 

@@ -277,8 +277,10 @@ def texts(values: Any) -> list[str]:
 
 
 def word(value: Any) -> str | None:
-    """An enum or a string as lower-case text."""
-    return None if value is None else str(getattr(value, "value", value)).lower()
+    """An enum or a string as lower-case text; of an enum of numbers its name."""
+    inner = getattr(value, "value", value)
+    text = inner if isinstance(inner, str) else getattr(value, "name", value)
+    return None if value is None else str(text).lower()
 
 
 def signature_of(item: Any) -> str:

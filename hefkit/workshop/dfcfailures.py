@@ -1,8 +1,8 @@
 """Failures of Hailo's SDK: its words -> one sentence with a cure, and the exit code.
 
 Classified by the name of the exception and by what it or the log says, never by its module: those are no public
-contract. Exit 4 where the network or the model script is at fault, 3 for a full disk, 5 for everything else. The
-texts were read in published logs and tracebacks; docs/sdk-assumptions.md lists them.
+contract. Exit 5, whoever is at fault: what can be told of the network and the script was told before the SDK started
+(exit 4); 3 for a full disk. The texts were read in published logs and tracebacks; docs/sdk-assumptions.md lists them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hefkit.cli import one_line
-from hefkit.errors import DataError, HefkitError, ModelError, ToolchainError
+from hefkit.errors import DataError, HefkitError, ToolchainError
 
 MAX_QUOTE = 240
 LAST_WORDS = 20  # lines before a crash that may be about it
@@ -59,56 +59,47 @@ FAILURES = (
         r"|NMSConfigPostprocess",
         "the script's nms_postprocess does not fit the raw heads that hefkit cuts out",
         "remove the nms_postprocess line: NMS is done after the chip",
-        ModelError,
     ),
     Failure(
         r"Parsing failed at:\s*(.{0,200})",
         "the SDK cannot read the model script at: {0}",
         f"expected command(...) or name = command(...); {SCRIPT_CURE}",
-        ModelError,
     ),
     Failure(
         r"'?([\w.]+)'? is not a valid MOConfigCommand",
         "the model script names a feature that this command or this SDK does not know: {0}",
         SCRIPT_CURE,
-        ModelError,
     ),
     Failure(
         r"Unsupported value \[?(.{0,80}?)\]? for fields? \[?'?(\w+)|Unsupported value \[(.{0,80}?)\]",
         "the SDK refuses a value in the model script: {0}{2}",
         "expected one that this layer supports, such as a8_w8 or, for convolutions, a16_w16; " + SCRIPT_CURE,
-        ModelError,
     ),
     Failure(
         r"BackendScriptParserException|AllocatorScriptParserException|Model script parsing failed|is not a valid key",
         "the SDK refuses the model script",
         SCRIPT_CURE,
-        ModelError,
     ),
     Failure(
         r"MisspellNodeError",
         "the SDK does not find the end nodes",
         "expected names as in the ONNX; leave --end-nodes out, or export again with opset=11",
-        ModelError,
     ),
     Failure(
         r"(Unsupported\w*Error|UnexpectedNodeError) in op (\S+?):",
         "the SDK cannot translate the network: {0} at the node {1}",
         CUT_CURE,
-        ModelError,
     ),
     Failure(
         r"Parsing failed\. The errors found|ParsingWithRecommendation|UnsupportedModelError|Unsupported\w+LayerError"
         r"|UnsupportedOperationError|UnexpectedNodeError",
         "the SDK cannot translate the network",
         CUT_CURE,
-        ModelError,
     ),
     Failure(
         r"Unsupported NaN values",
         "the network's weights hold NaN",
         "expected finite numbers; train or export it again",
-        ModelError,
     ),
     Failure(
         r"BadInputsShape|Data shape \(.*?\) for layer .* doesn't match",

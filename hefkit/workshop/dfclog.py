@@ -130,10 +130,13 @@ class RunLog:
     def _others(self, text: str) -> None:
         if found := _FOUR_BIT.search(text):
             _keep(self.four_bit, found[1].rstrip(".,"))
+            self.understood += 1
         if found := _TOO_FEW.search(text):
             self.too_few_for = int(found[1])
+            self.understood += 1
         if found := _SNR.search(text):
             self.snr_db[found[1]] = float(found[2])
+            self.understood += 1
         if found := _SIGMOID.search(text):
             _keep(self.sigmoids, found[1])
         if found := _CONTEXTS.search(text):
@@ -153,6 +156,7 @@ class Asked:
     pictures: int
     dfl: bool  # boxes as bins: what level 1 is known to destroy
     finetune: int | None = None  # pictures, where the script or the level asks for it
+    adaround: int | None = None  # pictures
     four_bit: bool = False  # the script wants weights in 4 bit
 
 
@@ -197,6 +201,9 @@ def _passes_missing(ran: RunLog, asked: Asked) -> list[str]:
             return [f"the SDK fine-tuned with {used} of {asked.finetune} pictures"]
     if asked.level in (3, 4) and "adaround" not in [*ran.started, *ran.done]:
         return [f"level {asked.level} asks for AdaRound, and the SDK skipped it"]
+    rounded = ran.entries.get("adaround")
+    if asked.adaround is not None and rounded is not None and rounded < asked.adaround:
+        return [f"AdaRound used {rounded} of {asked.adaround} pictures"]
     return []
 
 

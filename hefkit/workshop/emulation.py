@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from onnx import helper
 
 from hefkit.cli import one_line
 from hefkit.errors import UsageError
-from hefkit.files import Staging
+from hefkit.files import Staging, explained
 from hefkit.spec import HeadSpec
 from hefkit.workshop.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.compilation import Compilation
@@ -64,8 +66,6 @@ def emulate(run: Compilation) -> str | None:
 def _emulator(run: Compilation) -> Emulator:
     assert run.file is not None and run.layout is not None
     options = run.options
-    for warning in not_emulated(options.script):
-        run.warn(warning)
     mean, std = options.script.normalization()
     outputs, others = options.script.wide_outputs(len(run.layout.convs))
     if others:
@@ -77,14 +77,19 @@ def _emulator(run: Compilation) -> Emulator:
         layers=frozenset(asked - {"outputs", "auto"}),
         auto="auto" in asked,
     )
-    emulator = Emulator(run.file, run.layout, mean, std, precision, options.logits)
-    unknown = emulator.unknown_layers()
+    return Emulator(run.file, run.layout, mean, std, precision, options.logits)
+
+
+def check_precision(run: Compilation) -> None:
+    """Tell what of the script is not emulated, and refuse (exit 2) layers to be in 16 bit that there are not."""
+    for warning in not_emulated(run.options.script):
+        run.warn(warning)
+    unknown = _emulator(run).unknown_layers()
     if unknown:
         raise UsageError(
             f"--precision-16: the network has no layer {', '.join(one_line(u, 80) for u in unknown)}; "
             "with --emulate a layer is named by its ONNX node"
         )
-    return emulator
 
 
 def _finish_spec(run: Compilation, emulator: Emulator, calibrated_on: int, quality: dict[str, Any]) -> None:
@@ -114,15 +119,19 @@ def _write(run: Compilation, model: onnx.ModelProto) -> None:
             "hefkit.spec_sha256": hashlib.sha256(spec).hexdigest(),
         },
     )
-    with Staging(target.parent) as stage:
-        (stage.path / target.with_suffix(".json").name).write_bytes(spec)
-        (stage.path / target.name).write_bytes(model.SerializeToString())
-        stage.commit(last=target.name)
     run.output, run.run_dir = target, run.options.run_dir
-    with Staging(run.options.run_dir) as stage:
-        (stage.path / "script.mscript").write_text(run.spec.script, encoding="utf-8")
-        (stage.path / "report.json").write_text(json.dumps(run.result(), indent=1) + "\n", encoding="utf-8")
-        stage.commit()
+    report = (json.dumps(run.result(), indent=1) + "\n").encode()
+    together = os.path.realpath(target.parent) == os.path.realpath(run.run_dir)
+    with Staging(target.parent) as stage, nullcontext(stage) if together else Staging(run.run_dir) as run_stage:
+        with explained(target):
+            (stage.path / target.with_suffix(".json").name).write_bytes(spec)
+            (stage.path / target.name).write_bytes(model.SerializeToString())
+        with explained(run.run_dir):
+            (run_stage.path / "script.mscript").write_bytes(run.spec.script.encode())
+            (run_stage.path / "report.json").write_bytes(report)
+        stage.commit(last=target.name)
+        if not together:
+            run_stage.commit()
     log.info("  %s (%.1f MB): INT8 emulation, not a HEF", target, target.stat().st_size / 1e6)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -14,8 +13,9 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
+from hefkit.engines import EngineOptions
 from hefkit.errors import ModelError
-from hefkit.names import exact_names
+from hefkit.names import model_names
 from hefkit.slots import CpuSlots
 from hefkit.spec import InputSpec, ModelSpec, read_spec
 from hefkit.workshop.cut import cut, image_inputs, shape_of
@@ -72,9 +72,7 @@ class FloatEngine(_OnnxEngine):
 
     kind = "float"
 
-    def __init__(
-        self, path: Path, model: onnx.ModelProto, sha256: str, names: Mapping[int, str] | None, batch_size: int
-    ) -> None:
+    def __init__(self, path: Path, model: onnx.ModelProto, sha256: str, options: EngineOptions) -> None:
         file = prepare(path, model, sha256)
         layout = discover(file)
         head = layout.to_head_spec()
@@ -82,11 +80,11 @@ class FloatEngine(_OnnxEngine):
             kind="float",
             input=InputSpec(size=file.size),
             head=head,
-            names=exact_names(path, names, file.names, head.num_classes),
+            names=file.names,
             source={"file": file.file, "sha256": sha256},
         )
         self._dtype = file.dtype
-        super().__init__(spec, open_session(cut(file.model, layout.tensors)), batch_size)
+        super().__init__(_named(spec, options), open_session(cut(file.model, layout.tensors)), options.batch_size)
 
     def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
         feed = {self._input: to_network_input(picture, self._dtype)}
@@ -98,31 +96,29 @@ class EmulatedEngine(_OnnxEngine):
 
     kind = "emulated"
 
-    def __init__(self, path: Path, model: onnx.ModelProto, names: Mapping[int, str] | None, batch_size: int) -> None:
+    def __init__(self, path: Path, model: onnx.ModelProto, options: EngineOptions) -> None:
         spec = _spec_beside(path, model)
         _check_tensors(path, model, spec)
-        if names is not None:
-            spec = _with_names(path, spec, names)
-        super().__init__(spec, open_session(model), batch_size)
+        super().__init__(_named(spec, options), open_session(model), options.batch_size)
 
     def _one(self, session: ort.InferenceSession, picture: np.ndarray) -> list[np.ndarray]:
         return [t[0] for t in run_session(session, self._outputs, {self._input: np.ascontiguousarray(picture)})]
 
 
-def open_onnx(path: Path, names: Mapping[int, str] | None = None, batch_size: int = 1) -> FloatEngine | EmulatedEngine:
+def open_onnx(path: Path, options: EngineOptions | None = None) -> FloatEngine | EmulatedEngine:
     """Open an ONNX by what its metadata say it is.
 
-    Args:
-        names: one name a class, 0..classes-1, that replace those of the model.
-        batch_size: pictures that a slot holds; they are computed one by one.
+    The pictures of a batch are computed one by one.
 
     Raises:
+        UsageError: names for classes that the model does not have.
         ModelError: not a detector, dynamic size, or an emulation whose spec is missing or another's.
     """
     model, sha256 = read_model(path)
+    options = options or EngineOptions()
     if is_emulated(model):
-        return EmulatedEngine(path, model, names, batch_size)
-    return FloatEngine(path, model, sha256, names, batch_size)
+        return EmulatedEngine(path, model, options)
+    return FloatEngine(path, model, sha256, options)
 
 
 def spec_path(path: Path) -> Path:
@@ -130,8 +126,12 @@ def spec_path(path: Path) -> Path:
     return path.with_suffix(".json")
 
 
-def _with_names(path: Path, spec: ModelSpec, names: Mapping[int, str]) -> ModelSpec:
-    return replace(spec, names=exact_names(path, names, {}, spec.head.num_classes))
+def _named(spec: ModelSpec, options: EngineOptions) -> ModelSpec:
+    """With a name for every class, and not refused by the flags."""
+    spec = replace(spec, names=model_names(options.names, spec))
+    if options.check is not None:
+        options.check(spec)
+    return spec
 
 
 def _spec_beside(path: Path, model: onnx.ModelProto) -> ModelSpec:

@@ -6,6 +6,7 @@ import json
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ from hefkit.workshop.dfclog import RunLog, judge
 from hefkit.workshop.hefcheck import check_hef
 from hefkit.workshop.hefscript import what_is_asked, wide_indices
 from hefkit.workshop.hefsource import UNCHECKED, Parsed, Source
-from hefkit.workshop.sdkfolder import SdkFolder, float_bytes
+from hefkit.workshop.sdkfolder import SCRATCH, SdkFolder, float_bytes
 from hefkit.workshop.sdkready import Ready, get_ready
 
 log = logging.getLogger("hefkit")
@@ -197,16 +198,23 @@ class HefRun:
 
     def _compile(self, dfc: Dfc, parsed: Parsed) -> None:
         """The HEF is read back before it gets its name; model and spec appear together."""
-        raw = self.folder.scratch.with_name("scratch-unchecked.hef")
+        raw = self.folder.path / f"{SCRATCH}unchecked.hef"
         dfc.compile(raw)
         self.contexts = dfc.voice.facts.contexts
-        try:
+        with self._kept(raw, ".refused.hef"):
             self.run.finish_head(self._read_back(raw, parsed))
-        except HefkitError as exc:  # hours may lie in it: kept for who knows better, under a name that warns
-            kept = self.folder.file(".refused.hef")
+        with self._kept(raw, ".finished.hef"):
+            self._write(raw)
+
+    @contextmanager
+    def _kept(self, raw: Path, suffix: str) -> Iterator[None]:
+        """Hours may lie in a HEF: where it fails to get its name, it is kept under one that warns."""
+        try:
+            yield
+        except HefkitError as exc:
+            kept = self.folder.file(suffix)
             raw.replace(kept)
-            raise type(exc)(f"{exc}; the file is kept as {kept}, without a spec") from exc
-        self._write(raw)
+            raise type(exc)(f"{exc}; the HEF is kept as {kept}, without a spec") from exc
 
     def _read_back(self, raw: Path, parsed: Parsed) -> HeadSpec:
         try:
@@ -229,12 +237,12 @@ class HefRun:
         assert self.run.spec is not None
         target = self.options.name.with_name(f"{self.folder.stem}.hef")
         spec = json.dumps(self.run.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+        self.folder.write_text(self.folder.file(".json"), spec)
         with Staging(target.parent) as stage:
-            (stage.path / f"{self.folder.stem}.json").write_text(spec, encoding="ascii")
             with explained(target):
+                (stage.path / f"{self.folder.stem}.json").write_text(spec, encoding="ascii")
                 shutil.copyfile(raw, stage.path / target.name)
             stage.commit(last=target.name)
-        self.folder.write_text(self.folder.file(".json"), spec)
         self.run.output = target
         log.info("  %s (%.1f MB) for %s", target, target.stat().st_size / 1e6, self.options.hw_arch)
 

@@ -23,6 +23,7 @@ from hefkit.workshop.modelscript import (
     parse_script,
 )
 from hefkit.workshop.scriptcommands import number, whole
+from hefkit.workshop.scriptcompose import ADAROUND_PICTURES
 from hefkit.workshop.scriptgrammar import printed
 
 # the SDK's own choice of layers (a reported keyword of compression_params), and the share that the emulator uses too
@@ -105,8 +106,18 @@ def what_is_asked(script: Script, pictures: int, *, dfl: bool) -> Asked:
         pictures=calibration_size(script, pictures),
         dfl=dfl,
         finetune=(sizes[0] or 0) if sizes else None,
+        adaround=_adaround_size(script),
         four_bit=bool(compression(script)) or narrow or share,
     )
+
+
+def _adaround_size(script: Script) -> int | None:
+    """Pictures that AdaRound is asked to use: by its own line, else by the level; None where it is not asked for."""
+    commands = [c for c in script.named("post_quantization_optimization", "adaround") if c.enabled]
+    sizes = [size for c in commands if (size := whole(c.keyword("dataset_size"))) is not None]
+    if sizes:
+        return sizes[-1]
+    return ADAROUND_PICTURES.get(level(script) or 0)
 
 
 def statements(script: Script) -> list[str]:

@@ -12,7 +12,7 @@ from hefkit.workshop.tail import Fate, Head, role_of
 
 SUPPORTED = (
     "expected one box and one class Conv at every scale (YOLOv5u, v6, v8, v9, v10, 11, 12, 26, LeYOLO and the like); "
-    "export a detection model, or name its head Convs with --end-nodes"
+    "export a detection model, or name its head Convs to compile_to_hef.py with --end-nodes"
 )
 MAX_SHOWN = 12
 WORDS = {"box": " (box)", "cls": " (class)", None: ""}

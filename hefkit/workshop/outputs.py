@@ -7,9 +7,21 @@ from pathlib import Path
 
 from hefkit.cli import existing
 from hefkit.errors import DataError, ModelError, UsageError
-from hefkit.spec import MAX_SPEC_BYTES
+from hefkit.files import check_file, check_writable
 
 EMULATED = ".emulated.onnx"
+MAX_JSON_BYTES = 16 << 20
+RUN_FILES = ("report.json", "script.mscript", "job.json", "sdk.log")  # of a run folder; the first two with --emulate
+RUN_SUFFIXES = (
+    ".cut.onnx",
+    ".alls",
+    ".parsed.har",
+    ".quantized.har",
+    ".refused.har",
+    ".refused.hef",
+    ".finished.hef",
+    ".json",
+)
 
 
 def check_output(name: Path, source: Path) -> Path:
@@ -27,20 +39,45 @@ def check_output(name: Path, source: Path) -> Path:
     return base
 
 
-def check_spec_free(name: Path) -> None:
-    """Refuse (exit 2) to write NAME.json over a file that is no spec of ours; NAME is what `check_output` returned."""
-    path = name.with_name(name.name + ".json")
-    if not existing(path):
-        return
+def check_places(name: Path, *, emulate: bool) -> None:
+    """Refuse (exit 2) a model or spec that cannot be written, or that would replace a JSON which is not ours.
+
+    Args:
+        name: what `check_output` returned.
+        emulate: an emulated model is written, else a HEF.
+    """
+    model = name.with_name(name.name + (EMULATED if emulate else ".hef"))
+    check_file(model)
+    spec = model.with_suffix(".json")
+    check_file(spec)
+    if existing(spec) and not _is_ours(spec):
+        raise UsageError(
+            f"{spec} is not hefkit's and would be replaced by the spec of the model; choose another --output"
+        )
+
+
+def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -> None:
+    """Refuse (exit 2) a run folder that cannot be written, or with files of a run's names that are not ours.
+
+    Whose they are, say the JSON files of a run: one that is not ours is nobody's to replace, and the others are
+    ours where one of these is. A HAR to resume from is read, not replaced.
+    """
+    check_writable(folder)
+    names = RUN_FILES[:2] if emulate else (*RUN_FILES, *(name + suffix for suffix in RUN_SUFFIXES))
+    there = [path for path in (folder / n for n in names) if existing(path) and path != har]
+    ours = [path for path in there if path.suffix == ".json" and _is_ours(path)]
+    foreign = [path for path in there if path not in ours and (path.suffix == ".json" or not ours)]
+    if foreign:
+        raise UsageError(f"{foreign[0]} is not hefkit's and would be replaced; choose another --run-dir")
+
+
+def _is_ours(path: Path) -> bool:
+    """A JSON that says it is of hefkit's making."""
     try:
         with open(path, "rb") as file:
-            ours = str(json.loads(file.read(MAX_SPEC_BYTES))["tool"]).startswith("hefkit ")
+            return str(json.loads(file.read(MAX_JSON_BYTES))["tool"]).startswith("hefkit ")
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        ours = False
-    if not ours:
-        raise UsageError(
-            f"{path} is not hefkit's and would be replaced by the spec of the model; choose another --output"
-        )
+        return False
 
 
 def check_model_exists(path: Path) -> None:

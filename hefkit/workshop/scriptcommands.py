@@ -106,14 +106,15 @@ def finetune(script: Script) -> Command | None:
 def normalization_fault(commands: tuple[Command, ...]) -> tuple[int | None, str] | None:
     """(line, what is wrong) of a script whose normalization cannot be used, else None."""
     found = [c for c in commands if c.name == "normalization"]
+    bare_one = next((c for c in found if not c.targets), None)
+    if bare_one is not None:
+        return bare_one.line, "normalization needs a name on its left; write normalization1 = normalization(...)"
     if len(found) != 1:
         return None, (
             f"{len(found)} normalization commands; expected one, because the network takes 0..1 and the chip is fed "
             "0..255; have normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])"
         )
     command = found[0]
-    if not command.targets:
-        return command.line, "normalization needs a name on its left; write normalization1 = normalization(...)"
     lists = [numbers(a) for a in command.args[:2]]
     if len(lists) != 2 or any(n is None or len(n) != 3 for n in lists) or not all(lists[1] or ()):
         return command.line, "normalization needs two lists of three numbers, mean and std, std not 0"

@@ -1,9 +1,10 @@
 """Text <-> commands of a Hailo model script.
 
-The grammar is that of the public Model Zoo's scripts (every tag from v1.0 to v5.2.0; the only other thing in them are
-the `{...} = defuse_block(...)` layouts that the compiler writes for transformers):
+The grammar is that of the public Model Zoo's scripts (every tag from v1.0 to v5.2.0; one script of theirs has a
+bracket too many):
 
     statement   [name, name... =] command(argument, ...)      goes on over line ends while a bracket is open
+                {} = command(argument, ...)                   of defuse_block: it names nothing
     argument    value | keyword=value                         keywords last
     value       word | "path" | [value, ...] | {glob}
     # comment   to the end of the line
@@ -23,13 +24,14 @@ _TOKEN = re.compile(
     r"""\s*(?:
         (?P<string> "[^"\n]*" | '[^'\n]*' )
       | \{ \s* (?P<glob> (?: [\w*?./!-] | \[ [\w!-]+ \] )+ ) \s* \}
+      | (?P<none> \{ \s* \} )
       | (?P<word> [\w./$+-]+ )
       | (?P<mark> [][(),=] )
     )""",
     re.VERBOSE | re.ASCII,
 )
 _COMMAND = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)  # context_0.place too
-_BEGINS = re.compile(r"\s*(?:[\w./, -]+=)?\s*[A-Za-z_][\w.]*\s*\(", re.ASCII)
+_BEGINS = re.compile(r"\s*(?:(?:[\w./, -]+|\{\s*\}\s*)=)?\s*[A-Za-z_][\w.]*\s*\(", re.ASCII)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _OPEN, _CLOSE = "([{", ")]}"
 MAX_UNCLOSED = 10  # how often reading goes on after a bracket that is never closed
@@ -163,6 +165,10 @@ class _Reader:
         end = self.tokens.index(("mark", "(")) if ("mark", "(") in self.tokens else len(self.tokens)
         if ("mark", "=") not in self.tokens[:end]:
             return []
+        if self._kind() == "none":
+            targets = [self._take("none", "nothing")]
+            self._mark("=")
+            return targets
         targets = [self._take("word", "a name")]
         while self._accept(","):
             targets.append(self._take("word", "a name"))
@@ -247,6 +253,8 @@ def _tokens(statement: str) -> Iterator[tuple[str, str]]:
 
 
 def _spelled(kind: str, text: str) -> str:
+    if kind == "none":
+        return "{}"
     if kind == "glob":
         return "{" + text + "}"
     if kind == "string" and '"' not in text[1:-1]:

@@ -6,6 +6,7 @@ public script is a warning.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -63,15 +64,26 @@ def _not_for_us(command: Command) -> str | None:
         return cures.REFUSED.get(name)
     if name.rpartition(".")[2] in tables.LAYOUT:
         return None
-    guess = nearest(name, tables.known_commands()) or "; those there are stand in docs/model-scripts.md"
-    return cures.RETIRED.get(name) or f"{name} is no command{guess}"
+    return cures.RETIRED.get(name) or f"{name} is no command{_instead(name)}"
+
+
+def _instead(name: str) -> str:
+    """What may have been meant by an unknown command: a feature of one, or one that is spelled like it."""
+    owner = _owner(name)
+    if owner is not None:
+        return f" but a feature of {owner}; write {owner}({name}, ...)"
+    return nearest(name, tables.known_commands()) or "; those there are stand in docs/model-scripts.md"
+
+
+def _owner(feature: str) -> str | None:
+    return next((name for name, features in tables.FEATURES.items() if feature in features), None)
 
 
 def _no_feature(command: Command) -> str:
     known = list(tables.FEATURES[command.name])
     if command.feature is None:
         return cures.no_feature(command, known)
-    owner = next((name for name, features in tables.FEATURES.items() if command.feature in features), None)
+    owner = _owner(command.feature)
     if owner is not None:
         return f"{command.name} has no feature {command.feature}; it belongs to {owner}"
     guess = nearest(command.feature, known) or f"; there are {', '.join(known)}"
@@ -224,6 +236,13 @@ def _precision(command: Command, arch: str | None) -> Iterator[Finding]:
             # refused in reports of users; Model Zoo v2.15 to v5.0.0 has two scripts for hailo15h with a16_w16 there
             text = f"precision_mode={mode} on {layer}; a matmul takes {', '.join(tables.MATMUL_PRECISIONS)}"
             yield Finding(command.line, text, error=arch in tables.CHIPS_3X)
+        elif mode == tables.MATMUL_ONLY and not _may_be_matmul(layer):
+            yield Finding(command.line, f"precision_mode={mode} on {layer}; it is for matmul layers only; leave it out")
+
+
+def _may_be_matmul(layer: str) -> bool:
+    """Named like one, or by a pattern, or by the user."""
+    return not re.fullmatch(r"(conv|dw|deconv|fc|output_layer|input_layer|normalization)\d*", bare(layer))
 
 
 def _only_15l(command: Command, mode: str, arch: str | None) -> Iterator[Finding]:

@@ -43,9 +43,10 @@ SWITCH = _words("enabled disabled")
 POLICY = _words("enabled disabled allowed", closed=True)  # allowed: R
 CLIP = {"layers": LAYERS, "clipping_values": PAIR, "recollect_stats": BOOL}
 
-PRECISIONS = ("a8_w8", "a8_w4", "a16_w16", "a8_w8_a16", "a8_w8_a8")  # the last: matmul only
+MATMUL_ONLY = "a8_w8_a8"
+PRECISIONS = ("a8_w8", "a8_w4", "a16_w16", "a8_w8_a16", MATMUL_ONLY)
 PRECISIONS_15L = ("a16_w8", "a16_w8_a16")  # only in hailo15l scripts of Model Zoo v5.2.0
-MATMUL_PRECISIONS = ("a8_w8", "a8_w8_a8", "a8_w8_a16")
+MATMUL_PRECISIONS = ("a8_w8", MATMUL_ONLY, "a8_w8_a16")
 CONVERSIONS = "bgr_to_rgb yuv_to_rgb nv12_to_rgb nv12_to_hailo_yuv yuy2_to_hailo_yuv tf_rgbx_to_hailo_rgb yuy2_to_rgb"
 BUCKETS = "auto_partition_to_buckets share_buckets_partition berkitizer_bucket_size berkitizer_min_size toposort_mode"
 

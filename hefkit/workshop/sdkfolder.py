@@ -25,7 +25,7 @@ from hefkit.workshop.dfc import CalibrationFile
 from hefkit.workshop.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer
-SCRATCH = "scratch-"  # files that are gone when the run ends
+SCRATCH = ".hefkit-scratch-"  # files that are gone when the run ends
 
 
 class SdkFolder:

@@ -56,5 +56,5 @@ def run_session(
         return list(session.run(list(outputs), dict(feeds)))
     except Exception as exc:  # as above: no public common base
         if type(exc).__module__.startswith("onnxruntime"):
-            raise ModelError(f"onnxruntime cannot run the model: {one_line(exc)}") from exc
+            raise ModelError(f"onnxruntime cannot run the model; export it again; it says: {one_line(exc)}") from exc
         raise
