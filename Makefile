@@ -23,7 +23,7 @@ PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell
 
 # The SDK's Python may be as old as that: the half of the compiler driver that runs there is tried on one.
 OLD_VENV := .venv-old
-OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9,$(shell \
+OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9 $(wildcard $(HOME)/.pyenv/versions/3.[89].*/bin/python3),$(shell \
     $(python) -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] not in ((3, 8), (3, 9)))' \
     >/dev/null 2>&1 && echo $(python))))
 
