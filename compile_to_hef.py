@@ -25,6 +25,7 @@ from hefkit.workshop.deploy import copy_lines
 
 if TYPE_CHECKING:
     from hefkit.workshop.compilation import Compilation, Options
+    from hefkit.workshop.emulator import Emulator
 
 HW_ARCHS = ("hailo8", "hailo8l", "hailo10h", "hailo15h", "hailo15m", "hailo15l")
 CHECKED = "checked; nothing was written"
@@ -76,9 +77,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = Compilation(options)
     run.preflight()
-    check_layers(run)
+    emulator = prepare_emulation(run) if args.emulate else None
     run.open_calibration(required=not args.check)
-    refused, lines, more = work(args, run)
+    refused, lines, more = work(args, run, emulator)
     if args.json:
         cli.print_json({**run.result(), **more})
     if refused:
@@ -90,15 +91,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def work(args: argparse.Namespace, run: Compilation) -> tuple[str | None, list[str], dict[str, Any]]:
+def work(
+    args: argparse.Namespace, run: Compilation, emulator: Emulator | None
+) -> tuple[str | None, list[str], dict[str, Any]]:
     """Check the SDK, emulate, or compile; (why a gate refused it, what the user does now, more for --json)."""
-    if args.emulate and args.check:
+    if emulator is not None and args.check:
         return None, [CHECKED], {}
-    if args.emulate:
+    if emulator is not None:
         from hefkit.workshop.emulation import emulate
 
         model = shlex.quote(str(run.options.emulated_model))
-        return emulate(run), [f"next: python3 hailo_inference.py {model} PHOTOS"], {}
+        return emulate(run, emulator), [f"next: python3 hailo_inference.py {model} PHOTOS"], {}
     from hefkit.workshop.hefcompile import compile_hef, prepare
 
     if args.check:
@@ -109,12 +112,11 @@ def work(args: argparse.Namespace, run: Compilation) -> tuple[str | None, list[s
     return refused, [] if run.output is None else copy_lines(run.output, SCRIPT.parent, ready.hailort), {}
 
 
-def check_layers(run: Compilation) -> None:
-    """Layers to emulate in 16 bit: known as soon as the ONNX is. Hailo's names are known when it has parsed it."""
-    if run.options.emulate:
-        from hefkit.workshop.emulation import check_precision
+def prepare_emulation(run: Compilation) -> Emulator:
+    """Told before the calibration set: layers that the ONNX does not have."""
+    from hefkit.workshop.emulation import prepare
 
-        check_precision(run)
+    return prepare(run)
 
 
 def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:

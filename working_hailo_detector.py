@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -44,7 +43,7 @@ if TYPE_CHECKING:  # --help must not wait for these
 FOLDER = Path("runs", "live")  # of what the keys s and r write, where no flag names a place
 TOPIC = "hefkit"
 SAVE_MAX, SAVE_EVERY_S = 1000, 1.0
-MAX_LINE_BYTES = 16 << 20
+MAX_LINE_BYTES = 1 << 20
 RECORD_FPS = 25.0  # of cameras; a recording repeats or leaves out frames to play as time passed
 
 
@@ -99,10 +98,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hefkit.livesignals import StopRequested, StopSignals
 
     cli.set_up_logging(args.quiet)
-    with StopSignals(threading.Event()) as signals, contextlib.suppress(StopRequested):
-        result = detect(args, signals)
-        if args.json and not signals.exit_code:
-            cli.print_json(result)
+    try:
+        with StopSignals(threading.Event()) as signals, contextlib.suppress(StopRequested):
+            result = detect(args, signals)
+            if args.json and not signals.exit_code:
+                cli.print_json(result)
+    except cli.Terminated:  # a moment before StopSignals would have told
+        return 0
     return signals.exit_code
 
 
@@ -146,7 +148,7 @@ def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
 
 def check_outputs(args: argparse.Namespace) -> None:
     """Refuse (exit 2) what cannot be written, before anything is opened."""
-    from hefkit.files import check_file, check_writable
+    from hefkit.files import check_appendable, check_file, check_writable
 
     for folder in (args.save_dir, FOLDER if args.show else None):
         if folder is not None:
@@ -154,21 +156,22 @@ def check_outputs(args: argparse.Namespace) -> None:
     if args.record is not None:
         check_file(args.record)
     if args.jsonl not in (None, "-"):
-        check_file(Path(args.jsonl))
         check_appendable(Path(args.jsonl))
+        check_lines(Path(args.jsonl))
 
 
-def check_appendable(path: Path) -> None:
-    """Refuse (exit 2) a file that begins otherwise than one of ours: more lines would spoil a model or a film."""
+def check_lines(path: Path) -> None:
+    """Refuse (exit 2) a file that holds something else than lines of ours: more of them would spoil a model or a film.
+
+    The first line may be cut off, at its end by a full disk and at its beginning by who trimmed the file.
+    """
+    from hefkit.files import explained
+
     if not path.is_file():  # a pipe or a device takes whatever comes
         return
-    with open(path, "rb") as file:
-        begins = file.readline(MAX_LINE_BYTES)
-    try:
-        ours = not begins or "detections" in json.loads(begins)
-    except (ValueError, TypeError, RecursionError):
-        ours = False
-    if not ours:
+    with explained(path), open(path, "rb") as file:
+        begins = file.read(MAX_LINE_BYTES)
+    if begins.strip() and not begins.startswith(b'{"source"') and b', "latency_ms": ' not in begins:
         raise UsageError(
             f"--jsonl {path}: the file holds something else; expected none, or earlier lines; choose another"
         )

@@ -75,6 +75,15 @@ def check_file(path: Path) -> None:
     check_writable(path.parent)
 
 
+def check_appendable(path: Path) -> None:
+    """Refuse (exit 2) a file that cannot be appended to; one that is there is opened, and stays as it is."""
+    with explained(path):
+        if path.is_file():
+            open(path, "ab").close()
+    if not path.exists() or path.is_dir():  # else it is a pipe or a device, and opening it may wait for ever
+        check_file(path)
+
+
 def fresh_folder(parent: Path, name: str) -> Path:
     """`parent/name`, or `name-2`, `name-3` ... when it is taken; the one returned did not exist."""
     candidate, number = parent / name, 2
@@ -108,7 +117,7 @@ class Staging:
                 folder = folder.parent
             self.target.mkdir(parents=True, exist_ok=True)
             for stale in self.target.glob(f"{PARTIAL}*"):  # left by a run that was killed outright
-                _remove_if_dead(stale)
+                remove_if_dead(stale, PARTIAL)
             self.path.mkdir()
         return self
 
@@ -160,8 +169,9 @@ def _refuse_folder(place: Path) -> None:
         raise UsageError(f"cannot write {place}: there is a folder of that name; choose another output")
 
 
-def _remove_if_dead(stale: Path) -> None:
-    pid = stale.name[len(PARTIAL) :].partition("-")[0]
+def remove_if_dead(stale: Path, prefix: str) -> None:
+    """Remove what a process left behind whose number follows `prefix`, unless it is another one that still runs."""
+    pid = stale.name[len(prefix) :].partition("-")[0]
     if pid.isascii() and pid.isdigit() and int(pid) != os.getpid():
         try:
             os.kill(int(pid), 0)

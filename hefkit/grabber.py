@@ -56,7 +56,11 @@ class Grabber:
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._work, name="grabber", daemon=True)
         self._thread.start()
-        self._wait_for_first()
+        try:
+            self._wait_for_first()
+        except BaseException:  # nobody else knows of the thread, and Python must not end while it is in OpenCV
+            self.close()
+            raise
 
     def frames(self) -> Generator[Frame, None, None]:
         """The newest frame each time, until the source ends or `stop` is set; numbers count what was grabbed."""
@@ -93,7 +97,6 @@ class Grabber:
         if self._error is not None:
             raise self._error
         if not there:
-            self.close(0)
             raise DeviceError(
                 f"no picture came within {FIRST_FRAME_S:.0f} s; expected a camera or stream that delivers; "
                 "is it in use by another program?"

@@ -57,7 +57,7 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
     else:
         head, facts, more = read_heads(hef.path, group, names or found)
     spec = ModelSpec("hef", input_spec, head, {}, target={"arch": hef.arch, "sdk": hef.sdk}, nms=nms)
-    if found is not None and len(found) == head.num_classes:
+    if found is not None and sorted(found) == list(range(head.num_classes)):
         spec, assumed = replace(spec, names=found), [*assumed, "the class names of the metadata.yaml beside it"]
     elif names is None:
         assumed.append("classes are called class0, class1, ... (--names gives them names)")

@@ -23,6 +23,7 @@ from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 
 IMAGE_ORDERS = ("NHWC", "FCR", "F8CR")  # (H, W, C) on the host, all three
 USUAL_BOXES = (64, 4)  # channels: 4 sides x 16 bins (DFL), 4 distances
+OTHER_BOXES = (16, 32, 128)  # 4, 8, 32 bins: not by their number alone
 MAX_REG_MAX = 256
 PROBABILITY = (-0.01, 1.05)  # all values of a tensor behind a sigmoid, with what rounding adds
 LEAST_LOGIT = -1.0  # a class tensor without sigmoid must reach below: background is far below 0
@@ -61,6 +62,8 @@ def read_heads(path: Path, group: Group, names: Mapping[int, str] | None) -> tup
     if head.nms_free:
         facts.append("the head is end-to-end and needs no NMS, by the names of its nodes")
     unknown = head.family == "ltrb" and not all(_role(pair.box) for pair in pairs)
+    if head.reg_max * 4 in OTHER_BOXES:
+        assumed.append(f"the {head.reg_max * 4} channels of a box tensor are {head.reg_max} bins a side")
     if unknown:
         assumed.append("boxes need NMS (those of an end-to-end head would not)")
     return head, facts, assumed
@@ -86,7 +89,9 @@ def _pairs(path: Path, group: Group, names: Mapping[int, str] | None) -> tuple[l
     place = {stream.name: index for index, stream in enumerate(group.outputs)}
     found = list(_consistent(couples, lambda box, cls: _different(box, cls) and place[box.name] < place[cls.name]))
     if len(found) == 1:
-        return found[0], "their order in the file", ["boxes come before classes, as compilers are asked for them"]
+        classes = found[0][0].cls.shape[2]
+        assumed = f"boxes come before classes, so there are {classes} classes; if it finds nonsense, give it --names"
+        return found[0], "their order in the file", [assumed]
     raise ModelError(
         f"nothing in {path} tells its box tensors from its class tensors; expected the spec "
         f"{path.with_suffix('.json')} of the compilation; its outputs: {listed(group.outputs)}"
@@ -121,7 +126,7 @@ def _different(box: VStream, cls: VStream) -> bool:
 
 
 def _only_cls_is_probability(box: VStream, cls: VStream) -> bool:
-    return box.shape[2] % 4 == 0 and _is_probability(cls) and not _is_probability(box)
+    return box.shape[2] in USUAL_BOXES + OTHER_BOXES and _is_probability(cls) and not _is_probability(box)
 
 
 def _is_probability(stream: VStream) -> bool:

@@ -26,7 +26,7 @@ class OwnPictures:
     """`path in OwnPictures()`: whether hefkit made that picture; every folder's records are read once.
 
     Args:
-        below: only folders below this one count: whoever names a folder of ours wants what is in it.
+        below: whoever names a folder of ours wants the pictures in it, if not its crops; those further down are ours.
     """
 
     def __init__(self, below: Path | None = None) -> None:
@@ -34,18 +34,21 @@ class OwnPictures:
         self._known: dict[str, list[tuple[str, _Record]]] = {}  # folder -> (folder above or itself, its record)
 
     def __contains__(self, path: Path) -> bool:
-        if SAVED_LIVE.fullmatch(path.name):
-            return True
         place = os.path.abspath(path)
+        if SAVED_LIVE.fullmatch(path.name):
+            return os.path.dirname(place) != self._root
         return any(_names(record, os.path.relpath(place, folder)) for folder, record in self._above(place))
 
     def _above(self, place: str) -> list[tuple[str, _Record]]:
         folder = os.path.dirname(place)
-        if folder == place or folder == self._root:
+        if folder == place:
             return []
         if folder not in self._known:
-            own = _read(Path(folder))
-            self._known[folder] = [*([] if own is None else [(folder, own)]), *self._above(folder)]
+            own, root = _read(Path(folder)), folder == self._root
+            if own is not None and root:
+                own = own._replace(files=frozenset())
+            above = [] if root else self._above(folder)
+            self._known[folder] = above if own is None else [(folder, own), *above]
         return self._known[folder]
 
 

@@ -457,6 +457,17 @@ def test_run_folder_and_model_may_lie_together(run_script: Run, yolo: Path, cali
     assert there == {"m.emulated.onnx", "m.emulated.json", "report.json", "script.mscript"}
 
 
+def test_what_is_not_emulated_is_told_once(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """A name of the compiler's own cannot be found in the ONNX."""
+    script = tmp_path / "wide.mscript"
+    lines = (ROOT / "hailo_optimization.mscript").read_text()
+    script.write_text(f"{lines}\nquantization_param(conv12, precision_mode=a16_w16)\n")
+
+    done = run_script(SCRIPT, yolo, "--emulate", "--calib", calib, "--script", script, "--json")
+
+    assert len([w for w in done.json["warnings"] if "16 bit of conv12" in w]) == 1
+
+
 def test_onnxruntime_does_not_report_home(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
     """Its telemetry leaves a device's number in the home folder before it sends anything: there must be none."""
     home = tmp_path / "home"

@@ -116,6 +116,7 @@ REFUSED = {
         head(4, activation="none"), Recipe(original_names=False, order=(0, 1, 3, 2, 4, 5)),
     ),
     "4 classes as logits beside distances": (head(4, 1, activation="none"), Recipe(original_names=False)),
+    "anchors of another network": (head(810, reg_max=9), Recipe(original_names=False)),
     "unusual bins without names": (head(3, reg_max=8, activation="none"), Recipe(original_names=False)),
 }  # fmt: skip
 
@@ -275,11 +276,14 @@ def test_the_metadata_that_ultralytics_leaves_beside_a_model(match_file: Match, 
     """Names for nothing, and what 4 classes are where 4 distances could be as well; those of another model are not."""
     (tmp_path / "metadata.yaml").write_text("task: detect\nnames:\n  0: a\n  1: b\n  2: c\n  3: d\n")
 
-    found = match_file(head(4, activation="none"), Recipe(original_names=False, order=(0, 1, 3, 2, 4, 5)))
+    mixed = Recipe(original_names=False, order=(0, 1, 3, 2, 4, 5))
+    found = match_file(head(4, activation="none"), mixed)
     assert found.spec.names == {0: "a", 1: "b", 2: "c", 3: "d"} and found.spec.head.reg_max == 16
     assert f"boxes and classes are told apart by {COUNT}" in found.facts
     assert "the class names of the metadata.yaml beside it" in found.assumed
 
+    assert match_file(head(3)).spec.names == {0: "class0", 1: "class1", 2: "class2"}
+    (tmp_path / "metadata.yaml").write_text("names:\n  1: a\n  2: b\n  3: c\n")
     assert match_file(head(3)).spec.names == {0: "class0", 1: "class1", 2: "class2"}
     (tmp_path / "metadata.yaml").write_text("names: 3")
     assert "classes are called class0" in " ".join(match_file(head(3)).assumed)

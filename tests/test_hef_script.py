@@ -6,6 +6,7 @@ the signals run the script as a process.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -474,6 +475,31 @@ def test_a_hef_that_finds_no_room_is_kept(compiled: Compile, tmp_path: Path, sma
     assert done.code == 3 and "the disk is full" in done.errors[0]
     assert str(kept) in done.errors[0] and read_hef(kept).arch == "hailo8"
     assert files(small_disk) == {"brim"}
+
+
+def test_a_pair_that_lies_in_the_run_folder_survives(
+    compiled: Compile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`--run-dir` is where `--output` is: a second run that fails at the last moment leaves both as they were."""
+    assert compiled("--run-dir", ".").code == 0
+    before = [(tmp_path / name).read_bytes() for name in ("best.hef", "best.json")]
+
+    def full(*args: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    assert compiled("--run-dir", ".", "--logits").code == 3
+    assert [(tmp_path / name).read_bytes() for name in ("best.hef", "best.json")] == before
+
+
+def test_a_har_that_was_copied_is_resumed_where_it_lies(compiled: Compile, tmp_path: Path) -> None:
+    """However the two paths are spelled, and with the HAR of the other stage beside it: their notes say whose it is."""
+    assert compiled("--run-dir", "run").code == 0
+    (tmp_path / "copy").mkdir()
+    for path in (tmp_path / "run").glob("*.har*"):
+        shutil.copy(path, tmp_path / "copy")
+
+    assert compiled("--run-dir", "copy", "--har", tmp_path / "copy" / "best.quantized.har").code == 0
 
 
 @pytest.mark.parametrize("name", ["sdk.log", "job.json", "report.json", "best.json", "best.alls"])

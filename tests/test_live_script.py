@@ -217,6 +217,26 @@ def test_lines_are_appended_to_earlier_ones(run_script: Run, toy: Path, clip: Pa
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
 
 
+@pytest.mark.parametrize("begins", ['{"source": "usb", "fr', '3.1]}], "timestamp": "x", "latency_ms": 3.2}', "", "\n"])
+def test_lines_that_were_cut_off_are_ours_all_the_same(
+    run_script: Run, toy: Path, clip: Path, tmp_path: Path, begins: str
+) -> None:
+    """By a full disk, by whoever trimmed the file: a detector that is started again must not stumble over it."""
+    (tmp_path / "out.jsonl").write_text(begins)
+
+    assert run_script(SCRIPT, toy, clip, "--max-frames", 1, "--jsonl", tmp_path / "out.jsonl").code == 0
+    assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])["frame"] == 0
+
+
+def test_lines_into_a_pipe_of_the_shell(toy: Path, clip: Path, tmp_path: Path) -> None:
+    """`--jsonl >(...)`, which is a file in /dev/fd, where nobody may make another."""
+    command = f"{sys.executable} {ROOT / SCRIPT} {toy} {clip} --headless --max-frames 3 --jsonl >(wc -l > lines)"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    assert done.returncode == 0, done.stderr
+    until(lambda: (tmp_path / "lines").exists() and (tmp_path / "lines").read_text().strip() == "3")
+
+
 def test_whoever_reads_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:
     """`| head -1`: the detector ends, with one line."""
     process = started("--jsonl", "-")

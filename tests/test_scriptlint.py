@@ -302,6 +302,10 @@ def test_wrong_lines(line: str, words: str) -> None:
 
 TOGETHER = {
     "no normalization": (FLAVOR, ": 0 normalization commands"),
+    "two normalizations, one of nothing": (
+        f"{NORMALIZATION}\n{NORMALIZATION}\n{{}} = defuse_block(matmul1, defuse_count=4)",
+        ": 2 normalization commands",
+    ),
     "one normalization has no name": (
         f"{NORMALIZATION}\n\nnormalization([0,0,0], [255,255,255])",
         " line 3: normalization needs a name on its left",

@@ -63,6 +63,15 @@ def test_pictures_that_hefkit_made_may_be_named(here: Path) -> None:
         find_items(".")
 
 
+def test_crops_are_no_photographs_wherever_they_lie(here: Path) -> None:
+    """`--save-dir` may be the photographs' own folder; and the live detector's may be named."""
+    touch("in/a.jpg", "in/crops/cat/a-1.jpg", "live/hefkit-20261125-120000-000000.jpg")
+    Path("in/run.json").write_text(json.dumps({"tool": "hefkit 0.1", "files": [], "folders": ["crops"]}))
+
+    assert relatives(find_items("in")) == relatives(find_items("in/**/*.jpg")) == ["a.jpg"]
+    assert relatives(find_items("live")) == ["hefkit-20261125-120000-000000.jpg"]
+
+
 def test_one_image(here: Path) -> None:
     """A file is called as it was given, and its result has its bare name."""
     touch("in/a.jpg")

@@ -30,11 +30,10 @@ log = logging.getLogger("hefkit")
 EMULATED_LAST = "Writing emulated model"
 
 
-def emulate(run: Compilation) -> str | None:
-    """Build, measure and write the emulated model; returns why the gate refused it, or None."""
+def emulate(run: Compilation, emulator: Emulator) -> str | None:
+    """Measure, quantise and write; returns why the gate refused it, or None. `emulator` is `prepare`'s."""
     assert run.file is not None and run.layout is not None and run.calibration is not None
     train, held_out, in_sample = run.calibration.split()
-    emulator = _emulator(run)
     calibration = run.calibration
 
     def pictures() -> Iterator[np.ndarray]:
@@ -63,9 +62,12 @@ def emulate(run: Compilation) -> str | None:
     return refused
 
 
-def _emulator(run: Compilation) -> Emulator:
+def prepare(run: Compilation) -> Emulator:
+    """As soon as the ONNX is known: tell what of the script is not emulated, refuse (exit 2) layers that it has not."""
     assert run.file is not None and run.layout is not None
     options = run.options
+    for warning in not_emulated(options.script):
+        run.warn(warning)
     mean, std = options.script.normalization()
     outputs, others = options.script.wide_outputs(len(run.layout.convs))
     if others:
@@ -77,19 +79,14 @@ def _emulator(run: Compilation) -> Emulator:
         layers=frozenset(asked - {"outputs", "auto"}),
         auto="auto" in asked,
     )
-    return Emulator(run.file, run.layout, mean, std, precision, options.logits)
-
-
-def check_precision(run: Compilation) -> None:
-    """Tell what of the script is not emulated, and refuse (exit 2) layers to be in 16 bit that there are not."""
-    for warning in not_emulated(run.options.script):
-        run.warn(warning)
-    unknown = _emulator(run).unknown_layers()
+    emulator = Emulator(run.file, run.layout, mean, std, precision, options.logits)
+    unknown = emulator.unknown_layers()
     if unknown:
         raise UsageError(
             f"--precision-16: the network has no layer {', '.join(one_line(u, 80) for u in unknown)}; "
             "with --emulate a layer is named by its ONNX node"
         )
+    return emulator
 
 
 def _finish_spec(run: Compilation, emulator: Emulator, calibrated_on: int, quality: dict[str, Any]) -> None:

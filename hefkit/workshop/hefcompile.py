@@ -26,7 +26,7 @@ from hefkit.workshop.dfclog import RunLog, judge
 from hefkit.workshop.hefcheck import check_hef
 from hefkit.workshop.hefscript import what_is_asked, wide_indices
 from hefkit.workshop.hefsource import UNCHECKED, Parsed, Source
-from hefkit.workshop.sdkfolder import SCRATCH, SdkFolder, float_bytes
+from hefkit.workshop.sdkfolder import SdkFolder, float_bytes
 from hefkit.workshop.sdkready import Ready, get_ready
 
 log = logging.getLogger("hefkit")
@@ -158,7 +158,7 @@ class HefRun:
 
         path = self.folder.write_pictures("measured", self.calibration, chosen)
         try:
-            tensors = dfc.infer(context, path, self.folder.scratch)
+            tensors = dfc.infer(context, path, self.folder.scratch("tensor-"))
         except EmulationError as exc:
             self.run.warn(f"the SDK cannot emulate its network ({exc}); how good it is has not been measured")
             return None
@@ -198,7 +198,7 @@ class HefRun:
 
     def _compile(self, dfc: Dfc, parsed: Parsed) -> None:
         """The HEF is read back before it gets its name; model and spec appear together."""
-        raw = self.folder.path / f"{SCRATCH}unchecked.hef"
+        raw = self.folder.scratch("unchecked.hef")
         dfc.compile(raw)
         self.contexts = dfc.voice.facts.contexts
         with self._kept(raw, ".refused.hef"):
@@ -237,7 +237,8 @@ class HefRun:
         assert self.run.spec is not None
         target = self.options.name.with_name(f"{self.folder.stem}.hef")
         spec = json.dumps(self.run.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-        self.folder.write_text(self.folder.file(".json"), spec)
+        if self.folder.path != target.parent.resolve():  # else it is the one that must fit the HEF
+            self.folder.write_text(self.folder.file(".json"), spec)
         with Staging(target.parent) as stage:
             with explained(target):
                 (stage.path / f"{self.folder.stem}.json").write_text(spec, encoding="ascii")

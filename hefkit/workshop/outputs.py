@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 from hefkit.cli import existing
@@ -59,14 +60,16 @@ def check_places(name: Path, *, emulate: bool) -> None:
 def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -> None:
     """Refuse (exit 2) a run folder that cannot be written, or with files of a run's names that are not ours.
 
-    Whose they are, say the JSON files of a run: one that is not ours is nobody's to replace, and the others are
-    ours where one of these is. A HAR to resume from is read, not replaced.
+    Whose they are, say the JSON files of a run: one that is not ours is nobody's to replace, and the others are ours
+    where one of these is, or their own note. A HAR to resume from is read, not replaced.
     """
     check_writable(folder)
     names = RUN_FILES[:2] if emulate else (*RUN_FILES, *(name + suffix for suffix in RUN_SUFFIXES))
-    there = [path for path in (folder / n for n in names) if existing(path) and path != har]
-    ours = [path for path in there if path.suffix == ".json" and _is_ours(path)]
-    foreign = [path for path in there if path not in ours and (path.suffix == ".json" or not ours)]
+    kept = None if har is None else os.path.realpath(har)
+    there = [path for path in (folder / n for n in names) if existing(path) and os.path.realpath(path) != kept]
+    ours = [path for path in there if _is_ours(path if path.suffix == ".json" else path.with_name(path.name + ".json"))]
+    recorded = any(path.suffix == ".json" for path in ours)
+    foreign = [path for path in there if path not in ours and (path.suffix == ".json" or not recorded)]
     if foreign:
         raise UsageError(f"{foreign[0]} is not hefkit's and would be replaced; choose another --run-dir")
 

@@ -153,6 +153,8 @@ class _Reader:
         name = self._take("word", "a command")
         if not _COMMAND.fullmatch(name):
             raise _NoStatement(f"{name!r} is no command; {_EXPECTED}")
+        if targets == ["{}"] and name != "defuse_block":
+            raise _NoStatement(f"{{}} = {name} names nothing; {_EXPECTED}")
         self._mark("(")
         args, keywords = self._arguments()
         if not self._accept(")"):

@@ -12,6 +12,7 @@ sdk.log              all that the SDK printed, beside the logs that it writes it
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,20 +20,20 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hefkit.files import explained, replacing
+from hefkit.files import explained, remove_if_dead, replacing
 from hefkit.workshop.calibset import CalibrationSet
 from hefkit.workshop.dfc import CalibrationFile
 from hefkit.workshop.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer
-SCRATCH = ".hefkit-scratch-"  # files that are gone when the run ends
+SCRATCH = ".hefkit-scratch-"  # files that are gone when the run ends; the number of the process follows
 
 
 class SdkFolder:
     """Names and files of one run; `path` is absolute, as the worker needs it."""
 
     def __init__(self, path: Path, stem: str) -> None:
-        self.path = path.absolute()
+        self.path = path.resolve()
         self.stem = stem
 
     def make(self) -> None:
@@ -45,10 +46,9 @@ class SdkFolder:
         """NAME + suffix, such as `.parsed.har`."""
         return self.path / f"{self.stem}{suffix}"
 
-    @property
-    def scratch(self) -> Path:
-        """Beginning of the names of tensors that the worker writes."""
-        return self.path / f"{SCRATCH}tensor-"
+    def scratch(self, name: str) -> Path:
+        """A file, or the beginning of some, that is gone when the run ends; another run here has others."""
+        return self.path / f"{SCRATCH}{os.getpid()}-{name}"
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """job.json, report.json."""
@@ -75,7 +75,7 @@ class SdkFolder:
 
     def write_pictures(self, name: str, pictures: CalibrationSet, indices: Sequence[int]) -> Path:
         """A `.npy` of uint8 (N, H, W, 3), one picture in memory at a time."""
-        path = self.path / f"{SCRATCH}{name}.npy"
+        path = self.scratch(f"{name}.npy")
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), *pictures.size, 3)}
         with explained(path), open(path, "wb") as file:
             np.lib.format.write_array_header_1_0(file, header)
@@ -84,9 +84,9 @@ class SdkFolder:
         return path
 
     def clean(self) -> None:
-        """Remove what was only passing through."""
+        """Remove what was only passing through, of this run and of those that were killed."""
         for path in self.path.glob(f"{SCRATCH}*"):
-            path.unlink(missing_ok=True)
+            remove_if_dead(path, SCRATCH)
 
 
 def float_bytes(count: int, size: tuple[int, int]) -> int:
