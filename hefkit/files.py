@@ -1,4 +1,4 @@
-"""Writing files so that a failed or killed run leaves what was there before.
+"""Writing files so that a failed or killed run leaves what was there before, and what is not ours stays.
 
 One file: `replacing(path)`. Many files that belong together: `Staging(folder)`. Both write under a
 temporary name inside the target folder (same file system) and rename at the end.
@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import json
 import os
 import shutil
 import signal
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from hefkit.errors import DataError, UsageError
 
 PARTIAL = ".hefkit-partial-"
+MAX_JSON_BYTES = 256 << 20  # a manifest or a run's record of a million pictures
 _NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG,
 )  # fmt: skip
@@ -90,6 +93,18 @@ def fresh_folder(parent: Path, name: str) -> Path:
     while candidate.exists():
         candidate, number = parent / f"{name}-{number}", number + 1
     return candidate
+
+
+def own_json(path: Path) -> dict[str, Any]:
+    """A JSON file that says that hefkit wrote it; {} where there is none, or one of somebody else's."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_JSON_BYTES:
+            return {}
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    ours = isinstance(value, dict) and str(value.get("tool")).startswith("hefkit ")
+    return value if ours else {}
 
 
 def entries(folder: Path) -> list[Path]:

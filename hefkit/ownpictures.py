@@ -6,14 +6,14 @@ ours beside them. The live detector's pictures are known by their names.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from pathlib import Path, PurePath
 from typing import Any, NamedTuple
 
+from hefkit.files import own_json
+
 RECORD, MANIFEST, PREVIEW = "run.json", "manifest.json", "preview.jpg"
-MAX_RECORD_BYTES = 256 << 20
 SAVED_LIVE = re.compile(r"hefkit-\d{8}-\d{6}-\d{6}\.jpg")
 
 
@@ -59,23 +59,11 @@ def _names(record: _Record, relative: str) -> bool:
 
 def _read(folder: Path) -> _Record | None:
     """What the records in a folder call ours."""
-    run, manifest = (_json(folder / name) for name in (RECORD, MANIFEST))
+    run, manifest = (own_json(folder / name) for name in (RECORD, MANIFEST))
     files = [*_texts(run.get("files")), *(_texts([image.get("file") for image in _dicts(manifest.get("images"))]))]
     if manifest:
         files.append(PREVIEW)
     return _Record(frozenset(files), frozenset(_texts(run.get("folders")))) if run or manifest else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A record of ours, or {}."""
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
-            return {}
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    ours = isinstance(value, dict) and str(value.get("tool")).startswith("hefkit ")
-    return value if ours else {}
 
 
 def _texts(values: object) -> list[str]:

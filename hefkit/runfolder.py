@@ -15,8 +15,8 @@ from typing import Any
 
 from hefkit import __version__
 from hefkit.errors import UsageError
-from hefkit.files import fresh_folder
-from hefkit.ownpictures import MAX_RECORD_BYTES, RECORD
+from hefkit.files import MAX_JSON_BYTES, fresh_folder
+from hefkit.ownpictures import RECORD
 from hefkit.sources import Item
 
 DEFAULT_ROOT = Path("runs", "predict")
@@ -147,7 +147,7 @@ def _read_record(folder: Path) -> tuple[list[str], list[str]]:
     path = folder / RECORD
     try:
         with open(path, "rb") as file:
-            record = json.loads(file.read(MAX_RECORD_BYTES))
+            record = json.loads(file.read(MAX_JSON_BYTES))
         if not record["tool"].startswith("hefkit ") or record["format"] != FORMAT:
             raise ValueError(record["format"])
         return [str(name) for name in record["files"]], [str(name) for name in record["folders"]]

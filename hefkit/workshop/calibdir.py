@@ -5,16 +5,15 @@ Standard library only: an output that must not be touched is refused before any 
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
 
 from hefkit.cli import existing
 from hefkit.errors import UsageError
-from hefkit.files import check_writable, entries, explained
+from hefkit.files import check_writable, entries, explained, own_json
 from hefkit.folders import iter_images
-from hefkit.ownpictures import MANIFEST, MAX_RECORD_BYTES, PREVIEW
+from hefkit.ownpictures import MANIFEST, PREVIEW
 
 ARRAY = "calib_set.npy"
 FILE_FORMATS = ("png", "npy")
@@ -61,14 +60,8 @@ def check_target(output: Path, source: str, count: int, file_format: str, *, ove
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """The manifest of a set of ours, or None where there is none that could be ours."""
-    path = folder / MANIFEST
-    try:
-        if not path.is_file() or path.stat().st_size > MAX_RECORD_BYTES:
-            return None
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return None
-    if not isinstance(value, dict) or value.get("format") != FORMAT or not isinstance(value.get("digest"), str):
+    value = own_json(folder / MANIFEST)
+    if value.get("format") != FORMAT or not isinstance(value.get("digest"), str):
         return None
     images = value.get("images")
     if not isinstance(images, list) or not all(isinstance(image, dict) for image in images):

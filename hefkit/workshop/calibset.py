@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 
 from hefkit.errors import DataError, ModelError
-from hefkit.ownpictures import MANIFEST, MAX_RECORD_BYTES
+from hefkit.files import MAX_JSON_BYTES
+from hefkit.ownpictures import MANIFEST
 from hefkit.spec import InputSpec, input_from_json
 from hefkit.workshop.calibdir import ARRAY
 
@@ -108,6 +109,7 @@ class CalibrationSet:
         if path.name == ARRAY and (path.parent / MANIFEST).is_file():
             manifest = _read_manifest(path.parent)
             self.fit, self.digest = _input_spec(path.parent, manifest).fit, str(manifest.get("digest"))
+            self.source = str(manifest.get("source") or path)
 
     def _verify(self) -> None:
         """Every picture is there and readable, and together they are the set that the manifest describes."""
@@ -139,7 +141,7 @@ def _wrong_size(path: Path, found: tuple[int, int], wanted: tuple[int, int]) -> 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     try:
-        if file.stat().st_size > MAX_RECORD_BYTES:
+        if file.stat().st_size > MAX_JSON_BYTES:
             raise DataError(f"{file} is too large for a manifest; run prepare_calibration.py again")
         manifest = json.loads(file.read_bytes())
     except FileNotFoundError as exc:

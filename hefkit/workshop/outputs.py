@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 
 from hefkit.cli import existing
 from hefkit.errors import DataError, ModelError, UsageError
-from hefkit.files import check_file, check_writable
+from hefkit.files import check_file, check_writable, own_json
 
 EMULATED = ".emulated.onnx"
-MAX_JSON_BYTES = 16 << 20
 RUN_FILES = ("report.json", "script.mscript", "job.json", "sdk.log")  # of a run folder; the first two with --emulate
 RUN_SUFFIXES = (
     ".cut.onnx",
@@ -51,7 +49,7 @@ def check_places(name: Path, *, emulate: bool) -> None:
     check_file(model)
     spec = model.with_suffix(".json")
     check_file(spec)
-    if existing(spec) and not _is_ours(spec):
+    if existing(spec) and not own_json(spec):
         raise UsageError(
             f"{spec} is not hefkit's and would be replaced by the spec of the model; choose another --output"
         )
@@ -67,20 +65,11 @@ def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -
     names = RUN_FILES[:2] if emulate else (*RUN_FILES, *(name + suffix for suffix in RUN_SUFFIXES))
     kept = None if har is None else os.path.realpath(har)
     there = [path for path in (folder / n for n in names) if existing(path) and os.path.realpath(path) != kept]
-    ours = [path for path in there if _is_ours(path if path.suffix == ".json" else path.with_name(path.name + ".json"))]
+    ours = [path for path in there if own_json(path if path.suffix == ".json" else path.with_name(path.name + ".json"))]
     recorded = any(path.suffix == ".json" for path in ours)
     foreign = [path for path in there if path not in ours and (path.suffix == ".json" or not recorded)]
     if foreign:
         raise UsageError(f"{foreign[0]} is not hefkit's and would be replaced; choose another --run-dir")
-
-
-def _is_ours(path: Path) -> bool:
-    """A JSON that says it is of hefkit's making."""
-    try:
-        with open(path, "rb") as file:
-            return str(json.loads(file.read(MAX_JSON_BYTES))["tool"]).startswith("hefkit ")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return False
 
 
 def check_model_exists(path: Path) -> None:
