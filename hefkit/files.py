@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 import shutil
@@ -15,7 +16,7 @@ import signal
 import stat
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from hefkit.errors import DataError, UsageError
 
@@ -119,9 +120,12 @@ class Staging:
     everything written is thrown away, and folders made for it are removed.
     """
 
+    _numbers = itertools.count(1)
+    _open: ClassVar[set[str]] = set()  # real paths: two of one process may have the same target
+
     def __init__(self, target: Path) -> None:
         self.target = target
-        self.path = target / f"{PARTIAL}{os.getpid()}"
+        self.path = target / f"{PARTIAL}{os.getpid()}-{next(self._numbers)}"
         self._made: list[Path] = []  # folders that did not exist before, innermost first
 
     def __enter__(self) -> Staging:
@@ -132,8 +136,10 @@ class Staging:
                 folder = folder.parent
             self.target.mkdir(parents=True, exist_ok=True)
             for stale in self.target.glob(f"{PARTIAL}*"):  # left by a run that was killed outright
-                remove_if_dead(stale, PARTIAL)
+                if os.path.realpath(stale) not in self._open:
+                    remove_if_dead(stale, PARTIAL)
             self.path.mkdir()
+            self._open.add(os.path.realpath(self.path))
         return self
 
     def commit(self, *, remove: Iterable[Path] = (), last: str | None = None) -> None:
@@ -156,6 +162,7 @@ class Staging:
         self._made.clear()
 
     def __exit__(self, *exc: object) -> None:
+        self._open.discard(os.path.realpath(self.path))
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in self._made:
             with contextlib.suppress(OSError):  # not empty: somebody else uses it now

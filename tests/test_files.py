@@ -31,6 +31,18 @@ def dead_pid() -> int:
     return process.pid
 
 
+def test_two_sets_of_files_for_one_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the folder is spelled: neither takes the other for what a killed run has left."""
+    monkeypatch.chdir(tmp_path)
+    with Staging(tmp_path) as first, Staging(Path()) as second:
+        (first.path / "a").write_text("1")
+        (second.path / "b").write_text("2")
+        first.commit()
+        second.commit()
+
+    assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a": "1", "b": "2"}
+
+
 def test_replacing_a_file(tmp_path: Path) -> None:
     """The new text appears at once, folders are made, no temporary name is left."""
     place = tmp_path / "a" / "b.txt"

@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -118,8 +116,7 @@ def _write(run: Compilation, model: onnx.ModelProto) -> None:
     )
     run.output, run.run_dir = target, run.options.run_dir
     report = (json.dumps(run.result(), indent=1) + "\n").encode()
-    together = os.path.realpath(target.parent) == os.path.realpath(run.run_dir)
-    with Staging(target.parent) as stage, nullcontext(stage) if together else Staging(run.run_dir) as run_stage:
+    with Staging(target.parent) as stage, Staging(run.run_dir) as run_stage:
         with explained(target):
             (stage.path / target.with_suffix(".json").name).write_bytes(spec)
             (stage.path / target.name).write_bytes(model.SerializeToString())
@@ -127,8 +124,7 @@ def _write(run: Compilation, model: onnx.ModelProto) -> None:
             (run_stage.path / "script.mscript").write_bytes(run.spec.script.encode())
             (run_stage.path / "report.json").write_bytes(report)
         stage.commit(last=target.name)
-        if not together:
-            run_stage.commit()
+        run_stage.commit()
     log.info("  %s (%.1f MB): INT8 emulation, not a HEF", target, target.stat().st_size / 1e6)
 
 
