@@ -95,9 +95,9 @@ def work(
     args: argparse.Namespace, run: Compilation, emulator: Emulator | None
 ) -> tuple[str | None, list[str], dict[str, Any]]:
     """Check the SDK, emulate, or compile; (why a gate refused it, what the user does now, more for --json)."""
-    if emulator is not None and args.check:
-        return None, [CHECKED], {}
     if emulator is not None:
+        if args.check:
+            return None, [CHECKED], {}
         from hefkit.workshop.emulation import emulate
 
         model = shlex.quote(str(run.options.emulated_model))

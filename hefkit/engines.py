@@ -139,6 +139,6 @@ def model_first(model: Path, options: EngineOptions) -> Iterator[None]:
     try:
         yield
     except (DataError, ToolchainError):
-        with contextlib.suppress(DataError, ToolchainError, DeviceError, ImportError):
+        with contextlib.suppress(ToolchainError, DeviceError, ImportError):
             open_engine(model, options).close()
         raise

@@ -201,9 +201,9 @@ def let_go(exc: BaseException | None) -> None:
 APT = "on Raspberry Pi OS: sudo apt install hailo-all"
 VENV = "a virtual environment must be made with the system's python3 and --system-site-packages"
 ELSEWHERE = "on a machine without a chip run the .emulated.onnx"
-# part of the message -> cause and cure; the first that fits
 ANOTHER_NUMPY = "HailoRT for Python was built for another numpy"
 SYSTEM_NUMPY = "let pip uninstall the numpy that hides the system's, and use the system's python3"
+# part of the message -> cause and cure; the first that fits
 IMPORT_FAILURES = (
     (
         "no module named 'hailo_platform'",

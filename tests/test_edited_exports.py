@@ -367,6 +367,16 @@ def test_weights_in_bfloat16(tmp_path: Path) -> None:
         load_onnx(save(model, tmp_path / "model.onnx"))
 
 
+def test_a_sparse_weight_of_terabytes(opened: Open) -> None:
+    """One number and a shape: refused before memory is asked for."""
+    model = tiny_yolo()
+    one, place = numpy_helper.from_array(np.ones(1, np.float32), "huge"), numpy_helper.from_array(np.zeros(1, np.int64))
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(one, place, [1 << 20, 1 << 20]))
+
+    with pytest.raises(ModelError, match="claims the shape"):
+        opened(model)
+
+
 @pytest.mark.parametrize("flat", [True, False])
 def test_sparse_weights_are_weights(flat: bool, opened: Open) -> None:
     """A pruned network may keep the values that are left, and where they belong: flattened, or row by row."""

@@ -93,14 +93,8 @@ def with_sigmoids(model: onnx.ModelProto, class_tensors: Sequence[str]) -> onnx.
     return copy
 
 
-MADE = (
-    "codes",
-    "rounded",
-    "scale",
-    "zero_point",
-    "bias",
-    "weight",
-)  # what an emulated model adds behind a tensor's name
+# what an emulated model adds behind a tensor's name
+MADE = ("codes", "rounded", "scale", "zero_point", "bias", "weight")
 
 
 def set_apart(model: onnx.ModelProto, reserved: Collection[str]) -> dict[str, str]:

@@ -6,10 +6,13 @@ parser look for weights, and find arithmetic.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
+from hefkit.errors import ModelError
 from hefkit.workshop.cut import extract, image_inputs, zero_feed
 from hefkit.workshop.graph import Graph, attribute
 from hefkit.workshop.session import open_session, run_session
@@ -18,6 +21,7 @@ from hefkit.workshop.session import open_session, run_session
 UNFOLDED = frozenset(
     ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 ) | frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap"))
+MAX_DENSE_BYTES = 2 << 30
 FLOATS = ("float16", "float32", "float64")
 
 
@@ -47,9 +51,18 @@ def fold_constants(model: onnx.ModelProto) -> None:
 
 
 def dense_weights(model: onnx.ModelProto) -> None:
-    """Sparse initializers (pruned networks) become plain ones, which Hailo's parser and all here read."""
+    """Sparse initializers (pruned networks) become plain ones, which Hailo's parser and all here read.
+
+    Raises:
+        ModelError: a few bytes that claim to be more than a whole ONNX may hold.
+    """
     for sparse in model.graph.sparse_initializer:
         values = numpy_helper.to_array(sparse.values)
+        if math.prod(sparse.dims) * values.itemsize > MAX_DENSE_BYTES:
+            raise ModelError(
+                f"the sparse weight {sparse.values.name!r} claims the shape {list(sparse.dims)}; expected at most "
+                f"{MAX_DENSE_BYTES >> 30} GiB; the file is damaged, export it again"
+            )
         places = numpy_helper.to_array(sparse.indices)  # of the flattened tensor, or a row of indices for each
         if places.ndim == 2:
             places = np.ravel_multi_index(tuple(places.T), tuple(sparse.dims))

@@ -11,16 +11,8 @@ from hefkit.files import check_file, check_writable, own_json
 
 EMULATED = ".emulated.onnx"
 RUN_FILES = ("report.json", "script.mscript", "job.json", "sdk.log")  # of a run folder; the first two with --emulate
-RUN_SUFFIXES = (
-    ".cut.onnx",
-    ".alls",
-    ".parsed.har",
-    ".quantized.har",
-    ".refused.har",
-    ".refused.hef",
-    ".finished.hef",
-    ".json",
-)
+_HARS, _HEFS = (".parsed.har", ".quantized.har", ".refused.har"), (".refused.hef", ".finished.hef")
+RUN_SUFFIXES = (".cut.onnx", ".alls", ".json", *_HARS, *_HEFS)
 
 
 def check_output(name: Path, source: Path) -> Path:
