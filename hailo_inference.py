@@ -28,15 +28,15 @@ from hefkit.detectflags import (
     describe_engine,
     model_and_source,
 )
+from hefkit.pictures.sources import is_video
 from hefkit.runfolder import FORMATS, JSONL
-from hefkit.sources import is_video
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.decode import DecodeSettings
     from hefkit.engines import Engine
+    from hefkit.pictures.video import VideoFacts
     from hefkit.runfolder import Kinds, Plan
     from hefkit.tally import Tally
-    from hefkit.videofile import VideoFacts
 
 MAX_BATCH = 63  # HailoRT's own limit
 
@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hefkit.engines import EngineOptions, check_model_file, model_first, open_engine
     from hefkit.files import check_writable
     from hefkit.names import parse_names
+    from hefkit.pictures.sources import find_items
     from hefkit.runfolder import DEFAULT_ROOT, default_folder, plan_run
-    from hefkit.sources import find_items
 
     cli.set_up_logging(args.quiet)
     given_names = None if args.names is None else parse_names(args.names)
@@ -116,7 +116,7 @@ def kinds(args: argparse.Namespace) -> Kinds:
 
 def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
     """Rate and size of the source, where it is a video."""
-    from hefkit.videofile import open_video
+    from hefkit.pictures.video import open_video
 
     return open_video(Path(args.source), args.source) if is_video(args.source) else None
 
@@ -125,10 +125,10 @@ def detect(args: argparse.Namespace, engine: Engine, plan: Plan, video: VideoFac
     """Every picture through the engine into the run folder; returns the seconds that took, files included."""
     from hefkit.detector import Detector
     from hefkit.filerun import run
-    from hefkit.frames import read_photographs
+    from hefkit.pictures.frames import read_photographs
+    from hefkit.pictures.video import read_video
     from hefkit.progress import progress
     from hefkit.sinks import Outputs, Style
-    from hefkit.videofile import read_video
 
     names = dict(engine.spec.names)
     settings = decode_settings(args, engine.spec)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.cli import ImageSize, Parser, counted, log, need, print_json, run, set_up_logging, whole_number
-from hefkit.ownpictures import PREVIEW
+from hefkit.pictures.own import PREVIEW
 from hefkit.spec import FITS, InputSpec
 from hefkit.workshop.calibdir import FILE_FORMATS, SELECTIONS, check_target
 from hefkit.workshop.dataset import SPLIT_CHOICES, find_dataset

@@ -25,8 +25,8 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.hef import Hef
     from hefkit.hefgroups import Group
     from hefkit.hefstreams import Numbers, VStream
+    from hefkit.pictures.sources import Item
     from hefkit.selfcheck import Report
-    from hefkit.sources import Item
 
 MAX_BATCH = 63  # HailoRT's own limit
 MAX_LISTED = 3  # scales and original names of a stream in the table; --json has all
@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def photographs(args: argparse.Namespace) -> list[Item]:
     """What --source means; empty: pictures are drawn. Told before the chip is looked for."""
-    from hefkit.sources import find_items
+    from hefkit.pictures.sources import find_items
 
     return find_items(args.source) if args.source is not None else []
 

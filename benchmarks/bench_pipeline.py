@@ -29,7 +29,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve
 from hefkit import cli  # noqa: E402
 
 if TYPE_CHECKING:
-    from hefkit.sources import Item
+    from hefkit.pictures.sources import Item
 
 SERVICE_MS = (2, 5, 10, 20)
 CLASSES, OBJECTS = 80, 30
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.set_up_logging(args.quiet)
     cli.need("numpy", "cv2")
     from hefkit.benchmark import drawn_photographs
-    from hefkit.sources import find_items
+    from hefkit.pictures.sources import find_items
 
     with tempfile.TemporaryDirectory(prefix="hefkit-bench-") as folder:
         items = find_items(args.images) if args.images else drawn_photographs(Path(folder) / "photographs")

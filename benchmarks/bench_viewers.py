@@ -84,8 +84,8 @@ def frames() -> Iterator[Any]:
 
     from hefkit.detections import Detections
     from hefkit.detector import Timings
-    from hefkit.frames import Frame
     from hefkit.live import LiveResult
+    from hefkit.pictures.frames import Frame
 
     ramp = np.linspace(0, 200, 1280, dtype=np.float32)[None, :, None]
     noise = np.random.default_rng(0).normal(0, 6, (720, 1280, 3))

@@ -14,11 +14,11 @@ from hefkit.decode import DecodeSettings
 from hefkit.detector import Detector
 from hefkit.engines import Engine, Slot
 from hefkit.filerun import run
-from hefkit.frames import read_photographs
+from hefkit.pictures.frames import read_photographs
+from hefkit.pictures.sources import Item
 from hefkit.progress import Progress
 from hefkit.runfolder import Kinds, plan_run
 from hefkit.sinks import Outputs
-from hefkit.sources import Item
 from hefkit.tally import Tally
 
 WARM_UP = 50  # pictures that do not count

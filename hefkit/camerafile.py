@@ -9,7 +9,7 @@ import numpy as np
 
 from hefkit.camerasource import CameraSource
 from hefkit.live import Shot
-from hefkit.videofile import open_video, read_video
+from hefkit.pictures.video import open_video, read_video
 
 
 class FileCamera:

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from hefkit.cli import existing, one_line
 from hefkit.errors import DataError, UsageError
-from hefkit.folders import IMAGE_SUFFIXES
+from hefkit.pictures.find import IMAGE_SUFFIXES
 
 SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}  # of an address -> kind of camera
 KINDS = (

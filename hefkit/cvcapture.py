@@ -11,7 +11,7 @@ import numpy as np
 
 from hefkit.deadline import within
 from hefkit.live import Shot
-from hefkit.videofile import MAX_FPS
+from hefkit.pictures.video import MAX_FPS
 
 STALL_S = 3.0  # without a frame a camera is lost
 CLOSE_S = 2.0

@@ -12,7 +12,7 @@ import numpy as np
 from hefkit.cli import one_line
 from hefkit.detector import Detector
 from hefkit.errors import DataError
-from hefkit.frames import Frame
+from hefkit.pictures.frames import Frame
 from hefkit.pipeline import Result, detect
 from hefkit.progress import Progress
 from hefkit.sinks import Outputs

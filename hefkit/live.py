@@ -23,7 +23,7 @@ import numpy as np
 from hefkit.detections import Detections
 from hefkit.detector import Timings
 from hefkit.draw import annotate
-from hefkit.frames import Frame
+from hefkit.pictures.frames import Frame
 
 JPEG_QUALITY = 80
 RECENT = 300  # frames that rate and latencies are told of

@@ -23,8 +23,8 @@ from hefkit.errors import HefkitError
 from hefkit.files import check_writable, explained
 from hefkit.formats import Shot, json_line
 from hefkit.live import LiveResult, jpeg
-from hefkit.ownpictures import SAVED_LIVE
-from hefkit.videofile import VideoWriter
+from hefkit.pictures.own import SAVED_LIVE
+from hefkit.pictures.video import VideoWriter
 
 WAITING = 3  # results that may wait for a sink's thread: pictures are large
 LEAST_FREE_BYTES = 256 << 20  # a disk with less is full: the system needs some itself

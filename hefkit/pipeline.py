@@ -25,7 +25,7 @@ from hefkit.channel import Channel, Closed
 from hefkit.detections import Detections
 from hefkit.detector import Detector, Timings
 from hefkit.engines import Slot
-from hefkit.frames import Frame
+from hefkit.pictures.frames import Frame
 from hefkit.preprocess import Transform
 
 RESULTS_AHEAD = 4  # results that may wait for the caller

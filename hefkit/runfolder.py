@@ -16,8 +16,8 @@ from typing import Any
 from hefkit import __version__
 from hefkit.errors import UsageError
 from hefkit.files import MAX_JSON_BYTES, fresh_folder
-from hefkit.ownpictures import RECORD
-from hefkit.sources import Item
+from hefkit.pictures.own import RECORD
+from hefkit.pictures.sources import Item
 
 DEFAULT_ROOT = Path("runs", "predict")
 JSONL, CSV, COCO, TXT = "jsonl", "csv", "coco", "txt"

@@ -17,10 +17,10 @@ from hefkit.draw import annotate
 from hefkit.errors import DataError
 from hefkit.files import Staging, explained
 from hefkit.formats import WRITERS, Shot, Writer
-from hefkit.frames import Frame
-from hefkit.ownpictures import RECORD
+from hefkit.pictures.frames import Frame
+from hefkit.pictures.own import RECORD
+from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.runfolder import CROPS, FILES, Plan, write_record
-from hefkit.videofile import VideoFacts, VideoWriter
 
 EMULATION_STAMP = "INT8 emulation"
 MAX_FOLDER_NAME = 60

@@ -20,7 +20,7 @@ import pytest
 import hefkit.files
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging
-from hefkit.images import read_image
+from hefkit.pictures.read import read_image
 from hefkit.preprocess import letterbox
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibdir import check_target

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hefkit.errors import DataError
-from hefkit.sources import find_items
+from hefkit.pictures.sources import find_items
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibration import Plan, make_set
 from hefkit.workshop.calibset import CalibrationSet

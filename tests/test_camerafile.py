@@ -13,8 +13,8 @@ from hefkit.cameras import open_camera
 from hefkit.camerasource import parse_source
 from hefkit.errors import DataError
 from hefkit.live import Camera
+from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.spec import InputSpec
-from hefkit.videofile import VideoFacts, VideoWriter
 
 
 def film(path: Path, frames: int = 6) -> Path:

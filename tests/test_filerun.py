@@ -11,15 +11,16 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from hefkit import filerun, frames
+from hefkit import filerun
 from hefkit.decode import DecodeSettings
 from hefkit.detections import Detections
 from hefkit.detector import Detector
 from hefkit.errors import DataError
-from hefkit.frames import Frame, read_photographs
-from hefkit.images import UnreadableImage
+from hefkit.pictures import frames
+from hefkit.pictures.frames import Frame, read_photographs
+from hefkit.pictures.read import UnreadableImage
+from hefkit.pictures.sources import Item
 from hefkit.progress import Progress
-from hefkit.sources import Item
 from hefkit.tally import Tally
 from tests.helpers.fake_engine import engine_that_finds
 

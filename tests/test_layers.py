@@ -83,15 +83,14 @@ def _resolved(module: str, name: str) -> str:
 
 
 def modules(folder: str) -> dict[str, Path]:
-    """Dotted name -> file, of the modules right inside a folder."""
-    package = folder.replace("/", ".")
-    files = sorted((ROOT / folder).glob("*.py"))
-    return {package if p.stem == "__init__" else f"{package}.{p.stem}": p for p in files}
+    """Dotted name -> file, of the modules in a folder and the folders below it."""
+    files = sorted(p.relative_to(ROOT) for p in (ROOT / folder).rglob("*.py"))
+    return {".".join(p.parent.parts if p.stem == "__init__" else p.with_suffix("").parts): ROOT / p for p in files}
 
 
-PI_ROOMS = modules("hefkit")
 WORKSHOP = modules("hefkit/workshop")
-TESTS = modules("tests") | modules("tests/helpers")
+PI_ROOMS = {name: path for name, path in modules("hefkit").items() if name not in WORKSHOP}
+TESTS = {name: path for name, path in modules("tests").items() if not name.startswith("tests.doubles.")}
 SCRIPTS = {p.stem: p for p in sorted(ROOT.glob("*.py"))}
 
 

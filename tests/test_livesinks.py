@@ -23,7 +23,7 @@ from hefkit import livesinks
 from hefkit.detections import Detections
 from hefkit.errors import UsageError
 from hefkit.livesinks import FrameSaver, JsonLines, Recorder, ThreadSink, fresh_file, part_of, timestamp
-from hefkit.videofile import VideoWriter
+from hefkit.pictures.video import VideoWriter
 from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result
 

@@ -14,8 +14,8 @@ import pytest
 from hefkit.decode import DecodeSettings
 from hefkit.detector import Detector
 from hefkit.errors import DeviceError
-from hefkit.frames import Frame
-from hefkit.images import UnreadableImage
+from hefkit.pictures.frames import Frame
+from hefkit.pictures.read import UnreadableImage
 from hefkit.pipeline import Result, detect
 from tests.helpers.fake_engine import FakeEngine, engine_that_finds
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit.images import read_image
+from hefkit.pictures.read import read_image
 from hefkit.preprocess import letterbox, place, plan
 from hefkit.spec import InputSpec
 from tests.helpers.pictures import noise

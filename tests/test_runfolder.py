@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from hefkit.errors import UsageError
-from hefkit.ownpictures import RECORD
+from hefkit.pictures.own import RECORD
+from hefkit.pictures.sources import Item
 from hefkit.runfolder import Kinds, default_folder, plan_run, unique, write_record
-from hefkit.sources import Item
 
 
 def items(*relatives: str, root: Path = Path("in")) -> list[Item]:

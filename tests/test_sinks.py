@@ -14,11 +14,11 @@ import pytest
 from hefkit import files, sinks
 from hefkit.detections import Detections
 from hefkit.errors import DataError, UsageError
-from hefkit.frames import Frame
+from hefkit.pictures.frames import Frame
+from hefkit.pictures.sources import Item
+from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
 from hefkit.runfolder import Kinds, plan_run
 from hefkit.sinks import Outputs, Style, class_folders, crop
-from hefkit.sources import Item
-from hefkit.videofile import VideoFacts, VideoWriter, open_video, read_video
 
 FOUND = Detections(
     np.array([[1.00049, 2.5, 30.25, 20.125], [0, 0, 12, 9]], np.float32),
@@ -282,7 +282,7 @@ def test_a_film_that_was_cut_short_is_told(tmp_path: Path, monkeypatch: pytest.M
     """OpenCV says nothing of a full disk; the finished film is counted, and nothing is put in place."""
     video = VideoFacts(tmp_path / "in.avi", "in.avi", 25, (64, 48), 5)
     item = Item(video.path, video.source, PurePosixPath("in.avi"))
-    monkeypatch.setattr("hefkit.videofile.VideoWriter.write", _lose_every_frame)
+    monkeypatch.setattr("hefkit.pictures.video.VideoWriter.write", _lose_every_frame)
 
     with (
         pytest.raises(DataError, match="the video has 0 of 5 frames"),

@@ -25,7 +25,7 @@ from hefkit.errors import DataError
 from hefkit.progress import progress
 
 if TYPE_CHECKING:  # --help must not wait for numpy and OpenCV
-    from hefkit.sources import Item
+    from hefkit.pictures.sources import Item
 
 SHOWN = {"map50": "mAP50", "map50_95": "mAP50-95", "map50_small": "mAP50 small", "map50_95_small": "mAP50-95 small"}
 
@@ -68,8 +68,8 @@ def measure(model: Path, items: Sequence[Item], *, quiet: bool = False) -> dict[
     from hefkit.detector import Detector
     from hefkit.engines import open_engine
     from hefkit.evaluate import AveragePrecision
-    from hefkit.images import UnreadableImage, read_image
     from hefkit.labels import label_path, read_labels
+    from hefkit.pictures.read import UnreadableImage, read_image
 
     with open_engine(model) as engine:
         detector = Detector(engine, DecodeSettings(conf=0.001, multi_label=True))

@@ -12,8 +12,8 @@ from typing import Any
 from hefkit.cli import existing
 from hefkit.errors import UsageError
 from hefkit.files import check_writable, entries, explained, own_json
-from hefkit.folders import iter_images
-from hefkit.ownpictures import MANIFEST, PREVIEW
+from hefkit.pictures.find import iter_images
+from hefkit.pictures.own import MANIFEST, PREVIEW
 
 ARRAY = "calib_set.npy"
 FILE_FORMATS = ("png", "npy")

@@ -1,4 +1,4 @@
-"""SOURCE of a calibration set -> its pictures: a folder, a data.yaml, or whatever `hefkit.sources` reads.
+"""SOURCE of a calibration set -> its pictures: a folder, a data.yaml, or whatever `hefkit.pictures.sources` reads.
 
 Standard library only; PyYAML late, for a data.yaml. No picture is opened here.
 """
@@ -14,7 +14,7 @@ from typing import Any
 
 from hefkit.cli import existing, need, one_line
 from hefkit.errors import DataError
-from hefkit.sources import Item, find_items, photographs
+from hefkit.pictures.sources import Item, find_items, photographs
 
 YAML_SUFFIXES = (".yaml", ".yml")
 MAX_YAML_BYTES = 16 << 20

@@ -9,8 +9,8 @@ import numpy as np
 
 from hefkit.detections import Detections
 from hefkit.detector import Timings
-from hefkit.frames import Frame
 from hefkit.live import LiveResult, Shot
+from hefkit.pictures.frames import Frame
 
 NAMES = {0: "drone", 1: "bird"}
 FOUND = Detections(np.array([[8, 8, 24, 20]], np.float32), np.array([0.75], np.float32), np.array([1]))

@@ -1,6 +1,6 @@
 """Pictures for tests: drawn, encoded, and given an EXIF orientation byte by byte.
 
-The EXIF writers know nothing of `hefkit.images`; they follow the formats' own documents, so that reader and
+The EXIF writers know nothing of `hefkit.pictures.read`; they follow the formats' own documents, so that reader and
 writer cannot share a mistake.
 """
 

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefkit.folders import find_images
-from hefkit.images import UnreadableImage, decode_image, read_image
+from hefkit.pictures.find import find_images
+from hefkit.pictures.read import UnreadableImage, decode_image, read_image
 from tests.helpers.pictures import UPRIGHT, encode, exif, noise, quadrants, tiff, with_exif, write
 
 LOSSLESS_WEBP = (cv2.IMWRITE_WEBP_QUALITY, 101)

@@ -19,7 +19,7 @@ import cv2
 import numpy as np
 
 from hefkit.cli import one_line
-from hefkit.folders import IMAGE_SUFFIXES, find_images
+from hefkit.pictures.find import IMAGE_SUFFIXES, find_images
 
 __all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "decode_image", "find_images", "read_bytes", "read_image"]
 

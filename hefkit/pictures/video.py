@@ -13,7 +13,7 @@ import numpy as np
 
 from hefkit.cli import log, one_line
 from hefkit.errors import DataError
-from hefkit.frames import Frame
+from hefkit.pictures.frames import Frame
 
 USUAL_FPS = 30.0  # where a file does not tell
 MAX_FPS = 1000.0  # a header that says more is wrong

@@ -14,8 +14,8 @@ from pathlib import Path, PurePosixPath
 
 from hefkit.cli import counted, existing, log
 from hefkit.errors import DataError
-from hefkit.folders import IMAGE_SUFFIXES, READABLE, find_images
-from hefkit.ownpictures import OwnPictures
+from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, find_images
+from hefkit.pictures.own import OwnPictures
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20

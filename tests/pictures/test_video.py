@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hefkit.errors import DataError
-from hefkit.videofile import VideoFacts, VideoWriter, open_video, read_video
+from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
 
 
 def film(path: Path, count: int = 6, fps: float = 10.0, size_wh: tuple[int, int] = (64, 48)) -> Path:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import DataError
-from hefkit.sources import Item, find_items, is_video
+from hefkit.pictures.sources import Item, find_items, is_video
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hefkit.images import UnreadableImage, read_image
-from hefkit.sources import Item
+from hefkit.pictures.read import UnreadableImage, read_image
+from hefkit.pictures.sources import Item
 
 READERS = 2  # threads that decode pictures; OpenCV lets the others run meanwhile
 AHEAD = 4  # pictures read before they are asked for: bounds the memory
