@@ -22,9 +22,9 @@ from hefkit.cli import log
 from hefkit.errors import ModelError
 
 if TYPE_CHECKING:  # --help must not wait for these
-    from hefkit.hef import Hef
-    from hefkit.hefgroups import Group
-    from hefkit.hefstreams import Numbers, VStream
+    from hefkit.hef.file import Hef
+    from hefkit.hef.groups import Group
+    from hefkit.hef.streams import Numbers, VStream
     from hefkit.pictures.sources import Item
     from hefkit.selfcheck import Report
 
@@ -57,8 +57,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Read the file, show it, and hold it against its spec."""
     args = parse_args(argv)
-    from hefkit.hef import read_hef
-    from hefkit.hefwords import check_spec, describe
+    from hefkit.hef.file import read_hef
+    from hefkit.hef.words import check_spec, describe
     from hefkit.spec import read_spec
 
     cli.set_up_logging(args.quiet)

@@ -24,8 +24,9 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hefkit import cli, xxh3
-from hefkit.hef import read_hef
+from hefkit import cli
+from hefkit.hef import xxh3
+from hefkit.hef.file import read_hef
 from tests.helpers.tiny_hef import field, hef_file, yolo_hef
 
 RUNS = 5

@@ -24,8 +24,8 @@ from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailocodes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
 from hefkit.hailoengine import HailoEngine
 from hefkit.hailofacts import DeviceFacts, driver_version, links, three
-from hefkit.headmatch import Matched, match
-from hefkit.hef import Hef, read_hef
+from hefkit.hef.file import Hef, read_hef
+from hefkit.hef.match import Matched, match
 from hefkit.spec import NmsSpec
 
 COSTLY_CONF = 0.01  # below, nearly every anchor is a candidate

@@ -26,8 +26,8 @@ from hefkit.hailocodes import let_go
 from hefkit.hailoengine import HailoEngine
 from hefkit.hailofacts import GEN3_GT_S, DeviceFacts, driver_version, links
 from hefkit.hailort import Chip, load_platform, scan
-from hefkit.headmatch import match
-from hefkit.hef import Hef
+from hefkit.hef.file import Hef
+from hefkit.hef.match import match
 
 GRAY = 114
 NO_CHIP = (

@@ -19,7 +19,7 @@ from typing import Any
 import hypothesis
 import pytest
 
-from hefkit.hef import Hef, read_hef
+from hefkit.hef.file import Hef, read_hef
 
 # no deadline: a busy machine is no bug. In CI the same examples every time, as hypothesis itself would have it;
 # on a person's machine new ones, which is where a new counterexample can be looked into

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from hefkit.errors import ToolchainError
-from hefkit.hef import Hef, read_hef
-from hefkit.hefstreams import VStream
+from hefkit.hef.file import Hef, read_hef
+from hefkit.hef.streams import VStream
 from hefkit.spec import HeadSpec
 from hefkit.workshop.dfcgraph import Output, ParsedGraph
 from hefkit.workshop.hefcheck import check_hef

@@ -27,7 +27,7 @@ PI_SCRIPTS = {"hailo_inference", "working_hailo_detector", "validate_hef"}
 LATE = {
     "tqdm": {"hefkit.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
-    "xxhash": {"hefkit.xxh3"},
+    "xxhash": {"hefkit.hef.xxh3"},
     "picamera2": {"hefkit.cameracsi"},
     "aiohttp": {"hefkit.webserver"},
     "paho": {"hefkit.mqttlink"},

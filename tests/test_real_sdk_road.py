@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from hefkit.hef import read_hef
-from hefkit.hefwords import check_spec, describe
+from hefkit.hef.file import read_hef
+from hefkit.hef.words import check_spec, describe
 from hefkit.spec import read_spec
 from tests.conftest import Finished
 from tests.helpers.sdk import make_sdk

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit.hef import read_hef
+from hefkit.hef.file import read_hef
 from hefkit.workshop.dfc import QUANTIZED
 from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import SCRIPT, Bench

@@ -12,7 +12,7 @@ from hefkit.chipfit import RUNS, check_chip, check_runtime
 from hefkit.errors import DeviceError
 from hefkit.hailobuffers import checked, page_aligned
 from hefkit.hailofacts import Link, driver_version, links, three
-from hefkit.hef import read_hef
+from hefkit.hef.file import read_hef
 from hefkit.selfcheck import Report, check_device
 from tests.conftest import Finished
 from tests.helpers.chip_hef import Recipe, write_hef

@@ -10,9 +10,9 @@ from dataclasses import replace
 
 from hefkit.cli import one_line
 from hefkit.errors import ToolchainError
-from hefkit.hef import Hef
-from hefkit.hefstreams import VStream
-from hefkit.hefwords import same_arch
+from hefkit.hef.file import Hef
+from hefkit.hef.streams import VStream
+from hefkit.hef.words import same_arch
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 from hefkit.workshop.dfcgraph import Output
 

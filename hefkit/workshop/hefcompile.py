@@ -16,7 +16,7 @@ import numpy as np
 from hefkit.cli import one_line
 from hefkit.errors import HefkitError, ModelError, ToolchainError
 from hefkit.files import Staging, explained
-from hefkit.hef import read_hef
+from hefkit.hef.file import read_hef
 from hefkit.spec import HeadSpec
 from hefkit.workshop import har as hars
 from hefkit.workshop import sdkquality as quality

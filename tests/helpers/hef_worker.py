@@ -47,8 +47,8 @@ def attempt(path: Path) -> str:
 
 def inspect(path: Path) -> None:
     """All that validate_hef.py does with a file but printing it."""
-    from hefkit.hef import read_hef
-    from hefkit.hefwords import describe
+    from hefkit.hef.file import read_hef
+    from hefkit.hef.words import describe
     from validate_hef import table
 
     hef = read_hef(path)

@@ -15,7 +15,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 
-from hefkit.xxh3 import Xxh3
+from hefkit.hef.xxh3 import Xxh3
 
 PERIPH, NET_FLOW, PER_FEATURE = 26, 13, 25  # extensions
 HAILO8, HAILO8L = 0, 3

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from hefkit.errors import ModelError
-from hefkit.hef import Hef
+from hefkit.hef.file import Hef
 from tests.conftest import AsHef
 from tests.helpers.hef_kinds import FLOW, KINDS, genai_hef, layout, partial_hef
 from tests.helpers.tiny_hef import (

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from hefkit.hef import Hef, read_hef
-from hefkit.hefgroups import Group
-from hefkit.hefnms import Nms
-from hefkit.hefstreams import VStream
+from hefkit.hef.file import Hef, read_hef
+from hefkit.hef.groups import Group
+from hefkit.hef.hostnms import Nms
+from hefkit.hef.streams import VStream
 from tests.conftest import Finished
 
 GOOD = ["y8_v2", "y8_v3", "y8_8l", "y8_nms"]

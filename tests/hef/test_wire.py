@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
-from hefkit.hef import read_hef
-from hefkit.hefmessage import Field, Message
-from hefkit.hefwire import Reader
+from hefkit.hef.file import read_hef
+from hefkit.hef.message import Field, Message
+from hefkit.hef.wire import Reader
 from tests.conftest import AsHef
 from tests.helpers.hef_kinds import per_feature_hef
 from tests.helpers.tiny_hef import edge, f32, f64, field, group, hef, hef_file, info, input_layer, varint, yolo_hef

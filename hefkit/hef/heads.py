@@ -16,9 +16,9 @@ import numpy as np
 
 from hefkit.cli import one_line
 from hefkit.errors import ModelError
-from hefkit.hefgroups import Group
-from hefkit.hefstreams import VStream
-from hefkit.hefwords import raw_heads
+from hefkit.hef.groups import Group
+from hefkit.hef.streams import VStream
+from hefkit.hef.words import raw_heads
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 
 IMAGE_ORDERS = ("NHWC", "FCR", "F8CR")  # (H, W, C) on the host, all three

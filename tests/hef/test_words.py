@@ -6,8 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
-from hefkit.hef import ARCHS
-from hefkit.hefwords import FITS, describe, raw_heads, same_arch
+from hefkit.hef.file import ARCHS
+from hefkit.hef.words import FITS, describe, raw_heads, same_arch
 from tests.conftest import AsHef
 from tests.helpers.hef_kinds import chip_nms, genai_hef, nms_hef, one_output_hef
 from tests.helpers.tiny_hef import (

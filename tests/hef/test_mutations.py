@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from hefkit.hefcontainer import LAYOUTS, read_container
+from hefkit.hef.container import LAYOUTS, read_container
 from tests.conftest import ROOT
 from tests.helpers.hef_kinds import KINDS
 from tests.helpers.mutations import MUTATIONS, flip, insert, truncate

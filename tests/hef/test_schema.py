@@ -1,7 +1,7 @@
 """The reader of the wire format against Google's own: the same bytes, the same message or the same refusal.
 
-The messages of hefkit.hefproto become a descriptor of the protobuf package at run time; its parser then is a second
-implementation of everything that hefkit.hefwire does. The numbers in hefproto are held against the reference's table.
+The messages of hefkit.hef.file.schema become a descriptor of the protobuf package at run time; its parser then is a second
+implementation of everything that hefkit.hef.file.wire does. The numbers in hefproto are held against the reference's table.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
-from hefkit.hefmessage import SCALARS, Message
-from hefkit.hefproto import SCHEMA
-from hefkit.hefwire import Reader
+from hefkit.hef.message import SCALARS, Message
+from hefkit.hef.schema import SCHEMA
+from hefkit.hef.wire import Reader
 from tests.helpers.hef_kinds import KINDS
 from tests.helpers.mutations import MUTATIONS
 from tests.helpers.tiny_hef import field as encoded

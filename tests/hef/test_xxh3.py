@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit.xxh3 import Xxh3, new_xxh3
+from hefkit.hef.xxh3 import Xxh3, new_xxh3
 
 # xxhash 4.1.0, xxh3_64 of pattern(length)
 XXH3 = [

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from hefkit.cli import counted, one_line
 from hefkit.errors import ModelError
-from hefkit.hef import Hef
-from hefkit.hefgroups import Group
-from hefkit.hefnms import Nms
-from hefkit.hefstreams import MAX_NAME, NMS_BY_CLASS, Numbers, VStream
+from hefkit.hef.file import Hef
+from hefkit.hef.groups import Group
+from hefkit.hef.hostnms import Nms
+from hefkit.hef.streams import MAX_NAME, NMS_BY_CLASS, Numbers, VStream
 from hefkit.spec import ModelSpec, OutputSpec
 
 # arch -> where it runs (HailoRT 4.23, device_common/device_internal.cpp: which file fits which device)

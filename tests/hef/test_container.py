@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import ModelError
-from hefkit.hef import read_hef
+from hefkit.hef.file import read_hef
 from tests.conftest import AsHef
 from tests.helpers.tiny_hef import YOLO_ORDER, checksum, field, hef_file, yolo_hef
 

@@ -110,7 +110,7 @@ def digest_fits(file: BinaryIO, container: Container) -> bool:
         while piece := file.read(PIECE):
             crc = zlib.crc32(piece, crc)
         return crc == container.digest
-    from hefkit.xxh3 import new_xxh3  # late: it brings numpy
+    from hefkit.hef.xxh3 import new_xxh3  # late: it brings numpy
 
     xxh3 = new_xxh3()
     while piece := file.read(PIECE):

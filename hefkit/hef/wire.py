@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import BinaryIO
 
 from hefkit.errors import ModelError
-from hefkit.hefmessage import FIXED32, FIXED64, GROUP, GROUP_END, LENGTH, SCALARS, VARINT, Field, Message, Schema
+from hefkit.hef.message import FIXED32, FIXED64, GROUP, GROUP_END, LENGTH, SCALARS, VARINT, Field, Message, Schema
 
 MAX_DEPTH = 100  # protobuf's own limit on nested messages
 MAX_FIELDS = 400_000  # stepped over or kept; half a second of work, and far more than a compiler writes

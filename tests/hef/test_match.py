@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from hefkit.errors import ModelError, UsageError
-from hefkit.headmatch import Matched, match
-from hefkit.headpairs import value_range
-from hefkit.hef import read_hef
-from hefkit.hefstreams import VStream
+from hefkit.hef.file import read_hef
+from hefkit.hef.heads import value_range
+from hefkit.hef.match import Matched, match
+from hefkit.hef.streams import VStream
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec
 from tests.helpers import tiny_hef
 from tests.helpers.chip_hef import Recipe, hef_spec, write_hef

@@ -11,11 +11,11 @@ from pathlib import Path
 
 from hefkit.cli import existing, one_line
 from hefkit.errors import ModelError
-from hefkit.headpairs import IMAGE_ORDERS, listed, numbers, read_heads
-from hefkit.hef import Hef
-from hefkit.hefgroups import Group
-from hefkit.hefstreams import NMS_BY_CLASS, VStream
-from hefkit.hefwords import check_spec
+from hefkit.hef.file import Hef
+from hefkit.hef.groups import Group
+from hefkit.hef.heads import IMAGE_ORDERS, listed, numbers, read_heads
+from hefkit.hef.streams import NMS_BY_CLASS, VStream
+from hefkit.hef.words import check_spec
 from hefkit.names import model_names, names_of_metadata
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec, read_spec
 

@@ -17,11 +17,11 @@ from typing import Any, BinaryIO
 
 from hefkit.cli import one_line
 from hefkit.errors import ModelError
-from hefkit.hefcontainer import Container, digest_fits, read_container
-from hefkit.hefgroups import Features, Group, read_groups
-from hefkit.hefmessage import Message
-from hefkit.hefproto import SCHEMA
-from hefkit.hefwire import Reader
+from hefkit.hef.container import Container, digest_fits, read_container
+from hefkit.hef.groups import Features, Group, read_groups
+from hefkit.hef.message import Message
+from hefkit.hef.schema import SCHEMA
+from hefkit.hef.wire import Reader
 
 # Header.hw_arch -> architecture (hef.proto and DeviceBase::hef_arch_to_device_arch of HailoRT 4.23)
 ARCHS = {

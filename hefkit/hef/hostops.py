@@ -9,9 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from hefkit.errors import ModelError
-from hefkit.hefmessage import Message
-from hefkit.hefnms import Nms, read_nms
-from hefkit.hefstreams import Layer, Numbers, VStream, checked_name, finite
+from hefkit.hef.hostnms import Nms, read_nms
+from hefkit.hef.message import Message
+from hefkit.hef.streams import Layer, Numbers, VStream, checked_name, finite
 
 ORDERS = {  # hailo_format_order_t, which ProtoHEFFormatOrder repeats; 0: the operation's own
     1: "NHWC", 2: "NHCW", 3: "FCR", 4: "F8CR", 5: "NHW", 6: "NC", 7: "BAYER_RGB", 8: "12_BIT_BAYER_RGB", 10: "RGB888",

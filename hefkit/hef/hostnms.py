@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hefkit.errors import ModelError
-from hefkit.hefmessage import Message
-from hefkit.hefstreams import NMS_BY_CLASS, Layer, VStream, checked_name, finite, nms_stream
+from hefkit.hef.message import Message
+from hefkit.hef.streams import NMS_BY_CLASS, Layer, VStream, checked_name, finite, nms_stream
 
 # member of the oneof in NmsOp -> our word
 KINDS = {
