@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.cli import log
-from hefkit.detectflags import (
+from hefkit.detect.flags import (
     ENGINES,
     add_detection_flags,
     add_model_and_source,
@@ -32,8 +32,8 @@ from hefkit.pictures.sources import is_video
 from hefkit.runfolder import FORMATS, JSONL
 
 if TYPE_CHECKING:  # --help must not wait for these
-    from hefkit.decode import DecodeSettings
-    from hefkit.engines import Engine
+    from hefkit.detect.decode import DecodeSettings
+    from hefkit.detect.engine import Engine
     from hefkit.pictures.video import VideoFacts
     from hefkit.runfolder import Kinds, Plan
     from hefkit.tally import Tally
@@ -81,7 +81,7 @@ def _formats(parser: cli.Parser, given: list[str] | None) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check everything that can be checked in a moment, detect, tell what was found."""
     args = parse_args(argv)
-    from hefkit.engines import EngineOptions, check_model_file, model_first, open_engine
+    from hefkit.detect.engine import EngineOptions, check_model_file, model_first, open_engine
     from hefkit.files import check_writable
     from hefkit.names import parse_names
     from hefkit.pictures.sources import find_items
@@ -123,7 +123,7 @@ def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
 
 def detect(args: argparse.Namespace, engine: Engine, plan: Plan, video: VideoFacts | None) -> tuple[Tally, float]:
     """Every picture through the engine into the run folder; returns the seconds that took, files included."""
-    from hefkit.detector import Detector
+    from hefkit.detect.detector import Detector
     from hefkit.filerun import run
     from hefkit.pictures.frames import read_photographs
     from hefkit.pictures.video import read_video

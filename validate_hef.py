@@ -102,7 +102,7 @@ def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
     import tempfile
 
     from hefkit.benchmark import drawn_photographs, measure
-    from hefkit.engines import EngineOptions, open_engine
+    from hefkit.detect.engine import EngineOptions, open_engine
 
     with (
         tempfile.TemporaryDirectory(prefix="hefkit-benchmark-") as folder,
@@ -146,7 +146,7 @@ def device_lines(report: Report) -> Iterator[str]:
 
 def check_model(model: Path) -> None:
     """Refuse (exit 4) what cannot be a HEF, before it is opened."""
-    from hefkit.engines import check_model_file
+    from hefkit.detect.engine import check_model_file
 
     check_model_file(model)
     if model.suffix.lower() != ".hef":

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from hefkit import cli
 from hefkit.camerasource import CameraSource, parse_source
 from hefkit.cli import log
-from hefkit.detectflags import (
+from hefkit.detect.flags import (
     ENGINES,
     add_detection_flags,
     add_model_and_source,
@@ -34,7 +34,7 @@ from hefkit.netaddress import parse_mqtt_url, parse_topic, parse_web_address
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.camerafile import FileCamera
-    from hefkit.engines import Engine
+    from hefkit.detect.engine import Engine
     from hefkit.grabber import Grabber
     from hefkit.live import Controls, LiveStats
     from hefkit.livedesk import Desk
@@ -110,7 +110,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
     """Open sinks, model and camera, run, close them in turn; returns the summary."""
-    from hefkit.engines import EngineOptions, check_model_file, model_first, open_engine
+    from hefkit.detect.engine import EngineOptions, check_model_file, model_first, open_engine
     from hefkit.names import parse_names
 
     given_names = None if args.names is None else parse_names(args.names)

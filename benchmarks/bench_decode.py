@@ -31,7 +31,7 @@ from hefkit.errors import DataError  # noqa: E402
 if TYPE_CHECKING:
     import numpy as np
 
-    from hefkit.decode import Decoder
+    from hefkit.detect.decode import Decoder
     from hefkit.spec import HeadSpec
 
 CONF, IOU = 0.25, 0.7
@@ -82,7 +82,7 @@ def measured(
     name: str, head: HeadSpec, tensors: list[np.ndarray], runs: int, dump: Path | None = None
 ) -> dict[str, Any]:
     """Medians of one input; `dump` gets our detections."""
-    from hefkit.decode import Decoder, DecodeSettings
+    from hefkit.detect.decode import Decoder, DecodeSettings
 
     decoder = Decoder(head, DecodeSettings(CONF, IOU, NO_LIMIT, multi_label=True))
     found = decoder(tensors)
@@ -134,7 +134,7 @@ def timed(function: Callable[[], Any], runs: int) -> list[float]:
 
 def stages(decoder: Decoder, tensors: list[np.ndarray], runs: int) -> dict[str, float]:
     """Median microseconds of each step of our decode."""
-    from hefkit.decode import best_first
+    from hefkit.detect.decode import best_first
 
     found = decoder.candidates(tensors)
     steps: dict[str, Callable[[], Any]] = {"scan": lambda: decoder.candidates(tensors)}

@@ -61,7 +61,7 @@ def measured(fps: int, service_ms: int, seconds: float) -> dict[str, Any]:
     import numpy as np
     from simulated_chip import SimulatedChip
 
-    from hefkit.decode import DecodeSettings
+    from hefkit.detect.decode import DecodeSettings
     from hefkit.grabber import Grabber
     from hefkit.live import Controls, LiveResult, LiveStats
     from hefkit.liverun import Limits, LiveRun

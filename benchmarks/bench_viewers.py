@@ -82,8 +82,8 @@ def frames() -> Iterator[Any]:
     """Results without end."""
     import numpy as np
 
-    from hefkit.detections import Detections
-    from hefkit.detector import Timings
+    from hefkit.detect.detections import Detections
+    from hefkit.detect.detector import Timings
     from hefkit.live import LiveResult
     from hefkit.pictures.frames import Frame
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import cv2
 import numpy as np
 
-from hefkit.decode import DecodeSettings
-from hefkit.detector import Detector
-from hefkit.engines import Engine, Slot
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detector import Detector
+from hefkit.detect.engine import Engine, Slot
 from hefkit.filerun import run
 from hefkit.pictures.frames import read_photographs
 from hefkit.pictures.sources import Item

@@ -16,9 +16,9 @@ from typing import Any
 from hefkit.camerasource import CameraSource
 from hefkit.cli import counted, log, one_line
 from hefkit.deadline import Late, within
+from hefkit.detect.preprocess import plan
 from hefkit.errors import DeviceError
 from hefkit.live import Shot
-from hefkit.preprocess import plan
 from hefkit.spec import InputSpec
 
 OPEN_S = 5.0  # a Pi 5 takes 1 s when nothing else runs

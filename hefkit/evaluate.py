@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 
 IOU = 0.5
 # average precision, as COCO defines it (cocodataset/cocoapi, PythonAPI/pycocotools/cocoeval.py)

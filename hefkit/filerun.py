@@ -10,10 +10,10 @@ import cv2
 import numpy as np
 
 from hefkit.cli import one_line
-from hefkit.detector import Detector
+from hefkit.detect.detector import Detector
+from hefkit.detect.pipeline import Result, detect
 from hefkit.errors import DataError
 from hefkit.pictures.frames import Frame
-from hefkit.pipeline import Result, detect
 from hefkit.progress import Progress
 from hefkit.sinks import Outputs
 from hefkit.tally import Tally

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.runfolder import COCO, CSV, FILES, JSONL, LABELS, TXT
 
 

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from hefkit.engines import EngineOptions, Slot
+from hefkit.detect.engine import EngineOptions, Slot
 from hefkit.errors import ModelError
 from hefkit.hailocodes import telling
 from hefkit.hailofacts import DeviceFacts

@@ -18,7 +18,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from hefkit.cli import log
-from hefkit.engines import Slot
+from hefkit.detect.engine import Slot
 from hefkit.errors import DeviceError, HefkitError
 from hefkit.hailobuffers import checked, page_aligned
 from hefkit.hailocodes import TIMEOUT, failure, is_abort, let_go, status_of

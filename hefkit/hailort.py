@@ -19,7 +19,7 @@ from typing import Any
 
 from hefkit.chipfit import check_chip, check_runtime, is_slow
 from hefkit.cli import log, one_line
-from hefkit.engines import EngineOptions
+from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailocodes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
 from hefkit.hailoengine import HailoEngine

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hefkit.cli import one_line
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
 
 SLACK = 0.01  # by which tools draw over the edge; such boxes are clipped

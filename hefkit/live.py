@@ -20,8 +20,8 @@ from typing import Any, NamedTuple, Protocol
 import cv2
 import numpy as np
 
-from hefkit.detections import Detections
-from hefkit.detector import Timings
+from hefkit.detect.detections import Detections
+from hefkit.detect.detector import Timings
 from hefkit.draw import annotate
 from hefkit.pictures.frames import Frame
 

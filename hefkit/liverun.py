@@ -7,13 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from hefkit.cli import log, one_line
-from hefkit.decode import DecodeSettings
-from hefkit.detector import Detector
-from hefkit.engines import Engine
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detector import Detector
+from hefkit.detect.engine import Engine
+from hefkit.detect.pipeline import Pipeline, Result
 from hefkit.errors import DeviceError
 from hefkit.grabber import Grabber
 from hefkit.live import Controls, LiveResult, LiveSink, LiveStats
-from hefkit.pipeline import Pipeline, Result
 from hefkit.sinks import EMULATION_STAMP
 
 DEPTH = 2  # in flight: one is computed, one is ready; more would only make results older

@@ -20,7 +20,7 @@ import numpy as np
 
 from hefkit.chipfit import check_chip, check_runtime
 from hefkit.cli import counted, one_line
-from hefkit.engines import EngineOptions
+from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError
 from hefkit.hailocodes import let_go
 from hefkit.hailoengine import HailoEngine

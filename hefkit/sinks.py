@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.draw import annotate
 from hefkit.errors import DataError
 from hefkit.files import Staging, explained

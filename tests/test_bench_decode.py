@@ -11,7 +11,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from hefkit.decode import Decoder, DecodeSettings
+from hefkit.detect.decode import Decoder, DecodeSettings
 from hefkit.spec import HeadSpec
 from tests.conftest import Finished
 from tests.helpers.heads import make_head, plain_decode, random_tensors

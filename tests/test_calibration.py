@@ -18,10 +18,10 @@ import numpy as np
 import pytest
 
 import hefkit.files
+from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging
 from hefkit.pictures.read import read_image
-from hefkit.preprocess import letterbox
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibdir import check_target
 from hefkit.workshop.calibration import Plan, make_set

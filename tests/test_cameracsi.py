@@ -21,11 +21,11 @@ from hefkit import cameracsi
 from hefkit.cameracsi import isp_size
 from hefkit.cameras import open_camera
 from hefkit.camerasource import parse_source
-from hefkit.decode import DecodeSettings
-from hefkit.detector import Detector
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detector import Detector
+from hefkit.detect.preprocess import letterbox, plan
 from hefkit.errors import DeviceError
 from hefkit.live import Camera
-from hefkit.preprocess import letterbox, plan
 from hefkit.spec import InputSpec
 from tests.conftest import ROOT
 from tests.helpers.fake_engine import engine_that_finds

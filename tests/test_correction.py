@@ -9,7 +9,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from hefkit.quant import dequantize, quantize
+from hefkit.detect.quant import dequantize, quantize
 from hefkit.workshop.correction import Corrected, correct, picture_budget
 from hefkit.workshop.quantplan import Plan
 from hefkit.workshop.ranges import Quantization, from_range

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit import draw
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.draw import annotate, class_colour, ink_on, luminance, readable
 
 

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 import pytest
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
+from hefkit.detect.preprocess import letterbox
 from hefkit.evaluate import Agreement, match
-from hefkit.preprocess import letterbox
 from hefkit.spec import InputSpec
 from hefkit.workshop.session import open_session, run_session
 from tests.conftest import ROOT, Finished

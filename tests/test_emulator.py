@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from hefkit.quant import dequantize, sigmoid
+from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.workshop.correction import picture_budget
 from hefkit.workshop.cut import cut
 from hefkit.workshop.emulator import Emulator, Precision

@@ -13,8 +13,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hefkit.decode import decode_all
-from hefkit.engines import EngineOptions, open_engine
+from hefkit.detect.decode import decode_all
+from hefkit.detect.engine import EngineOptions, open_engine
 from hefkit.errors import ModelError, UsageError
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, OutputSpec
 from hefkit.workshop.engine import EmulatedEngine, FloatEngine, open_onnx

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.evaluate import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match
 
 Box = tuple[float, float, float, float]

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 from hefkit import filerun
-from hefkit.decode import DecodeSettings
-from hefkit.detections import Detections
-from hefkit.detector import Detector
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detections import Detections
+from hefkit.detect.detector import Detector
 from hefkit.errors import DataError
 from hefkit.pictures import frames
 from hefkit.pictures.frames import Frame, read_photographs

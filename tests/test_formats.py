@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.formats import WRITERS, Shot, json_line
 
 FOUND = Detections(

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from hefkit import hailoring
-from hefkit.engines import EngineOptions, open_engine
+from hefkit.detect.engine import EngineOptions, open_engine
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailoengine import HailoEngine
 from hefkit.hailort import Chip, load_platform

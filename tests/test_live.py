@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.live import RECENT, STAGES, Histogram, LiveStats, jpeg
 from tests.helpers.fake_live import NAMES, live_result
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hefkit import liverun
-from hefkit.decode import DecodeSettings
+from hefkit.detect.decode import DecodeSettings
 from hefkit.errors import DeviceError
 from hefkit.grabber import Grabber
 from hefkit.live import Controls, LiveResult, LiveStats

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from hefkit import livesinks
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.errors import UsageError
 from hefkit.livesinks import FrameSaver, JsonLines, Recorder, ThreadSink, fresh_file, part_of, timestamp
 from hefkit.pictures.video import VideoWriter

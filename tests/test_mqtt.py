@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from hefkit import mqtt, mqttlink
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.errors import ToolchainError, UsageError
 from hefkit.live import Controls, LiveStats
 from hefkit.livesinks import live_line

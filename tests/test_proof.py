@@ -15,7 +15,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from hefkit.decode import decode_all
+from hefkit.detect.decode import decode_all
 from hefkit.errors import ModelError
 from hefkit.workshop.cut import cut
 from hefkit.workshop.heads import HeadLayout, discover

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hefkit.detect.quant import sigmoid
 from hefkit.errors import ToolchainError
-from hefkit.quant import sigmoid
 from hefkit.workshop.sdkquality import (
     COLLAPSED,
     FloatHeads,

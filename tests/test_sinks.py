@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hefkit import files, sinks
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.errors import DataError, UsageError
 from hefkit.pictures.frames import Frame
 from hefkit.pictures.sources import Item

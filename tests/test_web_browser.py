@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit.detections import Detections
+from hefkit.detect.detections import Detections
 from hefkit.live import Controls, LiveStats
 from hefkit.netaddress import WebAddress
 from hefkit.web import WebSink

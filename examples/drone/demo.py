@@ -24,7 +24,7 @@ from hefkit import cli
 from hefkit.cli import log
 
 if TYPE_CHECKING:  # --help must not wait for numpy
-    from hefkit.detections import Detections
+    from hefkit.detect.detections import Detections
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SAMPLE = Path("examples/drone")
@@ -118,7 +118,7 @@ def detections(line: dict[str, Any]) -> Detections:
     """One line of detections.jsonl, as arrays again."""
     import numpy as np
 
-    from hefkit.detections import Detections
+    from hefkit.detect.detections import Detections
 
     found = line["detections"]
     return Detections(

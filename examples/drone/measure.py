@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
     cli.need("numpy", "cv2")
-    from hefkit.engines import check_model_file
+    from hefkit.detect.engine import check_model_file
     from hefkit.workshop.dataset import find_dataset
 
     for model in args.models:
@@ -64,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def measure(model: Path, items: Sequence[Item], *, quiet: bool = False) -> dict[str, Any]:
     """One model over all pictures."""
-    from hefkit.decode import DecodeSettings
-    from hefkit.detector import Detector
-    from hefkit.engines import open_engine
+    from hefkit.detect.decode import DecodeSettings
+    from hefkit.detect.detector import Detector
+    from hefkit.detect.engine import open_engine
     from hefkit.evaluate import AveragePrecision
     from hefkit.labels import label_path, read_labels
     from hefkit.pictures.read import UnreadableImage, read_image

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hefkit.decode import Decoder, DecodeSettings
+from hefkit.detect.decode import Decoder, DecodeSettings
+from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.evaluate import Agreement, SignalToNoise
-from hefkit.quant import dequantize, sigmoid
 from hefkit.spec import HeadSpec, OutputSpec
 from hefkit.workshop.cut import cut
 from hefkit.workshop.heads import HeadLayout

@@ -27,12 +27,12 @@ import numpy as np
 
 from hefkit import __version__
 from hefkit.cli import log
+from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging, explained
 from hefkit.pictures.own import MANIFEST, PREVIEW
 from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
 from hefkit.pictures.sources import Item
-from hefkit.preprocess import letterbox
 from hefkit.progress import Progress, progress
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibdir import ARRAY, FORMAT, picture_names

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from hefkit.quant import dequantize, quantize
+from hefkit.detect.quant import dequantize, quantize
 from hefkit.workshop.cut import extract, tensor_types
 from hefkit.workshop.quantplan import Plan, RoundingPoint, constant_array
 from hefkit.workshop.ranges import Quantization

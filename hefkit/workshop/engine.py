@@ -13,10 +13,10 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from hefkit.engines import EngineOptions
+from hefkit.detect.engine import EngineOptions
+from hefkit.detect.slots import CpuSlots
 from hefkit.errors import ModelError
 from hefkit.names import model_names
-from hefkit.slots import CpuSlots
 from hefkit.spec import InputSpec, ModelSpec, read_spec
 from hefkit.workshop.cut import cut, image_inputs, shape_of
 from hefkit.workshop.heads import discover

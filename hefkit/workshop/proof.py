@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from hefkit.decode import decode_all
+from hefkit.detect.decode import decode_all
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec
 from hefkit.workshop.cut import cut, extract

@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from hefkit.decode import Decoder, DecodeSettings, decode_all
+from hefkit.detect.decode import Decoder, DecodeSettings, decode_all
+from hefkit.detect.quant import sigmoid
 from hefkit.errors import ToolchainError
 from hefkit.evaluate import Agreement, SignalToNoise
-from hefkit.quant import sigmoid
 from hefkit.spec import HeadSpec
 from hefkit.workshop.agreement import nothing_compared
 from hefkit.workshop.cut import cut

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from hefkit.detections import Detections
-from hefkit.detector import Timings
+from hefkit.detect.detections import Detections
+from hefkit.detect.detector import Timings
 from hefkit.live import LiveResult, Shot
 from hefkit.pictures.frames import Frame
 

@@ -1,6 +1,6 @@
 """Heads and their tensors for tests, and the plainest decode of them: loops over everything, in float.
 
-The plain decode shares no code with `hefkit.decode`; it dequantises every entry, looks at every anchor, and
+The plain decode shares no code with `hefkit.detect.decode`; it dequantises every entry, looks at every anchor, and
 compares every pair of boxes.
 """
 
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hefkit.decode import DecodeSettings
+from hefkit.detect.decode import DecodeSettings
 from hefkit.spec import CODE_DTYPES, HeadSpec, InputSpec, ModelSpec, OutputSpec
 
 

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
-from hefkit.quant import dequantize, sigmoid
+from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 
 WORTH_FOLDING = 1 << 16  # entries; below, looking at each costs less than the detour

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from hefkit import cli
 
 if TYPE_CHECKING:  # --help must not wait for these
-    from hefkit.decode import DecodeSettings
-    from hefkit.engines import Engine
+    from hefkit.detect.decode import DecodeSettings
+    from hefkit.detect.engine import Engine
     from hefkit.spec import ModelSpec
 
 ENGINES = {
@@ -56,7 +56,7 @@ def add_detection_flags(parser: cli.Parser) -> None:
 
 def decode_settings(args: argparse.Namespace, spec: ModelSpec) -> DecodeSettings:
     """The detection flags for a model that has a name for every class; raises UsageError for one that it has not."""
-    from hefkit.decode import DecodeSettings
+    from hefkit.detect.decode import DecodeSettings
     from hefkit.names import find_classes
 
     return DecodeSettings(

@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hefkit.decode import Decoder, DecodeSettings
-from hefkit.detections import Detections
-from hefkit.engines import Engine
-from hefkit.nmsoutput import NmsDecoder
-from hefkit.preprocess import Transform, letterbox, place
+from hefkit.detect.decode import Decoder, DecodeSettings
+from hefkit.detect.detections import Detections
+from hefkit.detect.engine import Engine
+from hefkit.detect.hailo_nms import NmsDecoder
+from hefkit.detect.preprocess import Transform, letterbox, place
 from hefkit.spec import ModelSpec
 
 

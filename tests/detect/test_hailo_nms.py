@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit.decode import DecodeSettings
-from hefkit.detector import make_decoder
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detector import make_decoder
+from hefkit.detect.hailo_nms import NmsDecoder
 from hefkit.errors import DeviceError, ModelError
-from hefkit.nmsoutput import NmsDecoder
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec
 from tests.helpers.heads import make_head, make_spec
 

@@ -13,9 +13,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hefkit.detections import Detections
-from hefkit.nms import nms
-from hefkit.readers import BoxReader, ScoreReader, scores_of
+from hefkit.detect.detections import Detections
+from hefkit.detect.nms import nms
+from hefkit.detect.readers import BoxReader, ScoreReader, scores_of
 from hefkit.spec import HeadSpec
 
 MAX_CANDIDATES = 30_000

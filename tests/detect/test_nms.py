@@ -8,8 +8,8 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hefkit import nms as nms_module
-from hefkit.nms import nms
+from hefkit.detect import nms as nms_module
+from hefkit.detect.nms import nms
 from tests.helpers.heads import plain_iou
 
 

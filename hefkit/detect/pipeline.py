@@ -21,12 +21,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hefkit.channel import Channel, Closed
-from hefkit.detections import Detections
-from hefkit.detector import Detector, Timings
-from hefkit.engines import Slot
+from hefkit.detect.channel import Channel, Closed
+from hefkit.detect.detections import Detections
+from hefkit.detect.detector import Detector, Timings
+from hefkit.detect.engine import Slot
+from hefkit.detect.preprocess import Transform
 from hefkit.pictures.frames import Frame
-from hefkit.preprocess import Transform
 
 RESULTS_AHEAD = 4  # results that may wait for the caller
 LEAD = 0.3  # of a batch's time: preparing the next one, and what the clock and other threads may cost

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from hefkit.decode import MAX_CANDIDATES, Candidates, DecodeSettings, best_first
-from hefkit.detections import Detections
+from hefkit.detect.decode import MAX_CANDIDATES, Candidates, DecodeSettings, best_first
+from hefkit.detect.detections import Detections
+from hefkit.detect.nms import nms
 from hefkit.errors import DeviceError, ModelError
-from hefkit.nms import nms
 from hefkit.spec import ModelSpec, NmsSpec
 
 ROW = 5  # y_min, x_min, y_max, x_max, score

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from hefkit import readers
-from hefkit.decode import MAX_CANDIDATES, Decoder, DecodeSettings, check_outputs, decode_all
-from hefkit.detections import Detections
-from hefkit.readers import ScoreReader, scores_of
+from hefkit.detect import readers
+from hefkit.detect.decode import MAX_CANDIDATES, Decoder, DecodeSettings, check_outputs, decode_all
+from hefkit.detect.detections import Detections
+from hefkit.detect.readers import ScoreReader, scores_of
 from hefkit.spec import HeadSpec, OutputSpec
 from tests.helpers.heads import (
     Found,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hefkit.channel import Channel, Closed
+from hefkit.detect.channel import Channel, Closed
 
 
 def in_thread(function: Callable[[], None]) -> tuple[threading.Thread, list[BaseException]]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from hefkit.decode import DecodeSettings
-from hefkit.detector import Detector
-from hefkit.preprocess import letterbox
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detector import Detector
+from hefkit.detect.preprocess import letterbox
 from tests.helpers.fake_engine import engine_that_finds
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit.decode import DecodeSettings
-from hefkit.detector import Detector
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detector import Detector
+from hefkit.detect.pipeline import Result, detect
 from hefkit.errors import DeviceError
 from hefkit.pictures.frames import Frame
 from hefkit.pictures.read import UnreadableImage
-from hefkit.pipeline import Result, detect
 from tests.helpers.fake_engine import FakeEngine, engine_that_finds
 
 SEEN = (0, 0.9, (16.0, 24.0, 48.0, 40.0))

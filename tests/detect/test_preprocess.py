@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hefkit.detect.preprocess import letterbox, place, plan
 from hefkit.pictures.read import read_image
-from hefkit.preprocess import letterbox, place, plan
 from hefkit.spec import InputSpec
 from tests.helpers.pictures import noise
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
-from hefkit.engines import Slot
+from hefkit.detect.engine import Slot
 
 CPU_SLOTS = 3  # one is computed, one waits, one is filled
 
