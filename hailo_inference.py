@@ -29,14 +29,14 @@ from hefkit.detect.flags import (
     model_and_source,
 )
 from hefkit.pictures.sources import is_video
-from hefkit.runfolder import FORMATS, JSONL
+from hefkit.results.folder import FORMATS, JSONL
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.detect.decode import DecodeSettings
     from hefkit.detect.engine import Engine
     from hefkit.pictures.video import VideoFacts
-    from hefkit.runfolder import Kinds, Plan
-    from hefkit.tally import Tally
+    from hefkit.results.folder import Kinds, Plan
+    from hefkit.results.tally import Tally
 
 MAX_BATCH = 63  # HailoRT's own limit
 
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hefkit.files import check_writable
     from hefkit.names import parse_names
     from hefkit.pictures.sources import find_items
-    from hefkit.runfolder import DEFAULT_ROOT, default_folder, plan_run
+    from hefkit.results.folder import DEFAULT_ROOT, default_folder, plan_run
 
     cli.set_up_logging(args.quiet)
     given_names = None if args.names is None else parse_names(args.names)
@@ -108,7 +108,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def kinds(args: argparse.Namespace) -> Kinds:
     """What is to be written. Of a video there are no single pictures: thousands of files are nobody's wish."""
-    from hefkit.runfolder import Kinds
+    from hefkit.results.folder import Kinds
 
     images = not args.no_images and not is_video(args.source)
     return Kinds(args.format, images=images, crops=args.save_crop, video=args.save_video)
@@ -124,11 +124,11 @@ def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
 def detect(args: argparse.Namespace, engine: Engine, plan: Plan, video: VideoFacts | None) -> tuple[Tally, float]:
     """Every picture through the engine into the run folder; returns the seconds that took, files included."""
     from hefkit.detect.detector import Detector
-    from hefkit.filerun import run
     from hefkit.pictures.frames import read_photographs
     from hefkit.pictures.video import read_video
-    from hefkit.progress import progress
-    from hefkit.sinks import Outputs, Style
+    from hefkit.results.outputs import Outputs, Style
+    from hefkit.results.progress import progress
+    from hefkit.results.run import run
 
     names = dict(engine.spec.names)
     settings = decode_settings(args, engine.spec)
@@ -193,7 +193,7 @@ def report(args: argparse.Namespace, result: dict[str, Any], tally: Tally, names
 
 def written(args: argparse.Namespace) -> list[str]:
     """What lies in the run folder, in words."""
-    from hefkit.runfolder import FILES, LABELS
+    from hefkit.results.folder import FILES, LABELS
 
     wanted = kinds(args)
     flags = ((wanted.images, "annotated pictures"), (wanted.video, "annotated video"), (wanted.crops, "crops"))

@@ -77,7 +77,7 @@ def measured(items: list[Item], service_ms: int, frames: int, depth: int, folder
     from simulated_chip import SimulatedChip
 
     from hefkit.benchmark import alone_rate, pipeline_rate
-    from hefkit.runfolder import Kinds
+    from hefkit.results.folder import Kinds
 
     chips = (SimulatedChip(service_ms / 1e3, depth, CLASSES, OBJECTS) for _ in range(3))
     limit = alone_rate(next(chips), min(frames, 500))

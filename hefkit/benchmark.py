@@ -13,13 +13,13 @@ import numpy as np
 from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detector import Detector
 from hefkit.detect.engine import Engine, Slot
-from hefkit.filerun import run
 from hefkit.pictures.frames import read_photographs
 from hefkit.pictures.sources import Item
-from hefkit.progress import Progress
-from hefkit.runfolder import Kinds, plan_run
-from hefkit.sinks import Outputs
-from hefkit.tally import Tally
+from hefkit.results.folder import Kinds, plan_run
+from hefkit.results.outputs import Outputs
+from hefkit.results.progress import Progress
+from hefkit.results.run import run
+from hefkit.results.tally import Tally
 
 WARM_UP = 50  # pictures that do not count
 DRAWN = 64  # different photographs

@@ -22,8 +22,8 @@ import numpy as np
 
 from hefkit.detect.detections import Detections
 from hefkit.detect.detector import Timings
-from hefkit.draw import annotate
 from hefkit.pictures.frames import Frame
+from hefkit.results.draw import annotate
 
 JPEG_QUALITY = 80
 RECENT = 300  # frames that rate and latencies are told of

@@ -14,7 +14,7 @@ from hefkit.detect.pipeline import Pipeline, Result
 from hefkit.errors import DeviceError
 from hefkit.grabber import Grabber
 from hefkit.live import Controls, LiveResult, LiveSink, LiveStats
-from hefkit.sinks import EMULATION_STAMP
+from hefkit.results.outputs import EMULATION_STAMP
 
 DEPTH = 2  # in flight: one is computed, one is ready; more would only make results older
 POLL_S = 0.05  # how soon a stop, a key or the end of the duration is noticed

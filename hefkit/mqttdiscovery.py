@@ -16,8 +16,8 @@ from typing import Any
 
 from hefkit import __version__
 from hefkit.cli import one_line
-from hefkit.draw import readable
-from hefkit.sinks import class_folders
+from hefkit.results.draw import readable
+from hefkit.results.outputs import class_folders
 
 UNKNOWN = "None"
 ONLINE, OFFLINE = "online", "offline"

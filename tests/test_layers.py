@@ -25,7 +25,7 @@ PI_SCRIPTS = {"hailo_inference", "working_hailo_detector", "validate_hef"}
 
 # the rooms where a package may be imported, inside a function that cannot do without it
 LATE = {
-    "tqdm": {"hefkit.progress"},
+    "tqdm": {"hefkit.results.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.hef.xxh3"},
     "picamera2": {"hefkit.cameracsi"},

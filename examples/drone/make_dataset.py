@@ -24,7 +24,7 @@ from hefkit import cli
 from hefkit.cli import log
 from hefkit.errors import UsageError
 from hefkit.files import Staging, check_writable, entries, explained
-from hefkit.progress import progress
+from hefkit.results.progress import progress
 
 if TYPE_CHECKING:  # --help must not wait for numpy and OpenCV
     from drone_scenes.layers import Box

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 from hefkit import cli
 from hefkit.cli import log
 from hefkit.errors import DataError
-from hefkit.progress import progress
+from hefkit.results.progress import progress
 
 if TYPE_CHECKING:  # --help must not wait for numpy and OpenCV
     from hefkit.pictures.sources import Item

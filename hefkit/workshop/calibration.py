@@ -33,7 +33,7 @@ from hefkit.files import Staging, explained
 from hefkit.pictures.own import MANIFEST, PREVIEW
 from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
 from hefkit.pictures.sources import Item
-from hefkit.progress import Progress, progress
+from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibdir import ARRAY, FORMAT, picture_names
 from hefkit.workshop.contactsheet import SHEET_PICTURES, contact_sheet, thumbnail

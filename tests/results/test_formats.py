@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hefkit.detect.detections import Detections
-from hefkit.formats import WRITERS, Shot, json_line
+from hefkit.results.formats import WRITERS, Shot, json_line
 
 FOUND = Detections(
     np.array([[1.00049, 2.5, 30.25, 20.125], [0, 0, 12, 9]], np.float32),

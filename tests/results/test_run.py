@@ -11,7 +11,6 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 import pytest
 
-from hefkit import filerun
 from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detections import Detections
 from hefkit.detect.detector import Detector
@@ -20,8 +19,9 @@ from hefkit.pictures import frames
 from hefkit.pictures.frames import Frame, read_photographs
 from hefkit.pictures.read import UnreadableImage
 from hefkit.pictures.sources import Item
-from hefkit.progress import Progress
-from hefkit.tally import Tally
+from hefkit.results import run as filerun
+from hefkit.results.progress import Progress
+from hefkit.results.tally import Tally
 from tests.helpers.fake_engine import engine_that_finds
 
 

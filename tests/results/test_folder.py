@@ -10,7 +10,7 @@ import pytest
 from hefkit.errors import UsageError
 from hefkit.pictures.own import RECORD
 from hefkit.pictures.sources import Item
-from hefkit.runfolder import Kinds, default_folder, plan_run, unique, write_record
+from hefkit.results.folder import Kinds, default_folder, plan_run, unique, write_record
 
 
 def items(*relatives: str, root: Path = Path("in")) -> list[Item]:

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefkit import draw
 from hefkit.detect.detections import Detections
-from hefkit.draw import annotate, class_colour, ink_on, luminance, readable
+from hefkit.results import draw
+from hefkit.results.draw import annotate, class_colour, ink_on, luminance, readable
 
 
 def detections(*rows: tuple[int, float, tuple[float, float, float, float]]) -> Detections:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.detect.detections import Detections
-from hefkit.runfolder import COCO, CSV, FILES, JSONL, LABELS, TXT
+from hefkit.results.folder import COCO, CSV, FILES, JSONL, LABELS, TXT
 
 
 @dataclass(frozen=True)

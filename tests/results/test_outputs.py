@@ -11,14 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit import files, sinks
+from hefkit import files
 from hefkit.detect.detections import Detections
 from hefkit.errors import DataError, UsageError
 from hefkit.pictures.frames import Frame
 from hefkit.pictures.sources import Item
 from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
-from hefkit.runfolder import Kinds, plan_run
-from hefkit.sinks import Outputs, Style, class_folders, crop
+from hefkit.results import outputs as sinks
+from hefkit.results.folder import Kinds, plan_run
+from hefkit.results.outputs import Outputs, Style, class_folders, crop
 
 FOUND = Detections(
     np.array([[1.00049, 2.5, 30.25, 20.125], [0, 0, 12, 9]], np.float32),

@@ -13,14 +13,14 @@ import cv2
 import numpy as np
 
 from hefkit.detect.detections import Detections
-from hefkit.draw import annotate
 from hefkit.errors import DataError
 from hefkit.files import Staging, explained
-from hefkit.formats import WRITERS, Shot, Writer
 from hefkit.pictures.frames import Frame
 from hefkit.pictures.own import RECORD
 from hefkit.pictures.video import VideoFacts, VideoWriter
-from hefkit.runfolder import CROPS, FILES, Plan, write_record
+from hefkit.results.draw import annotate
+from hefkit.results.folder import CROPS, FILES, Plan, write_record
+from hefkit.results.formats import WRITERS, Shot, Writer
 
 EMULATION_STAMP = "INT8 emulation"
 MAX_FOLDER_NAME = 60

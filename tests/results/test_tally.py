@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefkit.tally import Tally
+from hefkit.results.tally import Tally
 
 
 def test_tally_medians_and_classes() -> None:

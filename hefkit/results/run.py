@@ -14,9 +14,9 @@ from hefkit.detect.detector import Detector
 from hefkit.detect.pipeline import Result, detect
 from hefkit.errors import DataError
 from hefkit.pictures.frames import Frame
-from hefkit.progress import Progress
-from hefkit.sinks import Outputs
-from hefkit.tally import Tally
+from hefkit.results.outputs import Outputs
+from hefkit.results.progress import Progress
+from hefkit.results.tally import Tally
 
 NARROW = 3  # an aspect ratio beyond which the letterbox wastes most of the input
 
