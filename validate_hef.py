@@ -22,11 +22,11 @@ from hefkit.cli import log
 from hefkit.errors import ModelError
 
 if TYPE_CHECKING:  # --help must not wait for these
+    from hefkit.hailo.selfcheck import Report
     from hefkit.hef.file import Hef
     from hefkit.hef.groups import Group
     from hefkit.hef.streams import Numbers, VStream
     from hefkit.pictures.sources import Item
-    from hefkit.selfcheck import Report
 
 MAX_BATCH = 63  # HailoRT's own limit
 MAX_LISTED = 3  # scales and original names of a stream in the table; --json has all
@@ -124,7 +124,7 @@ def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
 def device(args: argparse.Namespace, hef: Hef) -> dict[str, Any]:
     """Everything that the HEF needs of this machine, a line each; raises what is the matter (exit 4, 6)."""
     cli.need("numpy", "cv2")
-    from hefkit.selfcheck import check_device
+    from hefkit.hailo.selfcheck import check_device
 
     report = check_device(hef)
     for line in device_lines(report):

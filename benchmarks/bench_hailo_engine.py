@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Both loops in turns; microseconds a picture."""
     args = parse_args(argv)
     cli.need("numpy", "cv2")
-    from hefkit.hailoring import HailoSlot, Ring, slot_count
+    from hefkit.hailo.ring import HailoSlot, Ring, slot_count
 
     model = SimulatedModel()
     outputs = {f"net/conv{i}": ((80 >> i, 80 >> i, 144), "uint8") for i in range(3)}

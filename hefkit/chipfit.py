@@ -8,7 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hefkit.errors import DeviceError
-from hefkit.hailocodes import NEWER_RUNTIME
+from hefkit.hailo.codes import NEWER_RUNTIME
 
 # chip -> architectures of HEFs that it runs
 RUNS = {

@@ -340,7 +340,7 @@ def test_troubles_of_the_machine(
 def test_no_logs_in_the_working_directory(chip_env: Env, tmp_path: Path) -> None:
     """HailoRT is told where to put its log before it is loaded; what a user has set stays."""
     env = chip_env()
-    tell = "import os, hefkit.hailort as h; h.load_platform(); print(os.environ['HAILORT_LOGGER_PATH'])"
+    tell = "import os, hefkit.hailo.runtime as h; h.load_platform(); print(os.environ['HAILORT_LOGGER_PATH'])"
 
     def logs(**more: str) -> str:
         done = subprocess.run(

@@ -31,7 +31,7 @@ LATE = {
     "picamera2": {"hefkit.cameracsi"},
     "aiohttp": {"hefkit.webserver"},
     "paho": {"hefkit.mqttlink"},
-    "hailo_platform": {"hefkit.hailort"},
+    "hailo_platform": {"hefkit.hailo.runtime"},
     "hailo_sdk_client": {"hefkit.workshop.dfc_worker"},
     "tensorflow": {"hefkit.workshop.dfc_worker"},  # comes with the SDK
 }
@@ -39,7 +39,7 @@ WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes w
 DOORS = {
     ("hefkit.detect.engine", "open_engine", "hefkit.workshop"),
     ("hefkit.detect.engine", "open_engine", "hefkit.workshop.engine"),
-    ("hefkit.detect.engine", "open_engine", "hefkit.hailort"),
+    ("hefkit.detect.engine", "open_engine", "hefkit.hailo.runtime"),
 }
 
 BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "picamera2", "aiohttp", "paho")

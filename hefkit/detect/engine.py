@@ -112,7 +112,7 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
     check_model_file(model)
     options = options or EngineOptions()
     if model.suffix.lower() == ".hef":
-        from hefkit.hailort import open_hef
+        from hefkit.hailo.runtime import open_hef
 
         return open_hef(model, options)
     from hefkit.cli import need

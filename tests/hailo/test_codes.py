@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hefkit.errors import DeviceError, ModelError
-from hefkit.hailocodes import ADVICE, STATUS_OF_CLASS, failure, import_failure, is_abort, status_of
+from hefkit.hailo.codes import ADVICE, STATUS_OF_CLASS, failure, import_failure, is_abort, status_of
 from tests.conftest import DOUBLES
 
 # status -> a word of the cure that must be there (reference: HailoRT 4.23, hailort.h and where each is returned)

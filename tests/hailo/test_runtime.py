@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit import hailoring
 from hefkit.detect.engine import EngineOptions, open_engine
 from hefkit.errors import DeviceError, HefkitError, ModelError
-from hefkit.hailoengine import HailoEngine
-from hefkit.hailort import Chip, load_platform
+from hefkit.hailo import ring as hailoring
+from hefkit.hailo.engine import HailoEngine
+from hefkit.hailo.runtime import Chip, load_platform
 from tests.helpers.chip_hef import Recipe, write_hef
 from tests.helpers.heads import make_head, make_spec
 

@@ -21,9 +21,9 @@ from hefkit.chipfit import check_chip, check_runtime, is_slow
 from hefkit.cli import log, one_line
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
-from hefkit.hailocodes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
-from hefkit.hailoengine import HailoEngine
-from hefkit.hailofacts import DeviceFacts, driver_version, links, three
+from hefkit.hailo.codes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
+from hefkit.hailo.engine import HailoEngine
+from hefkit.hailo.system import DeviceFacts, driver_version, links, three
 from hefkit.hef.file import Hef, read_hef
 from hefkit.hef.match import Matched, match
 from hefkit.spec import NmsSpec

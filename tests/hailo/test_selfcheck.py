@@ -10,10 +10,10 @@ import pytest
 
 from hefkit.chipfit import RUNS, check_chip, check_runtime
 from hefkit.errors import DeviceError
-from hefkit.hailobuffers import checked, page_aligned
-from hefkit.hailofacts import Link, driver_version, links, three
+from hefkit.hailo.buffers import checked, page_aligned
+from hefkit.hailo.selfcheck import Report, check_device
+from hefkit.hailo.system import Link, driver_version, links, three
 from hefkit.hef.file import read_hef
-from hefkit.selfcheck import Report, check_device
 from tests.conftest import Finished
 from tests.helpers.chip_hef import Recipe, write_hef
 from tests.helpers.heads import make_head, make_spec

@@ -13,9 +13,9 @@ import numpy as np
 
 from hefkit.detect.engine import EngineOptions, Slot
 from hefkit.errors import ModelError
-from hefkit.hailocodes import telling
-from hefkit.hailofacts import DeviceFacts
-from hefkit.hailoring import HailoSlot, Ring, slot_count
+from hefkit.hailo.codes import telling
+from hefkit.hailo.ring import HailoSlot, Ring, slot_count
+from hefkit.hailo.system import DeviceFacts
 from hefkit.spec import ModelSpec
 
 FLUSH_MS = 100  # how long a batch that is not full may wait for more

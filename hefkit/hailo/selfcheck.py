@@ -22,10 +22,10 @@ from hefkit.chipfit import check_chip, check_runtime
 from hefkit.cli import counted, one_line
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError
-from hefkit.hailocodes import let_go
-from hefkit.hailoengine import HailoEngine
-from hefkit.hailofacts import GEN3_GT_S, DeviceFacts, driver_version, links
-from hefkit.hailort import Chip, load_platform, scan
+from hefkit.hailo.codes import let_go
+from hefkit.hailo.engine import HailoEngine
+from hefkit.hailo.runtime import Chip, load_platform, scan
+from hefkit.hailo.system import GEN3_GT_S, DeviceFacts, driver_version, links
 from hefkit.hef.file import Hef
 from hefkit.hef.match import match
 
