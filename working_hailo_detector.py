@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
-from hefkit.camerasource import CameraSource, parse_source
+from hefkit.cameras.source import CameraSource, parse_source
 from hefkit.cli import log
 from hefkit.detect.flags import (
     ENGINES,
@@ -33,7 +33,7 @@ from hefkit.errors import DataError, UsageError
 from hefkit.netaddress import parse_mqtt_url, parse_topic, parse_web_address
 
 if TYPE_CHECKING:  # --help must not wait for these
-    from hefkit.camerafile import FileCamera
+    from hefkit.cameras.file import FileCamera
     from hefkit.detect.engine import Engine
     from hefkit.grabber import Grabber
     from hefkit.live import Controls, LiveStats
@@ -223,7 +223,7 @@ def open_window(args: argparse.Namespace, desk: Desk) -> Callable[[], None]:
 
 def open_film(args: argparse.Namespace) -> FileCamera:
     """A video file; whether it is one is told before a chip is looked for."""
-    from hefkit.camerafile import FileCamera
+    from hefkit.cameras.file import FileCamera
 
     return FileCamera(args.camera, loop=args.loop)
 
@@ -232,7 +232,7 @@ def open_grabber(
     args: argparse.Namespace, engine: Engine, film: FileCamera | None, controls: Controls, stats: LiveStats
 ) -> Grabber:
     """The camera's thread; waits for the first picture."""
-    from hefkit.cameras import open_camera
+    from hefkit.cameras.open import open_camera
     from hefkit.grabber import Grabber
 
     if film is None:

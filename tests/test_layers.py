@@ -28,7 +28,7 @@ LATE = {
     "tqdm": {"hefkit.results.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.hef.xxh3"},
-    "picamera2": {"hefkit.cameracsi"},
+    "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.webserver"},
     "paho": {"hefkit.mqttlink"},
     "hailo_platform": {"hefkit.hailo.runtime"},

@@ -185,8 +185,8 @@ class Capture:
 
 @contextmanager
 def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """A machine whose /dev/videoN are these nodes only, for hefkit.v4l2 and for OpenCV."""
-    from hefkit import v4l2
+    """A machine whose /dev/videoN are these nodes only, for hefkit.cameras.v4l2 and for OpenCV."""
+    from hefkit.cameras import v4l2
 
     machine = Machine()
     Capture.machine = machine

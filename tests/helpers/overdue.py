@@ -6,7 +6,7 @@ import threading
 
 
 def join_overdue() -> None:
-    """Wait for every call of `hefkit.deadline` that was given up; what they wait for must have come."""
+    """Wait for every call of `hefkit.cameras.deadline` that was given up; what they wait for must have come."""
     for thread in threading.enumerate():
         if thread.name.startswith("call "):
             thread.join(30)

@@ -9,7 +9,7 @@ import time
 import cv2
 import numpy as np
 
-from hefkit.deadline import within
+from hefkit.cameras.deadline import within
 from hefkit.live import Shot
 from hefkit.pictures.video import MAX_FPS
 

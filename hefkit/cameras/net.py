@@ -16,10 +16,10 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from hefkit import netprobe
-from hefkit.camerasource import CameraSource
-from hefkit.cvcapture import STALL_S, CvCamera, quiet_opencv, read_patiently, release
-from hefkit.deadline import Late, within
+from hefkit.cameras import probe as netprobe
+from hefkit.cameras.deadline import Late, within
+from hefkit.cameras.opencv import STALL_S, CvCamera, quiet_opencv, read_patiently, release
+from hefkit.cameras.source import CameraSource
 from hefkit.errors import DeviceError
 
 ASK_S = 1.0  # for each step of the question whether anybody is there

@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit import cvcapture
-from hefkit.cvcapture import STUMBLES, CvCamera
+from hefkit.cameras import opencv as cvcapture
+from hefkit.cameras.opencv import STUMBLES, CvCamera
 from tests.conftest import ROOT
 from tests.helpers.overdue import join_overdue
 
@@ -125,7 +125,7 @@ def test_closing_never_raises_and_never_waits_long(monkeypatch: pytest.MonkeyPat
 def test_opencv_s_own_warnings(asked: str) -> None:
     """They are left out, unless OPENCV_LOG_LEVEL asks for them."""
     program = (
-        "import cv2; from hefkit.cvcapture import quiet_opencv; quiet_opencv(); "
+        "import cv2; from hefkit.cameras.opencv import quiet_opencv; quiet_opencv(); "
         "cv2.VideoCapture('/nonexistent.mp4', cv2.CAP_V4L2); cv2.imread('/nonexistent.png')"
     )
     environment = {"PATH": "/usr/bin:/bin", **({"OPENCV_LOG_LEVEL": asked} if asked else {})}

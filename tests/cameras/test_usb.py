@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from hefkit import camerausb, v4l2
-from hefkit.cameras import open_camera
-from hefkit.camerasource import parse_source
+from hefkit.cameras import usb as camerausb
+from hefkit.cameras import v4l2
+from hefkit.cameras.open import open_camera
+from hefkit.cameras.source import parse_source
 from hefkit.errors import DeviceError
 from hefkit.live import Camera
 from hefkit.spec import InputSpec

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit.cameras import open_camera
-from hefkit.camerasource import parse_source
+from hefkit.cameras.open import open_camera
+from hefkit.cameras.source import parse_source
 from hefkit.errors import DataError
 from hefkit.live import Camera
 from hefkit.pictures.video import VideoFacts, VideoWriter
@@ -62,7 +62,9 @@ def test_a_film_that_breaks_off_is_named_once(
     """Not every time round, for weeks."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     path = film(tmp_path / "a.mp4", 2)
-    monkeypatch.setattr("hefkit.camerafile.open_video", lambda path, source: VideoFacts(path, source, 9.0, (64, 48), 5))
+    monkeypatch.setattr(
+        "hefkit.cameras.file.open_video", lambda path, source: VideoFacts(path, source, 9.0, (64, 48), 5)
+    )
 
     camera = opened(path, loop=True)
     assert brightness(camera, 9) == [0, 1, 0, 1, 0, 1, 0, 1, 0]

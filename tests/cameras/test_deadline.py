@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from hefkit.deadline import Late, within
+from hefkit.cameras.deadline import Late, within
 from tests.helpers.overdue import join_overdue
 
 LONG_S = 30.0

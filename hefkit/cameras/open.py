@@ -10,11 +10,11 @@ No call waits longer than 5 s, but for the first picture of an RTSP camera, whic
 
 from __future__ import annotations
 
-from hefkit.cameracsi import open_csi
-from hefkit.camerafile import FileCamera
-from hefkit.cameranet import open_net
-from hefkit.camerasource import CameraSource
-from hefkit.camerausb import open_usb
+from hefkit.cameras.csi import open_csi
+from hefkit.cameras.file import FileCamera
+from hefkit.cameras.net import open_net
+from hefkit.cameras.source import CameraSource
+from hefkit.cameras.usb import open_usb
 from hefkit.live import Camera
 from hefkit.spec import InputSpec
 

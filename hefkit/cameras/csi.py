@@ -13,9 +13,9 @@ import functools
 import os
 from typing import Any
 
-from hefkit.camerasource import CameraSource
+from hefkit.cameras.deadline import Late, within
+from hefkit.cameras.source import CameraSource
 from hefkit.cli import counted, log, one_line
-from hefkit.deadline import Late, within
 from hefkit.detect.preprocess import plan
 from hefkit.errors import DeviceError
 from hefkit.live import Shot

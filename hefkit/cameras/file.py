@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from hefkit.camerasource import CameraSource
+from hefkit.cameras.source import CameraSource
 from hefkit.live import Shot
 from hefkit.pictures.video import open_video, read_video
 

@@ -17,10 +17,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit import cameracsi
-from hefkit.cameracsi import isp_size
-from hefkit.cameras import open_camera
-from hefkit.camerasource import parse_source
+from hefkit.cameras import csi as cameracsi
+from hefkit.cameras.csi import isp_size
+from hefkit.cameras.open import open_camera
+from hefkit.cameras.source import parse_source
 from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detector import Detector
 from hefkit.detect.preprocess import letterbox, plan

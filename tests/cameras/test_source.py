@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit.camerasource import CameraSource, masked, parse_source
+from hefkit.cameras.source import CameraSource, masked, parse_source
 from hefkit.errors import DataError, UsageError
 
 

@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from hefkit import netprobe
-from hefkit.netprobe import Unreachable, ask, greet
+from hefkit.cameras import probe as netprobe
+from hefkit.cameras.probe import Unreachable, ask, greet
 from tests.helpers.loopback import Handler, encrypted, listening, request_head
 
 
