@@ -101,8 +101,8 @@ def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
     cli.need("numpy", "cv2")
     import tempfile
 
-    from hefkit.benchmark import drawn_photographs, measure
     from hefkit.detect.engine import EngineOptions, open_engine
+    from hefkit.measure.speed import drawn_photographs, measure
 
     with (
         tempfile.TemporaryDirectory(prefix="hefkit-benchmark-") as folder,

@@ -28,7 +28,7 @@ sys.path.insert(0, str(ROOT))
 import numpy as np  # noqa: E402
 
 from hefkit.detect.detections import Detections  # noqa: E402
-from hefkit.evaluate import Agreement  # noqa: E402
+from hefkit.measure.accuracy import Agreement  # noqa: E402
 
 CONF = 0.25
 MEMORY_COUNTS = (32, 128)

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
     cli.need("numpy", "cv2")
-    from hefkit.benchmark import drawn_photographs
+    from hefkit.measure.speed import drawn_photographs
     from hefkit.pictures.sources import find_items
 
     with tempfile.TemporaryDirectory(prefix="hefkit-bench-") as folder:
@@ -76,7 +76,7 @@ def measured(items: list[Item], service_ms: int, frames: int, depth: int, folder
     """One service time: the chip alone, the pipeline, the pipeline with pictures."""
     from simulated_chip import SimulatedChip
 
-    from hefkit.benchmark import alone_rate, pipeline_rate
+    from hefkit.measure.speed import alone_rate, pipeline_rate
     from hefkit.results.folder import Kinds
 
     chips = (SimulatedChip(service_ms / 1e3, depth, CLASSES, OBJECTS) for _ in range(3))

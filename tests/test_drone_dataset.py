@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefkit.labels import label_path, read_labels
+from hefkit.measure.labels import label_path, read_labels
 from tests.conftest import ROOT, Finished
 
 Run = Callable[..., Finished]

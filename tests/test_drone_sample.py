@@ -16,7 +16,7 @@ import pytest
 
 from hefkit.detect.detections import Detections
 from hefkit.detect.preprocess import letterbox
-from hefkit.evaluate import Agreement, match
+from hefkit.measure.accuracy import Agreement, match
 from hefkit.spec import InputSpec
 from hefkit.workshop.session import open_session, run_session
 from tests.conftest import ROOT, Finished

@@ -86,8 +86,8 @@ def compare(exact: Path, quantized: Path) -> list[dict[str, Any]]:
     """Two run folders of the same pictures -> one row a picture."""
     import numpy as np
 
-    from hefkit.evaluate import box_iou, match
-    from hefkit.labels import label_path, read_labels
+    from hefkit.measure.accuracy import box_iou, match
+    from hefkit.measure.labels import label_path, read_labels
 
     rows = []
     for a, b in zip(read_lines(exact), read_lines(quantized), strict=True):

@@ -67,8 +67,8 @@ def measure(model: Path, items: Sequence[Item], *, quiet: bool = False) -> dict[
     from hefkit.detect.decode import DecodeSettings
     from hefkit.detect.detector import Detector
     from hefkit.detect.engine import open_engine
-    from hefkit.evaluate import AveragePrecision
-    from hefkit.labels import label_path, read_labels
+    from hefkit.measure.accuracy import AveragePrecision
+    from hefkit.measure.labels import label_path, read_labels
     from hefkit.pictures.read import UnreadableImage, read_image
 
     with open_engine(model) as engine:

@@ -10,7 +10,7 @@ import onnx
 
 from hefkit.detect.decode import Decoder, DecodeSettings
 from hefkit.detect.quant import dequantize, sigmoid
-from hefkit.evaluate import Agreement, SignalToNoise
+from hefkit.measure.accuracy import Agreement, SignalToNoise
 from hefkit.spec import HeadSpec, OutputSpec
 from hefkit.workshop.cut import cut
 from hefkit.workshop.heads import HeadLayout

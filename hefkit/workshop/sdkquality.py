@@ -15,7 +15,7 @@ import numpy as np
 from hefkit.detect.decode import Decoder, DecodeSettings, decode_all
 from hefkit.detect.quant import sigmoid
 from hefkit.errors import ToolchainError
-from hefkit.evaluate import Agreement, SignalToNoise
+from hefkit.measure.accuracy import Agreement, SignalToNoise
 from hefkit.spec import HeadSpec
 from hefkit.workshop.agreement import nothing_compared
 from hefkit.workshop.cut import cut

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.detect.detections import Detections
-from hefkit.evaluate import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match
+from hefkit.measure.accuracy import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match
 
 Box = tuple[float, float, float, float]
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import DataError
-from hefkit.labels import label_path, read_labels
+from hefkit.measure.labels import label_path, read_labels
 
 SIZE = (640, 480)
 
