@@ -30,14 +30,14 @@ from hefkit.detect.flags import (
     model_and_source,
 )
 from hefkit.errors import DataError, UsageError
-from hefkit.netaddress import parse_mqtt_url, parse_topic, parse_web_address
+from hefkit.live.addresses import parse_mqtt_url, parse_topic, parse_web_address
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.cameras.file import FileCamera
     from hefkit.detect.engine import Engine
-    from hefkit.grabber import Grabber
-    from hefkit.live import Controls, LiveStats
-    from hefkit.livedesk import Desk
+    from hefkit.live.desk import Desk
+    from hefkit.live.grabber import Grabber
+    from hefkit.live.state import Controls, LiveStats
     from hefkit.livesignals import StopSignals
 
 FOLDER = Path("runs", "live")  # of what the keys s and r write, where no flag names a place
@@ -122,8 +122,8 @@ def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
             if isinstance(args.camera, DataError):
                 raise args.camera
             cli.need("numpy", "cv2")
-            from hefkit.live import Controls, LiveStats
-            from hefkit.liverun import Limits, LiveRun
+            from hefkit.live.run import Limits, LiveRun
+            from hefkit.live.state import Controls, LiveStats
 
             controls, stats = Controls(signals.stop), LiveStats(str(args.model), args.camera.name)
             film = None if args.camera.live else open_film(args)
@@ -181,8 +181,8 @@ def open_sinks(
     args: argparse.Namespace, film: FileCamera | None, controls: Controls, stats: LiveStats, stack: contextlib.ExitStack
 ) -> tuple[Desk, Callable[[], None]]:
     """The sinks that were asked for, and what keeps a window alive."""
-    from hefkit.livedesk import Desk
-    from hefkit.livesinks import FrameSaver, JsonLines, Recorder
+    from hefkit.live.desk import Desk
+    from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder
 
     def recorder() -> Recorder:
         """Cameras are recorded as time passed; a file that is read as fast as possible, frame by frame."""
@@ -210,7 +210,7 @@ def open_sinks(
 
 def open_window(args: argparse.Namespace, desk: Desk) -> Callable[[], None]:
     """A window, if one was asked for and can be shown; returns what must be called now and then."""
-    from hefkit.window import QUIT, RECORD, SAVE, Window, has_display
+    from hefkit.live.window import QUIT, RECORD, SAVE, Window, has_display
 
     if args.show and not has_display():
         log.warning("--show: there is no display here, so there is no window; --web shows the picture in a browser")
@@ -233,7 +233,7 @@ def open_grabber(
 ) -> Grabber:
     """The camera's thread; waits for the first picture."""
     from hefkit.cameras.open import open_camera
-    from hefkit.grabber import Grabber
+    from hefkit.live.grabber import Grabber
 
     if film is None:
         return Grabber(lambda: open_camera(args.camera, engine.spec.input), controls, stats)

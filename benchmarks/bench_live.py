@@ -62,9 +62,9 @@ def measured(fps: int, service_ms: int, seconds: float) -> dict[str, Any]:
     from simulated_chip import SimulatedChip
 
     from hefkit.detect.decode import DecodeSettings
-    from hefkit.grabber import Grabber
-    from hefkit.live import Controls, LiveResult, LiveStats
-    from hefkit.liverun import Limits, LiveRun
+    from hefkit.live.grabber import Grabber
+    from hefkit.live.run import Limits, LiveRun
+    from hefkit.live.state import Controls, LiveResult, LiveStats
 
     cv2.setNumThreads(1)
     chip = SimulatedChip(service_ms / 1e3, 2, CLASSES, OBJECTS)
@@ -111,7 +111,7 @@ class SimulatedCamera:
 
     def read(self) -> Any:
         """The next frame, when its time has come."""
-        from hefkit.live import Shot
+        from hefkit.live.state import Shot
 
         self._due += self._interval_s
         while (left := self._due - time.perf_counter()) > 0:

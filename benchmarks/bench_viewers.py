@@ -30,7 +30,7 @@ for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy is imported
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hefkit import cli  # noqa: E402
-from hefkit.netaddress import Broker, WebAddress, parse_mqtt_url  # noqa: E402
+from hefkit.live.addresses import Broker, WebAddress, parse_mqtt_url  # noqa: E402
 
 OBJECTS, FPS = 5, 30
 # reads and forgets what PORT streams, N times
@@ -84,7 +84,7 @@ def frames() -> Iterator[Any]:
 
     from hefkit.detect.detections import Detections
     from hefkit.detect.detector import Timings
-    from hefkit.live import LiveResult
+    from hefkit.live.state import LiveResult
     from hefkit.pictures.frames import Frame
 
     ramp = np.linspace(0, 200, 1280, dtype=np.float32)[None, :, None]
@@ -103,7 +103,7 @@ def one_jpeg() -> tuple[float, int]:
     """CPU milliseconds of one frame's boxes and JPEG, and its bytes."""
     import cv2
 
-    from hefkit.live import jpeg
+    from hefkit.live.state import jpeg
 
     cv2.setNumThreads(1)
     costs, size = [], 0
@@ -140,7 +140,7 @@ def measured(name: str, seconds: float, case: Callable[[], Any]) -> dict[str, An
 @contextlib.contextmanager
 def watched(count: int) -> Iterator[Any]:
     """The page with so many viewers of the stream."""
-    from hefkit.live import Controls, LiveStats
+    from hefkit.live.state import Controls, LiveStats
     from hefkit.web import WebSink
 
     class Sink(WebSink):
@@ -170,7 +170,7 @@ def facts(port: int) -> dict[str, int]:
 @contextlib.contextmanager
 def published(broker: Broker) -> Iterator[Any]:
     """Every frame to a broker, below a topic of its own."""
-    from hefkit.live import Controls, LiveStats
+    from hefkit.live.state import Controls, LiveStats
     from hefkit.mqtt import MqttSink
 
     stats = LiveStats("model", "camera")

@@ -11,14 +11,14 @@ from collections import deque
 from collections.abc import Mapping
 
 from hefkit.cli import need
-from hefkit.credentials import secret
 from hefkit.errors import UsageError
-from hefkit.live import Controls, LiveResult, LiveStats
-from hefkit.livesinks import live_line
+from hefkit.live.addresses import Broker
+from hefkit.live.credentials import secret
+from hefkit.live.filesinks import live_line
+from hefkit.live.state import Controls, LiveResult, LiveStats
 from hefkit.mqttcounts import Classes, Seen
 from hefkit.mqttdiscovery import OFFLINE, ONLINE, UNKNOWN, Topics
 from hefkit.mqttlink import Link
-from hefkit.netaddress import Broker
 
 USERNAME, PASSWORD = "HEFKIT_MQTT_USERNAME", "HEFKIT_MQTT_PASSWORD"
 WAITING = 30  # frames that may wait for the network; newer ones take their place

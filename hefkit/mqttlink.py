@@ -17,8 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 from hefkit.cli import log
-from hefkit.livesinks import Trouble
-from hefkit.netaddress import Broker
+from hefkit.live.addresses import Broker
+from hefkit.live.filesinks import Trouble
 
 KEEPALIVE_S = 20  # a broker that says nothing for up to twice as long is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to connect

@@ -12,10 +12,10 @@ import threading
 from concurrent.futures import Future
 
 from hefkit.cli import log, need
-from hefkit.credentials import secret
 from hefkit.errors import UsageError
-from hefkit.live import Controls, LiveResult, LiveStats
-from hefkit.netaddress import WebAddress, host_port
+from hefkit.live.addresses import WebAddress, host_port
+from hefkit.live.credentials import secret
+from hefkit.live.state import Controls, LiveResult, LiveStats
 from hefkit.webframes import Relay
 from hefkit.webguard import TOKEN_FIELD, Guard, new_token
 from hefkit.webserver import Bounds, WebServer

@@ -8,7 +8,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from hefkit.live import LiveResult, jpeg
+from hefkit.live.state import LiveResult, jpeg
 
 BOUNDARY = "hefkit-frame"
 

@@ -18,7 +18,7 @@ from datetime import datetime
 from typing import Any
 
 from hefkit import webguard
-from hefkit.live import Controls, LiveStats
+from hefkit.live.state import Controls, LiveStats
 from hefkit.webdoor import Door
 from hefkit.webframes import BOUNDARY, Picture, Relay
 from hefkit.webguard import Guard

@@ -22,11 +22,11 @@ import pytest
 from hefkit import mqtt, mqttlink
 from hefkit.detect.detections import Detections
 from hefkit.errors import ToolchainError, UsageError
-from hefkit.live import Controls, LiveStats
-from hefkit.livesinks import live_line
+from hefkit.live.addresses import Broker as Address
+from hefkit.live.filesinks import live_line
+from hefkit.live.state import Controls, LiveStats
 from hefkit.mqtt import MqttSink
 from hefkit.mqttdiscovery import Topics
-from hefkit.netaddress import Broker as Address
 from tests.helpers.fake_live import NAMES, live_result
 from tests.helpers.mosquitto import Broker, Listener, find_mosquitto
 from tests.helpers.waiting import wait_for
@@ -237,7 +237,7 @@ class TestPublished:
         """A detector that is killed says nothing; the broker says offline for it."""
         listener = listen(broker.port)
         code = (
-            "import time; from hefkit.live import *; from hefkit.mqtt import *; from hefkit.netaddress import *\n"
+            "import time; from hefkit.live.state import *; from hefkit.mqtt import *; from hefkit.live.addresses import *\n"
             f"MqttSink(parse_mqtt_url('mqtt://127.0.0.1:{broker.port}'), '{BASE}', LiveStats('m', 's'), Controls())\n"
             "time.sleep(60)"
         )

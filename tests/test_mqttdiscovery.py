@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit import __version__
+from hefkit.live.addresses import parse_topic
 from hefkit.mqttcounts import ALL_CLASSES, MOST_CLASSES, Classes, Counts, Seen
 from hefkit.mqttdiscovery import Discovery, Topics, class_words
-from hefkit.netaddress import parse_topic
 
 # homeassistant/components/mqtt/discovery.py accepts PREFIX/COMPONENT/[NODE/]OBJECT/config with these letters
 CONFIG_TOPIC = re.compile(r"homeassistant/(sensor|binary_sensor)/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config")

@@ -19,8 +19,8 @@ import pytest
 
 from hefkit import webframes
 from hefkit.errors import ToolchainError, UsageError
-from hefkit.live import Controls, LiveStats
-from hefkit.netaddress import WebAddress
+from hefkit.live.addresses import WebAddress
+from hefkit.live.state import Controls, LiveStats
 from hefkit.web import WebSink
 from hefkit.webserver import Bounds
 from tests.helpers.fake_live import NAMES, live_result

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 
 from hefkit.detect.detections import Detections
-from hefkit.live import Controls, LiveStats
-from hefkit.netaddress import WebAddress
+from hefkit.live.addresses import WebAddress
+from hefkit.live.state import Controls, LiveStats
 from hefkit.web import WebSink
 from tests.helpers.chromium import Tab, browser_tab, find_chromium
 from tests.helpers.fake_live import live_result

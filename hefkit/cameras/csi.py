@@ -18,7 +18,7 @@ from hefkit.cameras.source import CameraSource
 from hefkit.cli import counted, log, one_line
 from hefkit.detect.preprocess import plan
 from hefkit.errors import DeviceError
-from hefkit.live import Shot
+from hefkit.live.state import Shot
 from hefkit.spec import InputSpec
 
 OPEN_S = 5.0  # a Pi 5 takes 1 s when nothing else runs

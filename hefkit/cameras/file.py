@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from hefkit.cameras.source import CameraSource
-from hefkit.live import Shot
+from hefkit.live.state import Shot
 from hefkit.pictures.video import open_video, read_video
 
 

@@ -15,7 +15,7 @@ from hefkit.cameras.file import FileCamera
 from hefkit.cameras.net import open_net
 from hefkit.cameras.source import CameraSource
 from hefkit.cameras.usb import open_usb
-from hefkit.live import Camera
+from hefkit.live.state import Camera
 from hefkit.spec import InputSpec
 
 SIZE_WH = (1280, 720)  # of the picture, asked of cameras that offer several

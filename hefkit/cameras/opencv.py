@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 
 from hefkit.cameras.deadline import within
-from hefkit.live import Shot
+from hefkit.live.state import Shot
 from hefkit.pictures.video import MAX_FPS
 
 STALL_S = 3.0  # without a frame a camera is lost

@@ -25,7 +25,7 @@ from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detector import Detector
 from hefkit.detect.preprocess import letterbox, plan
 from hefkit.errors import DeviceError
-from hefkit.live import Camera
+from hefkit.live.state import Camera
 from hefkit.spec import InputSpec
 from tests.conftest import ROOT
 from tests.helpers.fake_engine import engine_that_finds

@@ -12,7 +12,7 @@ import pytest
 from hefkit.cameras.open import open_camera
 from hefkit.cameras.source import parse_source
 from hefkit.errors import DataError
-from hefkit.live import Camera
+from hefkit.live.state import Camera
 from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.spec import InputSpec
 

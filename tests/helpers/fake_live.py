@@ -9,7 +9,7 @@ import numpy as np
 
 from hefkit.detect.detections import Detections
 from hefkit.detect.detector import Timings
-from hefkit.live import LiveResult, Shot
+from hefkit.live.state import LiveResult, Shot
 from hefkit.pictures.frames import Frame
 
 NAMES = {0: "drone", 1: "bird"}

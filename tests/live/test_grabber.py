@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit import grabber
 from hefkit.errors import DeviceError
-from hefkit.grabber import Grabber
-from hefkit.live import Camera, Controls, LiveStats, Shot
+from hefkit.live import grabber
+from hefkit.live.grabber import Grabber
+from hefkit.live.state import Camera, Controls, LiveStats, Shot
 from hefkit.livesignals import StopRequested
 
 

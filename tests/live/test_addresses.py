@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit import cli
-from hefkit.netaddress import Broker, WebAddress, parse_mqtt_url, parse_topic, parse_web_address
+from hefkit.live.addresses import Broker, WebAddress, parse_mqtt_url, parse_topic, parse_web_address
 from tests.conftest import ROOT
 
 

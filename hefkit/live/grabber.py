@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator
 
 from hefkit.cli import log, one_line
 from hefkit.errors import DeviceError, HefkitError
-from hefkit.live import Camera, Controls, LiveStats, Shot
+from hefkit.live.state import Camera, Controls, LiveStats, Shot
 from hefkit.pictures.frames import Frame
 
 FIRST_FRAME_S = 20.0  # a camera that warms up, or a stream that waits for its key frame

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import cv2
 
 from hefkit.errors import UsageError
-from hefkit.live import LiveResult
+from hefkit.live.state import LiveResult
 
 TITLE = "hefkit"
 QUIT, SAVE, RECORD = "q", "s", "r"

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit import liverun
 from hefkit.detect.decode import DecodeSettings
 from hefkit.errors import DeviceError
-from hefkit.grabber import Grabber
-from hefkit.live import Controls, LiveResult, LiveStats
-from hefkit.liverun import Limits, LiveRun
+from hefkit.live import run as liverun
+from hefkit.live.grabber import Grabber
+from hefkit.live.run import Limits, LiveRun
+from hefkit.live.state import Controls, LiveResult, LiveStats
 from tests.helpers.fake_engine import FakeEngine, engine_that_finds
 from tests.helpers.fake_live import FakeCamera
 

@@ -10,12 +10,12 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit import window
 from hefkit.errors import UsageError
-from hefkit.live import Controls
-from hefkit.livedesk import Desk
-from hefkit.livesinks import FrameSaver, Recorder
-from hefkit.window import QUIT, RECORD, SAVE, Window
+from hefkit.live import window
+from hefkit.live.desk import Desk
+from hefkit.live.filesinks import FrameSaver, Recorder
+from hefkit.live.state import Controls
+from hefkit.live.window import QUIT, RECORD, SAVE, Window
 from tests.helpers.fake_live import live_result
 
 

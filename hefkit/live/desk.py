@@ -7,8 +7,8 @@ from pathlib import Path
 
 from hefkit.cli import log, one_line
 from hefkit.errors import HefkitError
-from hefkit.live import Controls, LiveResult, LiveSink
-from hefkit.livesinks import FrameSaver, Recorder
+from hefkit.live.filesinks import FrameSaver, Recorder
+from hefkit.live.state import Controls, LiveResult, LiveSink
 
 
 class Desk:

@@ -12,8 +12,8 @@ from hefkit.detect.detector import Detector
 from hefkit.detect.engine import Engine
 from hefkit.detect.pipeline import Pipeline, Result
 from hefkit.errors import DeviceError
-from hefkit.grabber import Grabber
-from hefkit.live import Controls, LiveResult, LiveSink, LiveStats
+from hefkit.live.grabber import Grabber
+from hefkit.live.state import Controls, LiveResult, LiveSink, LiveStats
 from hefkit.results.outputs import EMULATION_STAMP
 
 DEPTH = 2  # in flight: one is computed, one is ready; more would only make results older

@@ -21,7 +21,7 @@ import cv2
 from hefkit.cli import counted, log, one_line
 from hefkit.errors import HefkitError
 from hefkit.files import check_writable, explained
-from hefkit.live import LiveResult, jpeg
+from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.own import SAVED_LIVE
 from hefkit.pictures.video import VideoWriter
 from hefkit.results.formats import Shot, json_line

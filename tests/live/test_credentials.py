@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from hefkit.credentials import MAX_BYTES, secret
 from hefkit.errors import UsageError
+from hefkit.live.credentials import MAX_BYTES, secret
 
 NAME = "HEFKIT_TEST_SECRET"
 

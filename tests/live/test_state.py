@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit.detect.detections import Detections
-from hefkit.live import RECENT, STAGES, Histogram, LiveStats, jpeg
+from hefkit.live.state import RECENT, STAGES, Histogram, LiveStats, jpeg
 from tests.helpers.fake_live import NAMES, live_result
 
 
@@ -113,7 +113,7 @@ def test_histogram_of_nothing_and_of_nonsense() -> None:
 def test_pictures_are_made_once_and_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten sinks share one annotated picture, and without a sink there is none."""
     made = []
-    import hefkit.live as live
+    import hefkit.live.state as live
 
     real = live.annotate
     monkeypatch.setattr(live, "annotate", lambda *args, **kwargs: made.append(1) or real(*args, **kwargs))

@@ -19,10 +19,10 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit import livesinks
 from hefkit.detect.detections import Detections
 from hefkit.errors import UsageError
-from hefkit.livesinks import FrameSaver, JsonLines, Recorder, ThreadSink, fresh_file, part_of, timestamp
+from hefkit.live import filesinks as livesinks
+from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder, ThreadSink, fresh_file, part_of, timestamp
 from hefkit.pictures.video import VideoWriter
 from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result
@@ -120,7 +120,7 @@ class TestJsonLines:
     def test_standard_output(self) -> None:
         """`-` is standard output, line by line; a reader that leaves is told to the caller."""
         program = (
-            "from hefkit.livesinks import JsonLines\nfrom tests.helpers.fake_live import live_result\n"
+            "from hefkit.live.filesinks import JsonLines\nfrom tests.helpers.fake_live import live_result\n"
             "sink = JsonLines('-')\n"
             "try:\n    for i in range(100000): sink.put(live_result(i))\n"
             "except BrokenPipeError: raise SystemExit(9)\n"
