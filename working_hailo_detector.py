@@ -194,7 +194,7 @@ def open_sinks(
     if args.record is not None:
         desk.add(recorder())
     if args.web is not None:
-        from hefkit.web import WebSink
+        from hefkit.web.sink import WebSink
 
         desk.add(WebSink(args.web, stats, controls))
     if args.jsonl is not None:

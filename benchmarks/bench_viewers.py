@@ -141,7 +141,7 @@ def measured(name: str, seconds: float, case: Callable[[], Any]) -> dict[str, An
 def watched(count: int) -> Iterator[Any]:
     """The page with so many viewers of the stream."""
     from hefkit.live.state import Controls, LiveStats
-    from hefkit.web import WebSink
+    from hefkit.web.sink import WebSink
 
     class Sink(WebSink):
         def encodes(self) -> int:

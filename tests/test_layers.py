@@ -29,7 +29,7 @@ LATE = {
     "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
     "xxhash": {"hefkit.hef.xxh3"},
     "picamera2": {"hefkit.cameras.csi"},
-    "aiohttp": {"hefkit.webserver"},
+    "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqttlink"},
     "hailo_platform": {"hefkit.hailo.runtime"},
     "hailo_sdk_client": {"hefkit.workshop.dfc_worker"},

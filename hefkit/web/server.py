@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from hefkit import webguard
 from hefkit.live.state import Controls, LiveStats
-from hefkit.webdoor import Door
-from hefkit.webframes import BOUNDARY, Picture, Relay
-from hefkit.webguard import Guard
-from hefkit.webpage import CONTENT_SECURITY_POLICY, PAGE
+from hefkit.web import guard as webguard
+from hefkit.web.door import Door
+from hefkit.web.frames import BOUNDARY, Picture, Relay
+from hefkit.web.guard import Guard
+from hefkit.web.page import CONTENT_SECURITY_POLICY, PAGE
 
 HEADERS = {
     "Cache-Control": "no-store",

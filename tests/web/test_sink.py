@@ -17,12 +17,12 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit import webframes
 from hefkit.errors import ToolchainError, UsageError
 from hefkit.live.addresses import WebAddress
 from hefkit.live.state import Controls, LiveStats
-from hefkit.web import WebSink
-from hefkit.webserver import Bounds
+from hefkit.web import frames as webframes
+from hefkit.web.server import Bounds
+from hefkit.web.sink import WebSink
 from tests.helpers.fake_live import NAMES, live_result
 from tests.helpers.viewers import Viewer, ask, connections, listening, stuck_viewer
 from tests.helpers.waiting import wait_for

@@ -18,7 +18,7 @@ import pytest
 from hefkit.detect.detections import Detections
 from hefkit.live.addresses import WebAddress
 from hefkit.live.state import Controls, LiveStats
-from hefkit.web import WebSink
+from hefkit.web.sink import WebSink
 from tests.helpers.chromium import Tab, browser_tab, find_chromium
 from tests.helpers.fake_live import live_result
 

@@ -16,9 +16,9 @@ from hefkit.errors import UsageError
 from hefkit.live.addresses import WebAddress, host_port
 from hefkit.live.credentials import secret
 from hefkit.live.state import Controls, LiveResult, LiveStats
-from hefkit.webframes import Relay
-from hefkit.webguard import TOKEN_FIELD, Guard, new_token
-from hefkit.webserver import Bounds, WebServer
+from hefkit.web.frames import Relay
+from hefkit.web.guard import TOKEN_FIELD, Guard, new_token
+from hefkit.web.server import Bounds, WebServer
 
 TOKEN_VARIABLE = "HEFKIT_WEB_TOKEN"
 # of a connection, in the kernel. Its own choice grows to megabytes: a slow viewer would see what was seconds ago

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hefkit.errors import UsageError
-from hefkit.webguard import FOREIGN_HOST, FOREIGN_PAGE, NO_TOKEN, Guard, Refusal, Request, new_token
+from hefkit.web.guard import FOREIGN_HOST, FOREIGN_PAGE, NO_TOKEN, Guard, Refusal, Request, new_token
 
 TOKEN = "0123456789abcdef"
 OPEN = Guard(None, "127.0.0.1", 8080)
