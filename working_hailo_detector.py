@@ -202,7 +202,7 @@ def open_sinks(
     if args.save_dir is not None:
         desk.add(FrameSaver(args.save_dir, args.save_max or SAVE_MAX, args.save_every or SAVE_EVERY_S))
     if args.mqtt is not None:
-        from hefkit.mqtt import MqttSink
+        from hefkit.mqtt.sink import MqttSink
 
         desk.add(MqttSink(args.mqtt, args.mqtt_topic or TOPIC, stats, controls))
     return desk, open_window(args, desk)

@@ -171,7 +171,7 @@ def facts(port: int) -> dict[str, int]:
 def published(broker: Broker) -> Iterator[Any]:
     """Every frame to a broker, below a topic of its own."""
     from hefkit.live.state import Controls, LiveStats
-    from hefkit.mqtt import MqttSink
+    from hefkit.mqtt.sink import MqttSink
 
     stats = LiveStats("model", "camera")
     sink = MqttSink(broker, f"hefkit-bench/{socket.gethostname()}", stats, Controls(), discovery_prefix=None)

@@ -30,7 +30,7 @@ LATE = {
     "xxhash": {"hefkit.hef.xxh3"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
-    "paho": {"hefkit.mqttlink"},
+    "paho": {"hefkit.mqtt.link"},
     "hailo_platform": {"hefkit.hailo.runtime"},
     "hailo_sdk_client": {"hefkit.workshop.dfc_worker"},
     "tensorflow": {"hefkit.workshop.dfc_worker"},  # comes with the SDK

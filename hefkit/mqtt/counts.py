@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hefkit.cli import log
-from hefkit.mqttdiscovery import Discovery, Topics, class_words
+from hefkit.mqtt.messages import Discovery, Topics, class_words
 
 BLIND_S = 5.0  # without a frame for so long, nobody knows what is there
 ALL_CLASSES = 20  # of a model with more, a class is announced when it is first seen

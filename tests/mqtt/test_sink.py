@@ -19,14 +19,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit import mqtt, mqttlink
 from hefkit.detect.detections import Detections
 from hefkit.errors import ToolchainError, UsageError
 from hefkit.live.addresses import Broker as Address
 from hefkit.live.filesinks import live_line
 from hefkit.live.state import Controls, LiveStats
-from hefkit.mqtt import MqttSink
-from hefkit.mqttdiscovery import Topics
+from hefkit.mqtt import link as mqttlink
+from hefkit.mqtt import sink as mqtt
+from hefkit.mqtt.messages import Topics
+from hefkit.mqtt.sink import MqttSink
 from tests.helpers.fake_live import NAMES, live_result
 from tests.helpers.mosquitto import Broker, Listener, find_mosquitto
 from tests.helpers.waiting import wait_for
@@ -168,7 +169,7 @@ class TestPublished:
         self, broker: Broker, listen: Make, sink_for: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nobody knows what is there: Home Assistant takes None for unknown."""
-        monkeypatch.setattr("hefkit.mqttcounts.BLIND_S", 0.2)
+        monkeypatch.setattr("hefkit.mqtt.counts.BLIND_S", 0.2)
         listener = listen(broker.port)
         sink_for(broker.port).put(live_result())
 
@@ -237,7 +238,7 @@ class TestPublished:
         """A detector that is killed says nothing; the broker says offline for it."""
         listener = listen(broker.port)
         code = (
-            "import time; from hefkit.live.state import *; from hefkit.mqtt import *; from hefkit.live.addresses import *\n"
+            "import time; from hefkit.live.state import *; from hefkit.mqtt.sink import *; from hefkit.live.addresses import *\n"
             f"MqttSink(parse_mqtt_url('mqtt://127.0.0.1:{broker.port}'), '{BASE}', LiveStats('m', 's'), Controls())\n"
             "time.sleep(60)"
         )
