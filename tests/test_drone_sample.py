@@ -18,7 +18,7 @@ from hefkit.detect.detections import Detections
 from hefkit.detect.preprocess import letterbox
 from hefkit.measure.accuracy import Agreement, match
 from hefkit.spec import InputSpec
-from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.network.session import open_session, run_session
 from tests.conftest import ROOT, Finished
 
 Run = Callable[..., Finished]

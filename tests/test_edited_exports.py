@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hefkit.errors import ModelError
 from hefkit.workshop.emulator import Emulator
 from hefkit.workshop.heads import discover
-from hefkit.workshop.onnxfile import OnnxFile, load_onnx
+from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.proof import prove
 from tests.helpers.tiny_onnx import drawn, network_input, run_onnx, save, tiny_yolo
 

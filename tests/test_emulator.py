@@ -15,11 +15,11 @@ import pytest
 
 from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.workshop.correction import picture_budget
-from hefkit.workshop.cut import cut
 from hefkit.workshop.emulator import Emulator, Precision
 from hefkit.workshop.heads import discover
-from hefkit.workshop.onnxfile import prepare
-from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.network.cut import cut
+from hefkit.workshop.network.file import prepare
+from hefkit.workshop.network.session import open_session, run_session
 from tests.helpers.numpy_emulator import NumpyEmulation, TransposedEmulation, constants, layers, roundings
 from tests.helpers.onnx_net import Net, backbone, heads
 from tests.helpers.tiny_onnx import Decode, drawn, network_input, run_onnx, tiny_yolo

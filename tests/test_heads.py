@@ -12,7 +12,7 @@ from onnx import helper
 
 from hefkit.errors import ModelError
 from hefkit.workshop.heads import HeadLayout, discover
-from hefkit.workshop.onnxfile import OnnxFile, load_onnx
+from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.proof import prove
 from tests.helpers.exports import EXPORTS
 from tests.helpers.tiny_onnx import head_tensors, save, tiny_yolo

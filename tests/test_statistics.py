@@ -10,8 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hefkit.workshop.cut import cut
-from hefkit.workshop.onnxfile import prepare
+from hefkit.workshop.network.cut import cut
+from hefkit.workshop.network.file import prepare
 from hefkit.workshop.statistics import BINS, channel_stats, histograms
 from tests.helpers.tiny_onnx import drawn, head_tensors, network_input, run_onnx, tiny_yolo
 

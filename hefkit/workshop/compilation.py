@@ -18,7 +18,7 @@ from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
 from hefkit.workshop.calibset import CalibrationSet
 from hefkit.workshop.heads import HeadLayout, discover
 from hefkit.workshop.modelscript import Additions, Script, compose, lint, refuse_implicit_level
-from hefkit.workshop.onnxfile import OnnxFile, load_onnx
+from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.outputs import EMULATED
 from hefkit.workshop.proof import Proof, prove
 

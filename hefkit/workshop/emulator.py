@@ -15,11 +15,11 @@ import onnx
 
 from hefkit.spec import HeadSpec
 from hefkit.workshop.correction import correct, picture_budget
-from hefkit.workshop.cut import cut
-from hefkit.workshop.floatnet import SIGMOID, modernised, set_apart, to_float32, with_sigmoids
 from hefkit.workshop.heads import HeadLayout
+from hefkit.workshop.network.cut import cut
+from hefkit.workshop.network.file import OnnxFile
+from hefkit.workshop.network.floatnet import SIGMOID, modernised, set_apart, to_float32, with_sigmoids
 from hefkit.workshop.noise import channel_importance, measured_tensors
-from hefkit.workshop.onnxfile import OnnxFile
 from hefkit.workshop.qdq import INPUT, QdqWriter
 from hefkit.workshop.quantplan import Plan
 from hefkit.workshop.ranges import Quantization, from_range, search

@@ -18,10 +18,10 @@ from onnx import TensorProto, helper
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec, OutputSpec
 from hefkit.workshop import notheads
-from hefkit.workshop.cut import tensor_types
-from hefkit.workshop.graph import Graph, attribute
+from hefkit.workshop.network.cut import tensor_types
+from hefkit.workshop.network.file import OnnxFile
+from hefkit.workshop.network.graph import Graph, attribute
 from hefkit.workshop.nmsfree import is_nms_free
-from hefkit.workshop.onnxfile import OnnxFile
 from hefkit.workshop.rawpred import find_raw
 from hefkit.workshop.tail import Fate, Head, dye, role_of
 

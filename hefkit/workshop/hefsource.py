@@ -13,11 +13,11 @@ from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.workshop import har as hars
 from hefkit.workshop.compilation import Compilation
-from hefkit.workshop.cut import cut
 from hefkit.workshop.dfc import Dfc
 from hefkit.workshop.dfcgraph import Output, ParsedGraph
 from hefkit.workshop.hefscript import calibration_size, final_script, safe_scope, statements
 from hefkit.workshop.modelscript import Script, level, parse_script, refuse_implicit_level
+from hefkit.workshop.network.cut import cut
 from hefkit.workshop.sdkfolder import SdkFolder
 from hefkit.workshop.sdkready import Ready
 

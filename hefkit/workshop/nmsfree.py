@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import onnx
 
-from hefkit.workshop.graph import SHAPE_ONLY, Graph
+from hefkit.workshop.network.graph import SHAPE_ONLY, Graph
 from hefkit.workshop.rawpred import is_foreign
 
 # only what these take values from counts, not the indices that they take them by

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from hefkit.workshop.graph import attribute
+from hefkit.workshop.network.graph import attribute
 from hefkit.workshop.quantplan import Plan, RoundingPoint, constant_array
 from hefkit.workshop.statistics import ChannelStats
 

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hefkit.errors import ModelError
-from hefkit.workshop.graph import Graph
-from hefkit.workshop.onnxfile import OnnxFile, metadata
+from hefkit.workshop.network.file import OnnxFile, metadata
+from hefkit.workshop.network.graph import Graph
 from hefkit.workshop.tail import Fate, Head, role_of
 
 SUPPORTED = (

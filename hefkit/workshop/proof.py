@@ -16,10 +16,10 @@ import numpy as np
 from hefkit.detect.decode import decode_all
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec
-from hefkit.workshop.cut import cut, extract
 from hefkit.workshop.heads import HeadLayout
-from hefkit.workshop.onnxfile import OnnxFile
-from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.network.cut import cut, extract
+from hefkit.workshop.network.file import OnnxFile
+from hefkit.workshop.network.session import open_session, run_session
 from hefkit.workshop.tail import run_tail
 
 LIMITS = (0.05, 1e-3)  # pixels of the input, score

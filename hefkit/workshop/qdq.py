@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hefkit import __version__
 from hefkit.workshop.correction import Corrected
-from hefkit.workshop.cut import tensor_types
+from hefkit.workshop.network.cut import tensor_types
 from hefkit.workshop.quantplan import Plan
 from hefkit.workshop.ranges import Quantization
 from hefkit.workshop.weights import QuantizedWeight

@@ -15,8 +15,8 @@ from functools import cached_property
 import numpy as np
 import onnx
 
-from hefkit.workshop.cut import image_inputs
-from hefkit.workshop.graph import Graph
+from hefkit.workshop.network.cut import image_inputs
+from hefkit.workshop.network.graph import Graph
 
 # operations that carry weights when their second input is a constant
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

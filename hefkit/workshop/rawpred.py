@@ -13,8 +13,8 @@ import numpy as np
 import onnx
 
 from hefkit.errors import ModelError
-from hefkit.workshop.graph import Graph
-from hefkit.workshop.onnxfile import OnnxFile
+from hefkit.workshop.network.file import OnnxFile
+from hefkit.workshop.network.graph import Graph
 from hefkit.workshop.tail import Head, run_tail
 
 # what chooses among anchors: below these there are detections, no predictions of all anchors

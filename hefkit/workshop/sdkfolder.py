@@ -23,7 +23,7 @@ import onnx
 from hefkit.files import explained, remove_if_dead, replacing
 from hefkit.workshop.calibset import CalibrationSet
 from hefkit.workshop.dfc import CalibrationFile
-from hefkit.workshop.floatnet import to_float32
+from hefkit.workshop.network.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer
 SCRATCH = ".hefkit-scratch-"  # files that are gone when the run ends; the number of the process follows

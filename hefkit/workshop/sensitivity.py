@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hefkit.workshop.network.session import open_session, run_session
 from hefkit.workshop.qdq import DOMAIN
 from hefkit.workshop.quantplan import Plan
 from hefkit.workshop.ranges import Quantization
-from hefkit.workshop.session import open_session, run_session
 
 PICTURES = 2
 

@@ -14,9 +14,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from hefkit.workshop.cut import tensor_types
-from hefkit.workshop.floatnet import opset
-from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.network.cut import tensor_types
+from hefkit.workshop.network.floatnet import opset
+from hefkit.workshop.network.session import open_session, run_session
 
 BINS = 2048
 SAMPLES = 65_536  # values of a tensor that enter its histogram from one picture

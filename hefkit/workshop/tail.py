@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from hefkit.workshop.cut import extract, zero_feed
-from hefkit.workshop.graph import Graph, attribute
-from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.network.cut import extract, zero_feed
+from hefkit.workshop.network.graph import Graph, attribute
+from hefkit.workshop.network.session import open_session, run_session
 
 
 @dataclass(frozen=True)

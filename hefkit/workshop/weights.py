@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx
 
-from hefkit.workshop.graph import attribute
+from hefkit.workshop.network.graph import attribute
 
 LARGEST = {8: 127, 16: 32767}  # bits -> largest code; symmetric, so 255 or 65,535 levels
 CODE_DTYPE = {8: np.int8, 16: np.int16}

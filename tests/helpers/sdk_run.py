@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hefkit.workshop.cut import cut
 from hefkit.workshop.dfc import CalibrationFile, Dfc
 from hefkit.workshop.dfcgraph import Output, ParsedGraph
 from hefkit.workshop.heads import HeadLayout, discover
-from hefkit.workshop.onnxfile import OnnxFile, load_onnx
+from hefkit.workshop.network.cut import cut
+from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.sdkfind import find_sdk
 from tests.helpers.sdk import make_sdk
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 
 from hefkit.errors import ModelError
-from hefkit.workshop.graph import Graph
+from hefkit.workshop.network.graph import Graph
 
 PASSED = ("Identity", "Cast", "Transpose", "Clip", "Gather", "Concat", "Split", "Slice")
 LEAST_SCALE = 1 / 32  # 1/255 is far below; 1/std of a picture of 0..1 is above 1

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, external_data_helper, helper
 
 from hefkit.errors import ModelError
-from hefkit.workshop.onnxfile import load_onnx
+from hefkit.workshop.network.file import load_onnx
 from tests.helpers.tiny_onnx import network_input, run_onnx, save, tiny_yolo
 
 Change = Callable[[onnx.ModelProto], object]

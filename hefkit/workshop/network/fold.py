@@ -13,9 +13,9 @@ import onnx
 from onnx import numpy_helper
 
 from hefkit.errors import ModelError
-from hefkit.workshop.cut import extract, image_inputs, zero_feed
-from hefkit.workshop.graph import Graph, attribute
-from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.network.cut import extract, image_inputs, zero_feed
+from hefkit.workshop.network.graph import Graph, attribute
+from hefkit.workshop.network.session import open_session, run_session
 
 # not the same every time, or more than arithmetic, or (quantised weights) a thing that others must see and refuse
 UNFOLDED = frozenset(

@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 
 from hefkit import __version__
 from hefkit.errors import ModelError
-from hefkit.workshop.cut import cut, extract, shape_of, tensor_types
+from hefkit.workshop.network.cut import cut, extract, shape_of, tensor_types
 from tests.helpers.tiny_onnx import drawn, head_tensors, network_input, run_onnx, tiny_yolo
 
 

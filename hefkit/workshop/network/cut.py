@@ -11,8 +11,8 @@ from onnx import TensorProto, helper
 
 from hefkit import __version__
 from hefkit.errors import ModelError
-from hefkit.workshop.graph import Graph
-from hefkit.workshop.session import open_session, run_session
+from hefkit.workshop.network.graph import Graph
+from hefkit.workshop.network.session import open_session, run_session
 
 PRODUCER = "hefkit.cut"
 SHAPE_LIKE = 1024  # elements; smaller constants may be the shape of a Reshape or the sizes of a Resize

@@ -17,10 +17,10 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.spec import MAX_NAME_LENGTH
-from hefkit.workshop.cut import image_inputs, shape_of
-from hefkit.workshop.fold import dense_weights, fold_constants, slices_for_sequences
-from hefkit.workshop.graph import sort_nodes
-from hefkit.workshop.preprocessed import refuse_preprocessing
+from hefkit.workshop.network.cut import image_inputs, shape_of
+from hefkit.workshop.network.fold import dense_weights, fold_constants, slices_for_sequences
+from hefkit.workshop.network.graph import sort_nodes
+from hefkit.workshop.network.scaling import refuse_preprocessing
 
 log = logging.getLogger("hefkit")
 
