@@ -16,7 +16,7 @@ import pytest
 from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.workshop.correction import picture_budget
 from hefkit.workshop.emulator import Emulator, Precision
-from hefkit.workshop.heads import discover
+from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import prepare
 from hefkit.workshop.network.session import open_session, run_session

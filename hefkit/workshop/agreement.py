@@ -12,11 +12,11 @@ from hefkit.detect.decode import Decoder, DecodeSettings
 from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.measure.accuracy import Agreement, SignalToNoise
 from hefkit.spec import HeadSpec, OutputSpec
-from hefkit.workshop.heads import HeadLayout
+from hefkit.workshop.heads.discover import HeadLayout
+from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.session import open_session, run_session
-from hefkit.workshop.proof import heads_to_hwc, to_network_input
 
 
 def nothing_compared(quality: Mapping[str, Any]) -> str:

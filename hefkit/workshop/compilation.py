@@ -16,11 +16,11 @@ from hefkit.cli import counted, one_line
 from hefkit.names import model_names
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
 from hefkit.workshop.calibset import CalibrationSet
-from hefkit.workshop.heads import HeadLayout, discover
+from hefkit.workshop.heads.discover import HeadLayout, discover
+from hefkit.workshop.heads.proof import Proof, prove
 from hefkit.workshop.modelscript import Additions, Script, compose, lint, refuse_implicit_level
 from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.outputs import EMULATED
-from hefkit.workshop.proof import Proof, prove
 
 log = logging.getLogger("hefkit")
 

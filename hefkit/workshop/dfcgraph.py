@@ -12,7 +12,7 @@ from typing import Any
 
 from hefkit.cli import one_line
 from hefkit.errors import ToolchainError
-from hefkit.workshop.heads import HeadConv, HeadLayout
+from hefkit.workshop.heads.discover import HeadConv, HeadLayout
 
 
 @dataclass(frozen=True)

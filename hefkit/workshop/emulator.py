@@ -15,7 +15,7 @@ import onnx
 
 from hefkit.spec import HeadSpec
 from hefkit.workshop.correction import correct, picture_budget
-from hefkit.workshop.heads import HeadLayout
+from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.floatnet import SIGMOID, modernised, set_apart, to_float32, with_sigmoids

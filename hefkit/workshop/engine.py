@@ -18,11 +18,11 @@ from hefkit.detect.slots import CpuSlots
 from hefkit.errors import ModelError
 from hefkit.names import model_names
 from hefkit.spec import InputSpec, ModelSpec, read_spec
-from hefkit.workshop.heads import discover
+from hefkit.workshop.heads.discover import discover
+from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut, image_inputs, shape_of
 from hefkit.workshop.network.file import is_emulated, metadata, prepare, read_model
 from hefkit.workshop.network.session import open_session, run_session
-from hefkit.workshop.proof import heads_to_hwc, to_network_input
 
 FORMAT = "1"  # of emulated models: metadata hefkit.format
 INPUT = "images"

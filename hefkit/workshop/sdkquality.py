@@ -18,11 +18,11 @@ from hefkit.errors import ToolchainError
 from hefkit.measure.accuracy import Agreement, SignalToNoise
 from hefkit.spec import HeadSpec
 from hefkit.workshop.agreement import nothing_compared
-from hefkit.workshop.heads import HeadLayout
+from hefkit.workshop.heads.discover import HeadLayout
+from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.session import open_session, run_session
-from hefkit.workshop.proof import heads_to_hwc, to_network_input
 
 SPREAD_ANCHORS = 100  # a picture, those of the highest float scores
 MIN_SPREAD = 0.05  # cells; boxes of a float model that are more alike tell nothing

@@ -11,7 +11,7 @@ import onnx
 
 from hefkit.workshop.dfc import CalibrationFile, Dfc
 from hefkit.workshop.dfcgraph import Output, ParsedGraph
-from hefkit.workshop.heads import HeadLayout, discover
+from hefkit.workshop.heads.discover import HeadLayout, discover
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.sdkfind import find_sdk

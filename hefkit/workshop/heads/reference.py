@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 
 from hefkit.errors import ModelError
+from hefkit.workshop.heads.tail import Head, run_tail
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.graph import Graph
-from hefkit.workshop.tail import Head, run_tail
 
 # what chooses among anchors: below these there are detections, no predictions of all anchors
 SELECTING = frozenset({"TopK", "NonMaxSuppression", "ReduceMax", "ArgMax", "NonZero", "GatherElements", "GatherND"})

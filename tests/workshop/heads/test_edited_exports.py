@@ -14,9 +14,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.errors import ModelError
 from hefkit.workshop.emulator import Emulator
-from hefkit.workshop.heads import discover
+from hefkit.workshop.heads.discover import discover
+from hefkit.workshop.heads.proof import prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
-from hefkit.workshop.proof import prove
 from tests.helpers.tiny_onnx import drawn, network_input, run_onnx, save, tiny_yolo
 
 Open = Callable[[onnx.ModelProto], OnnxFile]

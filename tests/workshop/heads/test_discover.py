@@ -11,9 +11,9 @@ import pytest
 from onnx import helper
 
 from hefkit.errors import ModelError
-from hefkit.workshop.heads import HeadLayout, discover
+from hefkit.workshop.heads.discover import HeadLayout, discover
+from hefkit.workshop.heads.proof import prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
-from hefkit.workshop.proof import prove
 from tests.helpers.exports import EXPORTS
 from tests.helpers.tiny_onnx import head_tensors, save, tiny_yolo
 from tests.helpers.wrong_onnx import wrong_onnx

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.detect.decode import decode_all
 from hefkit.errors import ModelError
-from hefkit.workshop.heads import HeadLayout, discover
+from hefkit.workshop.heads.discover import HeadLayout, discover
+from hefkit.workshop.heads.proof import HALF_LIMITS, LIMITS, prove, synthetic_images
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile, load_onnx
-from hefkit.workshop.proof import HALF_LIMITS, LIMITS, prove, synthetic_images
 from tests.helpers.exports import EXPORTS
 from tests.helpers.tiny_onnx import drawn, network_input, run_onnx, save, tiny_yolo
 

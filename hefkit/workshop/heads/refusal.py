@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 
 from hefkit.errors import ModelError
+from hefkit.workshop.heads.tail import Fate, Head, role_of
 from hefkit.workshop.network.file import OnnxFile, metadata
 from hefkit.workshop.network.graph import Graph
-from hefkit.workshop.tail import Fate, Head, role_of
 
 SUPPORTED = (
     "expected one box and one class Conv at every scale (YOLOv5u, v6, v8, v9, v10, 11, 12, 26, LeYOLO and the like); "

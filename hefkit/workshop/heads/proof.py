@@ -16,11 +16,11 @@ import numpy as np
 from hefkit.detect.decode import decode_all
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec
-from hefkit.workshop.heads import HeadLayout
+from hefkit.workshop.heads.discover import HeadLayout
+from hefkit.workshop.heads.tail import run_tail
 from hefkit.workshop.network.cut import cut, extract
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.session import open_session, run_session
-from hefkit.workshop.tail import run_tail
 
 LIMITS = (0.05, 1e-3)  # pixels of the input, score
 HALF_LIMITS = (1.0, 1e-2)  # float16 holds no more: its steps are half a pixel beyond 512

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import onnx
 
+from hefkit.workshop.heads.reference import is_foreign
 from hefkit.workshop.network.graph import SHAPE_ONLY, Graph
-from hefkit.workshop.rawpred import is_foreign
 
 # only what these take values from counts, not the indices that they take them by
 GATHERING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "TopK"})

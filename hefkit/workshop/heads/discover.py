@@ -17,13 +17,13 @@ from onnx import TensorProto, helper
 
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec, OutputSpec
-from hefkit.workshop import notheads
+from hefkit.workshop.heads import refusal as notheads
+from hefkit.workshop.heads.nmsfree import is_nms_free
+from hefkit.workshop.heads.reference import find_raw
+from hefkit.workshop.heads.tail import Fate, Head, dye, role_of
 from hefkit.workshop.network.cut import tensor_types
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.graph import Graph, attribute
-from hefkit.workshop.nmsfree import is_nms_free
-from hefkit.workshop.rawpred import find_raw
-from hefkit.workshop.tail import Fate, Head, dye, role_of
 
 MAX_HEADS = 64  # more Convs without a Conv below them than any detector has
 SIDES = "height and width must be multiples of the largest stride, 32 or for some models 64; choose others"
