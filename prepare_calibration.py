@@ -21,8 +21,8 @@ from typing import Any
 from hefkit.cli import ImageSize, Parser, counted, log, need, print_json, run, set_up_logging, whole_number
 from hefkit.pictures.own import PREVIEW
 from hefkit.spec import FITS, InputSpec
-from hefkit.workshop.calibdir import FILE_FORMATS, SELECTIONS, check_target
-from hefkit.workshop.dataset import SPLIT_CHOICES, find_dataset
+from hefkit.workshop.calibration.dataset import SPLIT_CHOICES, find_dataset
+from hefkit.workshop.calibration.folder import FILE_FORMATS, SELECTIONS, check_target
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     old = check_target(args.output, args.source, args.num_samples, args.format, overwrite=args.overwrite)
     dataset = find_dataset(args.source, args.split, args.output)
     need("numpy", "cv2")
-    from hefkit.workshop.calibration import Plan, make_set  # late: --help must not wait for numpy and OpenCV
+    from hefkit.workshop.calibration.make import Plan, make_set  # late: --help must not wait for numpy and OpenCV
 
     splits = f"; splits: {', '.join(dataset.splits)}; using {dataset.split}" if dataset.splits else ""
     log.info("%s in %s%s", counted(len(dataset.items), "picture"), args.source, splits)

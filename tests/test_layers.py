@@ -26,7 +26,7 @@ PI_SCRIPTS = {"hailo_inference", "working_hailo_detector", "validate_hef"}
 # the rooms where a package may be imported, inside a function that cannot do without it
 LATE = {
     "tqdm": {"hefkit.results.progress"},
-    "yaml": {"hefkit.names", "hefkit.workshop.dataset"},
+    "yaml": {"hefkit.names", "hefkit.workshop.calibration.make.dataset"},
     "xxhash": {"hefkit.hef.xxh3"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},

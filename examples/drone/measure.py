@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.set_up_logging(args.quiet)
     cli.need("numpy", "cv2")
     from hefkit.detect.engine import check_model_file
-    from hefkit.workshop.dataset import find_dataset
+    from hefkit.workshop.calibration.dataset import find_dataset
 
     for model in args.models:
         check_model_file(model)

@@ -15,7 +15,7 @@ from hefkit import __version__
 from hefkit.cli import counted, one_line
 from hefkit.names import model_names
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
-from hefkit.workshop.calibset import CalibrationSet
+from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.heads.discover import HeadLayout, discover
 from hefkit.workshop.heads.proof import Proof, prove
 from hefkit.workshop.modelscript import Additions, Script, compose, lint, refuse_implicit_level

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 
 from hefkit.files import explained, remove_if_dead, replacing
-from hefkit.workshop.calibset import CalibrationSet
+from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.dfc import CalibrationFile
 from hefkit.workshop.network.floatnet import to_float32
 

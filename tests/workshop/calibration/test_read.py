@@ -14,8 +14,8 @@ import pytest
 from hefkit.errors import DataError
 from hefkit.pictures.sources import find_items
 from hefkit.spec import InputSpec
-from hefkit.workshop.calibration import Plan, make_set
-from hefkit.workshop.calibset import CalibrationSet
+from hefkit.workshop.calibration.make import Plan, make_set
+from hefkit.workshop.calibration.read import CalibrationSet
 from tests.helpers.pictures import encode, noise, write
 
 SIZE = (32, 48)

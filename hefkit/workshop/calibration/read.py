@@ -16,7 +16,7 @@ from hefkit.errors import DataError, ModelError
 from hefkit.files import MAX_JSON_BYTES
 from hefkit.pictures.own import MANIFEST
 from hefkit.spec import InputSpec, input_from_json
-from hefkit.workshop.calibdir import ARRAY
+from hefkit.workshop.calibration.folder import ARRAY
 
 log = logging.getLogger("hefkit")
 

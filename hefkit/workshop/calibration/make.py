@@ -35,8 +35,8 @@ from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec
-from hefkit.workshop.calibdir import ARRAY, FORMAT, picture_names
-from hefkit.workshop.contactsheet import SHEET_PICTURES, contact_sheet, thumbnail
+from hefkit.workshop.calibration.folder import ARRAY, FORMAT, picture_names
+from hefkit.workshop.calibration.sheet import SHEET_PICTURES, contact_sheet, thumbnail
 
 LONG_ASPECT = 3.0  # beyond this, letterboxing leaves less than a third of the input to the picture
 COARSEST_STRIDE = 32

@@ -23,9 +23,9 @@ from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging
 from hefkit.pictures.read import read_image
 from hefkit.spec import InputSpec
-from hefkit.workshop.calibdir import check_target
-from hefkit.workshop.calibration import Plan, make_set
-from hefkit.workshop.dataset import find_dataset
+from hefkit.workshop.calibration.dataset import find_dataset
+from hefkit.workshop.calibration.folder import check_target
+from hefkit.workshop.calibration.make import Plan, make_set
 from tests.helpers.pictures import encode, exif, noise, with_exif, write
 
 INPUT = InputSpec((64, 96))
@@ -564,7 +564,7 @@ def test_a_failing_run_leaves_the_folder_as_it_was(
     def stop(*args: object) -> None:
         raise Stop
 
-    monkeypatch.setattr(f"hefkit.workshop.calibration.{moment}", stop)
+    monkeypatch.setattr(f"hefkit.workshop.calibration.make.{moment}", stop)
     with pytest.raises(Stop):
         make(out, photos, old, seed=1)
 
