@@ -135,8 +135,8 @@ def resolve(args: argparse.Namespace) -> Options:
     """Flags -> Options; refuses what is wrong in the order 2, 4, 3, 5."""
     from hefkit.files import fresh_folder
     from hefkit.names import parse_names
-    from hefkit.workshop.modelscript import read_script
     from hefkit.workshop.outputs import check_model_exists, check_output, check_places, check_run_dir
+    from hefkit.workshop.script.read import read_script
 
     name = check_output(args.output, args.onnx)
     check_places(name, emulate=args.emulate)

@@ -21,7 +21,7 @@ from hefkit.workshop.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.compilation import Compilation
 from hefkit.workshop.emulator import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
-from hefkit.workshop.modelscript import not_emulated
+from hefkit.workshop.script.read import not_emulated
 
 log = logging.getLogger("hefkit")
 

@@ -11,7 +11,10 @@ from hefkit.errors import UsageError
 from hefkit.workshop.compilation import Options
 from hefkit.workshop.dfcgraph import Output, ParsedGraph
 from hefkit.workshop.dfclog import Asked
-from hefkit.workshop.modelscript import (
+from hefkit.workshop.script.commands import number, whole
+from hefkit.workshop.script.compose import ADAROUND_PICTURES
+from hefkit.workshop.script.grammar import printed
+from hefkit.workshop.script.read import (
     Additions,
     Command,
     Script,
@@ -22,9 +25,6 @@ from hefkit.workshop.modelscript import (
     level,
     parse_script,
 )
-from hefkit.workshop.scriptcommands import number, whole
-from hefkit.workshop.scriptcompose import ADAROUND_PICTURES
-from hefkit.workshop.scriptgrammar import printed
 
 # the SDK's own choice of layers (a reported keyword of compression_params), and the share that the emulator uses too
 AUTO_16BIT, AUTO_SHARE = "auto_16bit_weights_ratio", "0.05"

@@ -16,8 +16,8 @@ from hefkit.workshop.compilation import Compilation
 from hefkit.workshop.dfc import Dfc
 from hefkit.workshop.dfcgraph import Output, ParsedGraph
 from hefkit.workshop.hefscript import calibration_size, final_script, safe_scope, statements
-from hefkit.workshop.modelscript import Script, level, parse_script, refuse_implicit_level
 from hefkit.workshop.network.cut import cut
+from hefkit.workshop.script.read import Script, level, parse_script, refuse_implicit_level
 from hefkit.workshop.sdkfolder import SdkFolder
 from hefkit.workshop.sdkready import Ready
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TypeVar
 
-from hefkit.workshop.scriptforms import Form, Value
+from hefkit.workshop.script.forms import Form, Value
 
 T = TypeVar("T")
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
-from hefkit.workshop.modelscript import MAX_SCRIPT_BYTES, Command, Script, canonical, parse_script, read_script
-from hefkit.workshop.scriptgrammar import parse
+from hefkit.workshop.script.grammar import parse
+from hefkit.workshop.script.read import MAX_SCRIPT_BYTES, Command, Script, canonical, parse_script, read_script
 from tests.conftest import ROOT
 
 NORMALIZATION = "normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])\n"

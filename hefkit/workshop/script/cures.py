@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from hefkit.workshop.scriptcommands import Command, whole
+from hefkit.workshop.script.commands import Command, whole
 
 _CALIBRATION = "model_optimization_config(calibration, batch_size=8, calibset_size=64)"
 _EFFORT = "performance_param(compiler_optimization_level=max)"

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from hefkit.workshop.scriptcommands import items, layers, number, numbers, whole
+from hefkit.workshop.script.commands import items, layers, number, numbers, whole
 
 _LAYER = re.compile(r"\{[^{}]+\}|[A-Za-z_/][\w./-]*", re.ASCII)
 

@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hefkit.errors import ModelError
-from hefkit.workshop.scriptcommands import Command, Script, compression, finetune, layers, level, names_layer, whole
-from hefkit.workshop.scriptgrammar import parse, printed
-from hefkit.workshop.scriptlint import forced_and_activated
+from hefkit.workshop.script.commands import Command, Script, compression, finetune, layers, level, names_layer, whole
+from hefkit.workshop.script.grammar import parse, printed
+from hefkit.workshop.script.lint import forced_and_activated
 
 DEFAULT_BATCH = 8  # the compiler's own
 # level -> how many pictures its pass takes unless told otherwise; with fewer than that the compiler stops

@@ -9,17 +9,10 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import ModelError
-from hefkit.workshop.modelscript import (
-    Script,
-    lint,
-    not_emulated,
-    parse_script,
-    read_script,
-    refuse_implicit_level,
-)
-from hefkit.workshop.scriptgrammar import parse
-from hefkit.workshop.scriptlint import MAX_MESSAGE, findings
-from hefkit.workshop.scripttables import FEATURES, FORMS, known_commands
+from hefkit.workshop.script.grammar import parse
+from hefkit.workshop.script.lint import MAX_MESSAGE, findings
+from hefkit.workshop.script.read import Script, lint, not_emulated, parse_script, read_script, refuse_implicit_level
+from hefkit.workshop.script.tables import FEATURES, FORMS, known_commands
 from tests.conftest import ROOT, Finished
 from tests.helpers.tiny_onnx import save, tiny_yolo
 

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator
 
 from hefkit.cli import one_line
 from hefkit.errors import ModelError
-from hefkit.workshop import scriptcures as cures
-from hefkit.workshop import scripttables as tables
-from hefkit.workshop.scriptcommands import (
+from hefkit.workshop.script import cures, tables
+from hefkit.workshop.script.commands import (
     Command,
     Script,
     compression,
@@ -17,8 +16,8 @@ from hefkit.workshop.scriptcommands import (
     names_layer,
     normalization_fault,
 )
-from hefkit.workshop.scriptgrammar import Fault
-from hefkit.workshop.scriptrules import Finding, of_command, title
+from hefkit.workshop.script.grammar import Fault
+from hefkit.workshop.script.rules import Finding, of_command, title
 
 MAX_MESSAGE = 1800  # characters; the scripts print at most 2000
 ENOUGH_PICTURES = 1024  # below, the compiler lowers an implicit level

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
-from hefkit.workshop.modelscript import (
+from hefkit.workshop.script.read import (
     Additions,
     Script,
     compose,

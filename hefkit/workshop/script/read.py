@@ -13,11 +13,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from hefkit.errors import ModelError
-from hefkit.workshop.scriptcommands import Command, Script, compression, finetune, level, normalization_fault
-from hefkit.workshop.scriptcompose import Additions, compose
-from hefkit.workshop.scriptgrammar import Fault, canonical, parse
-from hefkit.workshop.scriptlint import lint, not_emulated, of_fault, refuse_implicit_level, report
-from hefkit.workshop.scriptrules import Finding, of_command
+from hefkit.workshop.script.commands import Command, Script, compression, finetune, level, normalization_fault
+from hefkit.workshop.script.compose import Additions, compose
+from hefkit.workshop.script.grammar import Fault, canonical, parse
+from hefkit.workshop.script.lint import lint, not_emulated, of_fault, refuse_implicit_level, report
+from hefkit.workshop.script.rules import Finding, of_command
 
 __all__ = [
     "Additions",

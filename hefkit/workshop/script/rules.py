@@ -13,10 +13,9 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 
-from hefkit.workshop import scriptcures as cures
-from hefkit.workshop import scripttables as tables
-from hefkit.workshop.scriptcommands import Command, bare, items, layers, number, numbers
-from hefkit.workshop.scriptforms import Form, Value
+from hefkit.workshop.script import cures, tables
+from hefkit.workshop.script.commands import Command, bare, items, layers, number, numbers
+from hefkit.workshop.script.forms import Form, Value
 
 _CLOSE = 0.6  # difflib's similarity for "did you mean"
 

@@ -18,7 +18,7 @@ import re
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 
-from hefkit.workshop.scriptcommands import Command, Script
+from hefkit.workshop.script.commands import Command, Script
 
 _TOKEN = re.compile(
     r"""\s*(?:
