@@ -25,7 +25,7 @@ from hefkit.workshop.deploy import copy_lines
 
 if TYPE_CHECKING:
     from hefkit.workshop.compilation import Compilation, Options
-    from hefkit.workshop.emulator import Emulator
+    from hefkit.workshop.emulator.build import Emulator
 
 HW_ARCHS = ("hailo8", "hailo8l", "hailo10h", "hailo15h", "hailo15m", "hailo15l")
 CHECKED = "checked; nothing was written"

@@ -17,7 +17,7 @@ from hefkit.detect.quant import sigmoid
 from hefkit.errors import ToolchainError
 from hefkit.measure.accuracy import Agreement, SignalToNoise
 from hefkit.spec import HeadSpec
-from hefkit.workshop.agreement import nothing_compared
+from hefkit.workshop.emulator.agreement import nothing_compared
 from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut

@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.errors import ModelError
-from hefkit.workshop.emulator import Emulator
+from hefkit.workshop.emulator.build import Emulator
 from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.heads.proof import prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx

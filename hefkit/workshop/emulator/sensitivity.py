@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.qdq import DOMAIN
+from hefkit.workshop.emulator.ranges import Quantization
 from hefkit.workshop.network.session import open_session, run_session
-from hefkit.workshop.qdq import DOMAIN
-from hefkit.workshop.quantplan import Plan
-from hefkit.workshop.ranges import Quantization
 
 PICTURES = 2
 

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from hefkit.workshop.quantplan import Plan, constant_array
+from hefkit.workshop.emulator.plan import Plan, constant_array
 
 # weights that the graphs may name: every one is 4 -> 4 channels
 WEIGHTS = {

@@ -7,9 +7,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from hefkit.workshop.noise import channel_importance, measured_tensors
-from hefkit.workshop.quantplan import Plan
-from hefkit.workshop.statistics import channel_stats
+from hefkit.workshop.emulator.noise import channel_importance, measured_tensors
+from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.statistics import channel_stats
 
 RNG = np.random.default_rng(5)
 

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
+from hefkit.workshop.emulator.plan import Plan, RoundingPoint, constant_array
+from hefkit.workshop.emulator.statistics import ChannelStats
 from hefkit.workshop.network.graph import attribute
-from hefkit.workshop.quantplan import Plan, RoundingPoint, constant_array
-from hefkit.workshop.statistics import ChannelStats
 
 TINY = 1e-12
 LARGEST_GAIN = 1.2  # SiLU's slope does not exceed 1.1; more is a variance too small to divide by

@@ -10,9 +10,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from hefkit.workshop.emulator.statistics import BINS, channel_stats, histograms
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import prepare
-from hefkit.workshop.statistics import BINS, channel_stats, histograms
 from tests.helpers.tiny_onnx import drawn, head_tensors, network_input, run_onnx, tiny_yolo
 
 TENSORS = ["raw_box_8", "raw_cls_16", "raw_box_32"]

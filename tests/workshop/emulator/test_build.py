@@ -14,8 +14,8 @@ import onnxruntime as ort
 import pytest
 
 from hefkit.detect.quant import dequantize, sigmoid
-from hefkit.workshop.correction import picture_budget
-from hefkit.workshop.emulator import Emulator, Precision
+from hefkit.workshop.emulator.build import Emulator, Precision
+from hefkit.workshop.emulator.correction import picture_budget
 from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import prepare

@@ -14,11 +14,11 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit import __version__
-from hefkit.workshop.correction import Corrected
+from hefkit.workshop.emulator.correction import Corrected
+from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.ranges import Quantization
+from hefkit.workshop.emulator.weights import QuantizedWeight
 from hefkit.workshop.network.cut import tensor_types
-from hefkit.workshop.quantplan import Plan
-from hefkit.workshop.ranges import Quantization
-from hefkit.workshop.weights import QuantizedWeight
 
 DOMAIN = "com.microsoft"
 INPUT = "images"

@@ -14,17 +14,17 @@ import numpy as np
 import onnx
 
 from hefkit.spec import HeadSpec
-from hefkit.workshop.correction import correct, picture_budget
+from hefkit.workshop.emulator.correction import correct, picture_budget
+from hefkit.workshop.emulator.noise import channel_importance, measured_tensors
+from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.qdq import INPUT, QdqWriter
+from hefkit.workshop.emulator.ranges import Quantization, from_range, search
+from hefkit.workshop.emulator.sensitivity import head_noise
+from hefkit.workshop.emulator.statistics import ChannelStats, channel_stats, histograms
 from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.floatnet import SIGMOID, modernised, set_apart, to_float32, with_sigmoids
-from hefkit.workshop.noise import channel_importance, measured_tensors
-from hefkit.workshop.qdq import INPUT, QdqWriter
-from hefkit.workshop.quantplan import Plan
-from hefkit.workshop.ranges import Quantization, from_range, search
-from hefkit.workshop.sensitivity import head_noise
-from hefkit.workshop.statistics import ChannelStats, channel_stats, histograms
 
 AUTO_SHARE = 0.05  # of the tensors get 16 bit with `auto`: 6 of 122 were measured to be worth all of them
 
