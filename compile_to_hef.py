@@ -121,8 +121,8 @@ def prepare_emulation(run: Compilation) -> Emulator:
 
 def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
     """With --check an SDK that is missing or unfit is a warning."""
+    from hefkit.workshop.dfc.ready import check_sdk
     from hefkit.workshop.hefcompile import prepare
-    from hefkit.workshop.sdkready import check_sdk
 
     try:
         return check_sdk(prepare(run), run.options.hw_arch, run.warn)

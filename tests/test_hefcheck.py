@@ -12,7 +12,7 @@ from hefkit.errors import ToolchainError
 from hefkit.hef.file import Hef, read_hef
 from hefkit.hef.streams import VStream
 from hefkit.spec import HeadSpec
-from hefkit.workshop.dfcgraph import Output, ParsedGraph
+from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.hefcheck import check_hef
 from hefkit.workshop.hefscript import safe_scope
 from tests.helpers.sdk_run import Bench

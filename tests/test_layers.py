@@ -32,8 +32,8 @@ LATE = {
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},
     "hailo_platform": {"hefkit.hailo.runtime"},
-    "hailo_sdk_client": {"hefkit.workshop.dfc_worker"},
-    "tensorflow": {"hefkit.workshop.dfc_worker"},  # comes with the SDK
+    "hailo_sdk_client": {"hefkit.workshop.dfc.client.dfc_worker"},
+    "tensorflow": {"hefkit.workshop.dfc.client.dfc_worker"},  # comes with the SDK
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 DOORS = {

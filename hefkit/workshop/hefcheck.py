@@ -14,7 +14,7 @@ from hefkit.hef.file import Hef
 from hefkit.hef.streams import VStream
 from hefkit.hef.words import same_arch
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
-from hefkit.workshop.dfcgraph import Output
+from hefkit.workshop.dfc.graph import Output
 
 OUTSIDE = 0.02  # how far codes of a probability may reach beyond 0 and 1
 

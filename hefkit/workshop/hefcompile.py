@@ -21,13 +21,13 @@ from hefkit.spec import HeadSpec
 from hefkit.workshop import har as hars
 from hefkit.workshop import sdkquality as quality
 from hefkit.workshop.compilation import Compilation
-from hefkit.workshop.dfc import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
-from hefkit.workshop.dfclog import RunLog, judge
+from hefkit.workshop.dfc.client import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
+from hefkit.workshop.dfc.log import RunLog, judge
+from hefkit.workshop.dfc.ready import Ready, get_ready
 from hefkit.workshop.hefcheck import check_hef
 from hefkit.workshop.hefscript import what_is_asked, wide_indices
 from hefkit.workshop.hefsource import UNCHECKED, Parsed, Source
 from hefkit.workshop.sdkfolder import SdkFolder, float_bytes
-from hefkit.workshop.sdkready import Ready, get_ready
 
 log = logging.getLogger("hefkit")
 

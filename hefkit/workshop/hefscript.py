@@ -9,8 +9,8 @@ from dataclasses import replace
 from hefkit.cli import one_line
 from hefkit.errors import UsageError
 from hefkit.workshop.compilation import Options
-from hefkit.workshop.dfcgraph import Output, ParsedGraph
-from hefkit.workshop.dfclog import Asked
+from hefkit.workshop.dfc.graph import Output, ParsedGraph
+from hefkit.workshop.dfc.log import Asked
 from hefkit.workshop.script.commands import number, whole
 from hefkit.workshop.script.compose import ADAROUND_PICTURES
 from hefkit.workshop.script.grammar import printed

@@ -22,7 +22,7 @@ import onnx
 
 from hefkit.files import explained, remove_if_dead, replacing
 from hefkit.workshop.calibration.read import CalibrationSet
-from hefkit.workshop.dfc import CalibrationFile
+from hefkit.workshop.dfc.client import CalibrationFile
 from hefkit.workshop.network.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hefkit.workshop.dfc import CalibrationFile, Dfc
-from hefkit.workshop.dfcgraph import Output, ParsedGraph
+from hefkit.workshop.dfc.client import CalibrationFile, Dfc
+from hefkit.workshop.dfc.find import find_sdk
+from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.heads.discover import HeadLayout, discover
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile, load_onnx
-from hefkit.workshop.sdkfind import find_sdk
 from tests.helpers.sdk import make_sdk
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from hefkit.hef.file import read_hef
-from hefkit.workshop.dfc import QUANTIZED
+from hefkit.workshop.dfc.client import QUANTIZED
 from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import SCRIPT, Bench
 

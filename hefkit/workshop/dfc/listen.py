@@ -8,7 +8,7 @@ import time
 from collections import deque
 
 from hefkit.cli import one_line
-from hefkit.workshop.dfclog import RunLog
+from hefkit.workshop.dfc.log import RunLog
 
 log = logging.getLogger("hefkit")
 

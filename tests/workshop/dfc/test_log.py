@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hefkit.workshop.dfclog import Asked, RunLog, judge
+from hefkit.workshop.dfc.log import Asked, RunLog, judge
 
 TO_0 = (
     "[warning] Reducing optimization level to 0 (the accuracy won't be optimized and compression won't be used) because"

@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol
 
-from hefkit.workshop.logtail import LogTail
+from hefkit.workshop.dfc.logtail import LogTail
 
 log = logging.getLogger("hefkit")
 

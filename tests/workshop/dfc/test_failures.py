@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import ToolchainError
-from hefkit.workshop.dfcfailures import FAILURES, explain, explain_death, is_known
+from hefkit.workshop.dfc.failures import FAILURES, explain, explain_death, is_known
 
 LOG = Path("runs/compile/best/sdk.log")
 FIT = (

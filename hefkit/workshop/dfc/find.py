@@ -14,7 +14,7 @@ from typing import Any
 
 from hefkit.cli import existing, one_line
 from hefkit.errors import ToolchainError
-from hefkit.workshop.dfcprocess import sdk_environment
+from hefkit.workshop.dfc.process import sdk_environment
 
 MODULE = "hailo_sdk_client"
 DISTRIBUTION = "hailo-dataflow-compiler"

@@ -11,10 +11,11 @@ from typing import Any
 
 from hefkit.cli import one_line
 from hefkit.errors import ToolchainError
-from hefkit.workshop import machine, sdkapi
-from hefkit.workshop.dfc import ARRAY_BYTES, Dfc
-from hefkit.workshop.sdkfind import Sdk, find_sdk
-from hefkit.workshop.sdkversions import EIGHTS, TENS, check_arch, check_python, hailort_for
+from hefkit.workshop.dfc import calls as sdkapi
+from hefkit.workshop.dfc import machine
+from hefkit.workshop.dfc.client import ARRAY_BYTES, Dfc
+from hefkit.workshop.dfc.find import Sdk, find_sdk
+from hefkit.workshop.dfc.versions import EIGHTS, TENS, check_arch, check_python, hailort_for
 
 log = logging.getLogger("hefkit")
 

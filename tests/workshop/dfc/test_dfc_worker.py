@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hefkit.workshop.dfc import QUANTIZED, Dfc
-from hefkit.workshop.dfcprocess import WORKER
-from hefkit.workshop.sdkfind import find_sdk
+from hefkit.workshop.dfc.client import QUANTIZED, Dfc
+from hefkit.workshop.dfc.find import find_sdk
+from hefkit.workshop.dfc.process import WORKER
 from tests.conftest import ROOT
 from tests.helpers.onnx_net import network_input, run_onnx
 from tests.helpers.sdk import DOUBLE, make_sdk

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 
 from hefkit.errors import DataError, ToolchainError
-from hefkit.workshop.dfc import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
-from hefkit.workshop.dfcprocess import WorkerDied, WorkerProcess, sdk_environment
-from hefkit.workshop.dfcvoice import SdkVoice
-from hefkit.workshop.logtail import LogTail
+from hefkit.workshop.dfc.client import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
+from hefkit.workshop.dfc.listen import SdkVoice
+from hefkit.workshop.dfc.logtail import LogTail
+from hefkit.workshop.dfc.process import WorkerDied, WorkerProcess, sdk_environment
 from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import Bench
 
@@ -218,7 +218,7 @@ def hanging(folder: Path, how: str) -> tuple[WorkerProcess, int]:
 @pytest.mark.parametrize("how", ["to Ctrl-C", "deaf"])
 def test_nothing_is_left_behind(tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A worker that hangs, and the process that it has started, end with us, also when they are deaf to SIGTERM."""
-    monkeypatch.setattr("hefkit.workshop.dfcprocess.GRACE_S", 0.3)
+    monkeypatch.setattr("hefkit.workshop.dfc.process.GRACE_S", 0.3)
     worker, child = hanging(tmp_path, how)
     pid = worker.pid
 
@@ -234,8 +234,8 @@ def test_a_driver_that_is_killed_takes_its_worker_along(tmp_path: Path) -> None:
     python = make_sdk(tmp_path, at={"import": [{"child": str(pid_file)}, {"hang": "deaf"}]})
     program = (
         "import sys, os; from pathlib import Path\n"
-        "from hefkit.workshop.dfcprocess import WorkerProcess, sdk_environment\n"
-        "from hefkit.workshop.dfcvoice import SdkVoice\n"
+        "from hefkit.workshop.dfc.process import WorkerProcess, sdk_environment\n"
+        "from hefkit.workshop.dfc.listen import SdkVoice\n"
         f"python, folder = Path({str(python)!r}), Path({str(tmp_path)!r})\n"
         "worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkVoice())\n"
         "print(worker.pid, flush=True)\n"

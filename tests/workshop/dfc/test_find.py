@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import DataError, ToolchainError
-from hefkit.workshop import machine
-from hefkit.workshop.sdkfind import NO_SDK, find_sdk
-from hefkit.workshop.sdkversions import check_arch, check_python, hailort_for, parse_version, release_of
+from hefkit.workshop.dfc import machine
+from hefkit.workshop.dfc.find import NO_SDK, find_sdk
+from hefkit.workshop.dfc.versions import check_arch, check_python, hailort_for, parse_version, release_of
 from tests.helpers.sdk import make_sdk
 
 PYTHON = sys.version_info[:2]

@@ -23,12 +23,12 @@ import numpy as np
 
 from hefkit.cli import one_line
 from hefkit.errors import HefkitError, ToolchainError
-from hefkit.workshop.dfcfailures import explain, explain_death, is_known
-from hefkit.workshop.dfcgraph import ParsedGraph
-from hefkit.workshop.dfcprocess import WorkerDied, WorkerFailed, WorkerProcess, sdk_environment
-from hefkit.workshop.dfcvoice import SdkVoice
-from hefkit.workshop.machine import oom_kills
-from hefkit.workshop.sdkfind import Sdk
+from hefkit.workshop.dfc.failures import explain, explain_death, is_known
+from hefkit.workshop.dfc.find import Sdk
+from hefkit.workshop.dfc.graph import ParsedGraph
+from hefkit.workshop.dfc.listen import SdkVoice
+from hefkit.workshop.dfc.machine import oom_kills
+from hefkit.workshop.dfc.process import WorkerDied, WorkerFailed, WorkerProcess, sdk_environment
 
 log = logging.getLogger("hefkit")
 
