@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.errors import DataError, GateError, ToolchainError
-from hefkit.workshop.deploy import copy_lines
+from hefkit.workshop.compile.deploy import copy_lines
 
 if TYPE_CHECKING:
-    from hefkit.workshop.compilation import Compilation, Options
+    from hefkit.workshop.compile.run import Compilation, Options
     from hefkit.workshop.emulator.build import Emulator
 
 HW_ARCHS = ("hailo8", "hailo8l", "hailo10h", "hailo15h", "hailo15m", "hailo15l")
@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
     options = resolve(args)
-    from hefkit.workshop.compilation import Compilation
+    from hefkit.workshop.compile.run import Compilation
 
     run = Compilation(options)
     run.preflight()
@@ -98,11 +98,11 @@ def work(
     if emulator is not None:
         if args.check:
             return None, [CHECKED], {}
-        from hefkit.workshop.emulation import emulate
+        from hefkit.workshop.compile.emulate import emulate
 
         model = shlex.quote(str(run.options.emulated_model))
         return emulate(run, emulator), [f"next: python3 hailo_inference.py {model} PHOTOS"], {}
-    from hefkit.workshop.hefcompile import compile_hef, prepare
+    from hefkit.workshop.compile.hef import compile_hef, prepare
 
     if args.check:
         calls = check_compiler(run)
@@ -114,15 +114,15 @@ def work(
 
 def prepare_emulation(run: Compilation) -> Emulator:
     """Told before the calibration set: layers that the ONNX does not have."""
-    from hefkit.workshop.emulation import prepare
+    from hefkit.workshop.compile.emulate import prepare
 
     return prepare(run)
 
 
 def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
     """With --check an SDK that is missing or unfit is a warning."""
+    from hefkit.workshop.compile.hef import prepare
     from hefkit.workshop.dfc.ready import check_sdk
-    from hefkit.workshop.hefcompile import prepare
 
     try:
         return check_sdk(prepare(run), run.options.hw_arch, run.warn)
@@ -135,7 +135,7 @@ def resolve(args: argparse.Namespace) -> Options:
     """Flags -> Options; refuses what is wrong in the order 2, 4, 3, 5."""
     from hefkit.files import fresh_folder
     from hefkit.names import parse_names
-    from hefkit.workshop.outputs import check_model_exists, check_output, check_places, check_run_dir
+    from hefkit.workshop.compile.paths import check_model_exists, check_output, check_places, check_run_dir
     from hefkit.workshop.script.read import read_script
 
     name = check_output(args.output, args.onnx)
@@ -146,11 +146,11 @@ def resolve(args: argparse.Namespace) -> Options:
     check_model_exists(args.onnx)
     script = read_script(args.script)
     if args.har is not None:
-        from hefkit.workshop.har import check_har
+        from hefkit.workshop.compile.har import check_har
 
         check_har(args.har)
     need_packages(args)
-    from hefkit.workshop.compilation import Options
+    from hefkit.workshop.compile.run import Options
 
     return Options(
         onnx=args.onnx,
@@ -176,7 +176,7 @@ def resolve(args: argparse.Namespace) -> Options:
 
 def need_packages(args: argparse.Namespace) -> None:
     """A missing package is told last of what can be known without it."""
-    from hefkit.workshop.outputs import check_calibration_exists
+    from hefkit.workshop.compile.paths import check_calibration_exists
 
     try:
         cli.need("numpy", "cv2", "onnx", "onnxruntime")

@@ -21,7 +21,7 @@ import pytest
 
 from compile_to_hef import main
 from hefkit.cli import run_main
-from hefkit.workshop.outputs import check_output
+from hefkit.workshop.compile.paths import check_output
 from tests.conftest import ROOT, Finished, fill
 from tests.helpers.pictures import encode, noise, write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo

@@ -17,7 +17,7 @@ from hefkit.cli import one_line
 from hefkit.errors import UsageError
 from hefkit.files import Staging, explained
 from hefkit.spec import HeadSpec
-from hefkit.workshop.compilation import Compilation
+from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.engine import FORMAT

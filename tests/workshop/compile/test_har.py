@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from hefkit.errors import ModelError
-from hefkit.workshop.har import (
+from hefkit.workshop.compile.har import (
     PARSED,
     QUANTIZED,
     HarRecord,

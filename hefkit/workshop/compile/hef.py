@@ -18,16 +18,16 @@ from hefkit.errors import HefkitError, ModelError, ToolchainError
 from hefkit.files import Staging, explained
 from hefkit.hef.file import read_hef
 from hefkit.spec import HeadSpec
-from hefkit.workshop import har as hars
-from hefkit.workshop import sdkquality as quality
-from hefkit.workshop.compilation import Compilation
+from hefkit.workshop.compile import har as hars
+from hefkit.workshop.compile import quality
+from hefkit.workshop.compile.check import check_hef
+from hefkit.workshop.compile.folder import SdkFolder, float_bytes
+from hefkit.workshop.compile.run import Compilation
+from hefkit.workshop.compile.script import what_is_asked, wide_indices
+from hefkit.workshop.compile.source import UNCHECKED, Parsed, Source
 from hefkit.workshop.dfc.client import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
 from hefkit.workshop.dfc.log import RunLog, judge
 from hefkit.workshop.dfc.ready import Ready, get_ready
-from hefkit.workshop.hefcheck import check_hef
-from hefkit.workshop.hefscript import what_is_asked, wide_indices
-from hefkit.workshop.hefsource import UNCHECKED, Parsed, Source
-from hefkit.workshop.sdkfolder import SdkFolder, float_bytes
 
 log = logging.getLogger("hefkit")
 

@@ -12,9 +12,9 @@ from hefkit.errors import ToolchainError
 from hefkit.hef.file import Hef, read_hef
 from hefkit.hef.streams import VStream
 from hefkit.spec import HeadSpec
+from hefkit.workshop.compile.check import check_hef
+from hefkit.workshop.compile.script import safe_scope
 from hefkit.workshop.dfc.graph import Output, ParsedGraph
-from hefkit.workshop.hefcheck import check_hef
-from hefkit.workshop.hefscript import safe_scope
 from tests.helpers.sdk_run import Bench
 
 SIZE = (64, 64)

@@ -11,7 +11,7 @@ import pytest
 
 from hefkit.detect.quant import sigmoid
 from hefkit.errors import ToolchainError
-from hefkit.workshop.sdkquality import (
+from hefkit.workshop.compile.quality import (
     COLLAPSED,
     FloatHeads,
     check_full_precision,

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from hefkit.cli import one_line
 from hefkit.errors import UsageError
-from hefkit.workshop.compilation import Options
+from hefkit.workshop.compile.run import Options
 from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.dfc.log import Asked
 from hefkit.workshop.script.commands import number, whole

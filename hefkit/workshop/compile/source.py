@@ -11,15 +11,15 @@ from typing import Any
 from hefkit import __version__
 from hefkit.cli import one_line
 from hefkit.errors import ModelError
-from hefkit.workshop import har as hars
-from hefkit.workshop.compilation import Compilation
+from hefkit.workshop.compile import har as hars
+from hefkit.workshop.compile.folder import SdkFolder
+from hefkit.workshop.compile.run import Compilation
+from hefkit.workshop.compile.script import calibration_size, final_script, safe_scope, statements
 from hefkit.workshop.dfc.client import Dfc
 from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.dfc.ready import Ready
-from hefkit.workshop.hefscript import calibration_size, final_script, safe_scope, statements
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.script.read import Script, level, parse_script, refuse_implicit_level
-from hefkit.workshop.sdkfolder import SdkFolder
 
 log = logging.getLogger("hefkit")
 

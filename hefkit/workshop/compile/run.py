@@ -16,10 +16,10 @@ from hefkit.cli import counted, one_line
 from hefkit.names import model_names
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
 from hefkit.workshop.calibration.read import CalibrationSet
+from hefkit.workshop.compile.paths import EMULATED
 from hefkit.workshop.heads.discover import HeadLayout, discover
 from hefkit.workshop.heads.proof import Proof, prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
-from hefkit.workshop.outputs import EMULATED
 from hefkit.workshop.script.read import Additions, Script, compose, lint, refuse_implicit_level
 
 log = logging.getLogger("hefkit")
