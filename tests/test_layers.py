@@ -26,14 +26,14 @@ PI_SCRIPTS = {"hailo_inference", "working_hailo_detector", "validate_hef"}
 # the rooms where a package may be imported, inside a function that cannot do without it
 LATE = {
     "tqdm": {"hefkit.results.progress"},
-    "yaml": {"hefkit.names", "hefkit.workshop.calibration.make.dataset"},
+    "yaml": {"hefkit.names", "hefkit.workshop.calibration.dataset"},
     "xxhash": {"hefkit.hef.xxh3"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},
     "hailo_platform": {"hefkit.hailo.runtime"},
-    "hailo_sdk_client": {"hefkit.workshop.dfc.client.dfc_worker"},
-    "tensorflow": {"hefkit.workshop.dfc.client.dfc_worker"},  # comes with the SDK
+    "hailo_sdk_client": {"hefkit.workshop.dfc.dfc_worker"},
+    "tensorflow": {"hefkit.workshop.dfc.dfc_worker"},  # comes with the SDK
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 DOORS = {

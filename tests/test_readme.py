@@ -34,12 +34,12 @@ DOCUMENTS = [
 
 # not run, and why
 NOT_RUN = {
-    "make demo": "its environment is made with the network; tests/test_drone_sample.py runs what it runs",
+    "make demo": "its environment is made with the network; tests/examples/test_drone_sample.py runs what it runs",
     "source .venv/bin/activate": "the tests have an environment already",
     "make test": "it is what runs this test",
     "python3 -m venv .venv": "make test has just done it",
     ".venv/bin/python -m pip install -r requirements.txt": "make test has just done it; needs the network",
-    "python3 examples/drone/make_dataset.py --output out/drones": "minutes; tests/test_drone_dataset.py draws a few",
+    "python3 examples/drone/make_dataset.py --output out/drones": "minutes; test_drone_dataset.py draws a few",
     "pip install torch torchvision ultralytics": "gigabytes that only the training needs",
     "python3 examples/drone/train.py --data out/drones/data.yaml --output out/first --epochs 36": "an hour or more",
     "python3 examples/drone/train.py --data out/more/data.yaml --output out/model --epochs 15 "

@@ -157,7 +157,7 @@ def test_nothing_on_the_console_shows_the_password(broken: str) -> None:
         "not RTSP": saying(b"SSH-2.0-OpenSSH_9.2p1\r\n"),
     }
     program = (
-        "import sys; from hefkit.cameras.open import open_camera; from hefkit.cameras.open.source import parse_source; "
+        "import sys; from hefkit.cameras.open import open_camera; from hefkit.cameras.source import parse_source; "
         "from hefkit.spec import InputSpec; open_camera(parse_source(sys.argv[1]), InputSpec((64, 64)))"
     )
     with listening(handlers.get(broken, silent)) as port:

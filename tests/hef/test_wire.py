@@ -1,7 +1,7 @@
 """Protobuf's wire format: what is legal and what is broken, bounds, and messages that hypothesis makes up.
 
 Every broken message stands in a good file with digest and lengths recomputed, so that nothing but the reader of the
-wire format can refuse it. What Google's own library says of such bytes is in test_hef_protobuf.py.
+wire format can refuse it. What Google's own library says of such bytes is in test_schema.py.
 """
 
 from __future__ import annotations

@@ -28,6 +28,7 @@ from hefkit.mqtt import link as mqttlink
 from hefkit.mqtt import sink as mqtt
 from hefkit.mqtt.messages import Topics
 from hefkit.mqtt.sink import MqttSink
+from tests.conftest import ROOT
 from tests.helpers.fake_live import NAMES, live_result
 from tests.helpers.mosquitto import Broker, Listener, find_mosquitto
 from tests.helpers.waiting import wait_for
@@ -238,11 +239,12 @@ class TestPublished:
         """A detector that is killed says nothing; the broker says offline for it."""
         listener = listen(broker.port)
         code = (
-            "import time; from hefkit.live.state import *; from hefkit.mqtt.sink import *; from hefkit.live.addresses import *\n"
+            "import time; from hefkit.live.state import *; from hefkit.mqtt.sink import *; "
+            "from hefkit.live.addresses import *\n"
             f"MqttSink(parse_mqtt_url('mqtt://127.0.0.1:{broker.port}'), '{BASE}', LiveStats('m', 's'), Controls())\n"
             "time.sleep(60)"
         )
-        process = subprocess.Popen([__import__("sys").executable, "-c", code], cwd=Path(__file__).parent.parent)
+        process = subprocess.Popen([__import__("sys").executable, "-c", code], cwd=ROOT)
         try:
             listener.wait_on(f"{BASE}/availability", "online", 30)
         finally:

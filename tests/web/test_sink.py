@@ -213,7 +213,7 @@ class TestAnswers:
 
 
 class TestAccess:
-    """Who gets in; the rows of single requests are in test_webguard.py."""
+    """Who gets in; the rows of single requests are in test_guard.py."""
 
     def test_loopback_is_open_to_this_machine_only(self, serve: Serve) -> None:
         """No token, no socket on any other address, and a foreign name in Host gets nothing."""

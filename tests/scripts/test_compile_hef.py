@@ -29,7 +29,7 @@ from hefkit.spec import read_spec
 from tests.conftest import ROOT, Finished, fill
 from tests.helpers.sdk import SDK_VERSION, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
-from tests.test_compile_script import npy_set
+from tests.scripts.test_compile_emulated import npy_set
 
 SCRIPT = "compile_to_hef.py"
 HEADINGS = [
