@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.errors import DataError, GateError, ToolchainError
+from hefkit.text import log
 from hefkit.workshop.compile.deploy import copy_lines
 
 if TYPE_CHECKING:
@@ -85,9 +86,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     if refused:
         raise GateError(refused)
     if run.run_dir is not None:
-        cli.log.info("the report: %s", run.run_dir / "report.json")
+        log.info("the report: %s", run.run_dir / "report.json")
     for line in lines:
-        cli.log.info("%s", line)
+        log.info("%s", line)
     return 0
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
-from hefkit.cli import log
 from hefkit.detect.flags import (
     ENGINES,
     add_detection_flags,
@@ -30,6 +29,7 @@ from hefkit.detect.flags import (
 )
 from hefkit.pictures.sources import is_video
 from hefkit.results.folder import FORMATS, JSONL
+from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.detect.decode import DecodeSettings
@@ -152,7 +152,7 @@ def facts(args: argparse.Namespace, engine: Engine, settings: DecodeSettings, ta
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model": str(args.model),
         "engine": engine.kind,
-        "onnx": {key: cli.one_line(engine.spec.source.get(key)) for key in ("file", "sha256")},
+        "onnx": {key: one_line(engine.spec.source.get(key)) for key in ("file", "sha256")},
         "source": args.source,
         "settings": asdict(settings),
         "images": tally.images,
@@ -180,7 +180,7 @@ def report(args: argparse.Namespace, result: dict[str, Any], tally: Tally, names
     """The same for people, on stderr."""
     failed = f" ({tally.failed} more unreadable)" if tally.failed else ""
     unit = "frame" if is_video(args.source) else "image"
-    log.info("%s%s, %s", cli.counted(tally.images, unit), failed, cli.counted(tally.detections, "detection"))
+    log.info("%s%s, %s", counted(tally.images, unit), failed, counted(tally.detections, "detection"))
     for line in tally.class_lines(names):
         log.info("%s", line)
     log.info("%.1f %ss per second, reading and writing included", result["images_per_second"], unit)
@@ -188,7 +188,7 @@ def report(args: argparse.Namespace, result: dict[str, Any], tally: Tally, names
     log.info("median milliseconds of each: %s; one after the other: %.1f", stages, result["latency_ms"])
     if result["engine"] == "emulated":
         log.info("%s", ENGINES["emulated"])
-    log.info("%s: %s", cli.one_line(result["save_dir"]), ", ".join(written(args)))
+    log.info("%s: %s", one_line(result["save_dir"]), ", ".join(written(args)))
 
 
 def written(args: argparse.Namespace) -> list[str]:

@@ -18,9 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hefkit.cli import ImageSize, Parser, counted, log, need, print_json, run, set_up_logging, whole_number
+from hefkit.cli import ImageSize, Parser, need, print_json, run, set_up_logging, whole_number
 from hefkit.pictures.own import PREVIEW
 from hefkit.spec import FITS, InputSpec
+from hefkit.text import counted, log
 from hefkit.workshop.calibration.dataset import SPLIT_CHOICES, find_dataset
 from hefkit.workshop.calibration.folder import FILE_FORMATS, SELECTIONS, check_target
 

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
-from hefkit.cli import log
 from hefkit.errors import ModelError
+from hefkit.files import existing
+from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.hailo.selfcheck import Report
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
-    with_spec = hef.digest_ok and cli.existing(spec)  # what a damaged file says proves nothing about its spec
+    with_spec = hef.digest_ok and existing(spec)  # what a damaged file says proves nothing about its spec
     if with_spec:
         check_spec(hef, read_spec(spec))
     if not args.json:
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in describe(hef):
         log.info("%s", line)
     if hef.digest_ok:
-        log.info("its spec %s %s", cli.one_line(spec), "fits" if with_spec else "is not beside it")
+        log.info("its spec %s %s", one_line(spec), "fits" if with_spec else "is not beside it")
     result = {**hef.to_json(), "spec": str(spec) if with_spec else None}
     if not hef.digest_ok:
         if args.json:
@@ -155,12 +156,12 @@ def check_model(model: Path) -> None:
 
 def table(hef: Hef) -> Iterator[str]:
     """Lines for people; everything from the file is escaped."""
-    yield f"file       {cli.one_line(hef.path)}"
+    yield f"file       {one_line(hef.path)}"
     yield f"arch       {hef.arch}"
     yield f"sdk        {bounded(hef.sdk or 'unknown')}"
     yield f"container  version {hef.container_version}, checksum {'ok' if hef.digest_ok else 'WRONG'}"
     for group in hef.groups:
-        yield f"group      {cli.one_line(group.name)}, {cli.counted(group.contexts, 'context')}"
+        yield f"group      {one_line(group.name)}, {counted(group.contexts, 'context')}"
         yield from aligned(group)
 
 
@@ -176,7 +177,7 @@ def aligned(group: Group) -> Iterator[str]:
 def columns(stream: VStream) -> tuple[str, ...]:
     """Name, type, order, shape, quantisation, names in the ONNX."""
     return (
-        cli.one_line(stream.name),
+        one_line(stream.name),
         stream.dtype,
         stream.order,
         "x".join(map(str, stream.shape)),
@@ -194,7 +195,7 @@ def originals(names: Sequence[str]) -> str:
 
 def bounded(text: str) -> str:
     """A text of any length as a short printable line."""
-    return cli.one_line(text[: MAX_WIDTH + 1], MAX_WIDTH)
+    return one_line(text[: MAX_WIDTH + 1], MAX_WIDTH)
 
 
 def numbers(value: Numbers) -> str:

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.cameras.source import CameraSource, parse_source
-from hefkit.cli import log
 from hefkit.detect.flags import (
     ENGINES,
     add_detection_flags,
@@ -31,6 +30,7 @@ from hefkit.detect.flags import (
 )
 from hefkit.errors import DataError, UsageError
 from hefkit.live.addresses import parse_mqtt_url, parse_topic, parse_web_address
+from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.cameras.file import FileCamera
@@ -38,7 +38,7 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.live.desk import Desk
     from hefkit.live.grabber import Grabber
     from hefkit.live.state import Controls, LiveStats
-    from hefkit.livesignals import StopSignals
+    from hefkit.signals import StopSignals
 
 FOLDER = Path("runs", "live")  # of what the keys s and r write, where no flag names a place
 TOPIC = "hefkit"
@@ -95,7 +95,7 @@ def check_combinations(parser: cli.Parser, args: argparse.Namespace) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check, open everything, run until told to stop, say how it went."""
     args = parse_args(argv)
-    from hefkit.livesignals import StopRequested, StopSignals
+    from hefkit.signals import StopRequested, StopSignals
 
     cli.set_up_logging(args.quiet)
     try:
@@ -246,7 +246,7 @@ def report(stats: LiveStats, engine: Engine) -> dict[str, Any]:
     result = stats.summary()
     log.info(
         "%s, %d dropped, %.1f per second; camera reopened %d times",
-        cli.counted(result["frames"], "frame"), result["dropped"], result["frames_per_second"], result["reconnects"],
+        counted(result["frames"], "frame"), result["dropped"], result["frames_per_second"], result["reconnects"],
     )  # fmt: skip
     stages = ", ".join(
         f"{stage} {ms['p50']:.1f}/{ms['p95']:.1f}" for stage, ms in result["stage_ms"].items() if ms["p50"] is not None
@@ -254,7 +254,7 @@ def report(stats: LiveStats, engine: Engine) -> dict[str, Any]:
     if stages:
         log.info("milliseconds, median/95 %%: %s", stages)
     for name, count in result["by_class"].items():
-        log.info("%7d  %s", count, cli.one_line(name, 60))
+        log.info("%7d  %s", count, one_line(name, 60))
     if engine.kind == "emulated":
         log.info("%s", ENGINES["emulated"])
     return result

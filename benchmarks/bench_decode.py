@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hefkit import cli, files  # noqa: E402
 from hefkit.errors import DataError  # noqa: E402
+from hefkit.text import one_line  # noqa: E402
 
 if TYPE_CHECKING:
     import numpy as np
@@ -240,7 +241,7 @@ def read_tensors(folder: Path) -> tuple[HeadSpec, list[np.ndarray]]:
     except OSError as exc:
         raise DataError(f"cannot read {exc.filename or folder}: {exc.strerror or exc}; see --help for DIR") from exc
     except (ValueError, KeyError, EOFError) as exc:
-        raise DataError(f"{folder}/meta.txt and its files do not fit: {cli.one_line(exc)}; record them again") from exc
+        raise DataError(f"{folder}/meta.txt and its files do not fit: {one_line(exc)}; record them again") from exc
     specs = tuple(spec for spec, _ in pairs)
     family = "ltrb" if channels == 4 else "dfl"
     head = HeadSpec(family, num_classes, channels // 4, tuple(s.stride for s in specs[0::2]), False, specs)
@@ -297,7 +298,7 @@ def table(rows: list[dict[str, Any]], runs: int) -> str:
         times = list(row["stage_us"].values())
         theirs = "not installed" if row["ultralytics_us"] is None else f"{row['ultralytics_us']:.0f}"
         lines.append(
-            f"{cli.one_line(row['input'])[-32:]:32}{row['reference_us']:12.0f}{row['ours_us']:12.0f}{row['ratio']:12.4f}"
+            f"{one_line(row['input'])[-32:]:32}{row['reference_us']:12.0f}{row['ours_us']:12.0f}{row['ratio']:12.4f}"
             f"{row['ours_cold_us']:12.0f}{row['ratio_cold']:12.4f}"
             + "".join(f"{value:12.0f}" for value in times)
             + f"{theirs:>14}{row['detections']:10}"

@@ -34,6 +34,7 @@ sys.path.insert(0, str(ROOT))
 
 from hefkit import cli  # noqa: E402
 from hefkit.errors import HefkitError  # noqa: E402
+from hefkit.text import one_line  # noqa: E402
 
 WARM_UP = 0.2  # share of the run before memory is judged
 
@@ -146,7 +147,7 @@ def wait_for_page(process: subprocess.Popen[str], port: int) -> None:
             pass
         time.sleep(0.1)
     process.kill()
-    raise HefkitError(f"the detector did not start: {cli.one_line(process.communicate()[1], 500)}")
+    raise HefkitError(f"the detector did not start: {one_line(process.communicate()[1], 500)}")
 
 
 @contextmanager

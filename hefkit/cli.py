@@ -18,13 +18,10 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from hefkit import __version__
-from hefkit.errors import HefkitError, ToolchainError
+from hefkit.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, HefkitError, ToolchainError
 from hefkit.signals import after_imports
+from hefkit.text import log, one_line
 
-log = logging.getLogger("hefkit")
-
-EXIT_INTERRUPTED = 130
-EXIT_TERMINATED = 143
 MAX_SIDE = 8192
 
 # import name -> (what pip calls it, what apt calls it on Raspberry Pi OS)
@@ -179,30 +176,10 @@ def _missing(module: str, exc: ImportError) -> str:
     )
 
 
-def one_line(value: object, limit: int = 300) -> str:
-    """Any text as one printable line: newlines folded, control characters escaped, bounded."""
-    text = " ".join(str(value).split())
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-def counted(number: int, noun: str) -> str:
-    """`1 image`, `2 images`."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
 def print_json(result: dict[str, Any]) -> None:
     """The machine's copy of the result: one line on stdout."""
     sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False) + "\n")
     sys.stdout.flush()
-
-
-def existing(path: Path) -> bool:
-    """Path.exists() that calls an over-long or otherwise impossible name 'no' instead of raising."""
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:

@@ -14,6 +14,9 @@ keeps its traceback and exits with 1.
 
 from __future__ import annotations
 
+EXIT_INTERRUPTED = 130  # Ctrl-C
+EXIT_TERMINATED = 143  # SIGTERM
+
 
 class HefkitError(Exception):
     """Base of the expected failures; `exit_code` is what the process ends with."""

@@ -206,3 +206,11 @@ def remove_if_dead(stale: Path, prefix: str) -> None:
         shutil.rmtree(stale, ignore_errors=True)
     else:
         stale.unlink(missing_ok=True)
+
+
+def existing(path: Path) -> bool:
+    """Path.exists() that calls an over-long or otherwise impossible name 'no' instead of raising."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False

@@ -10,9 +10,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hefkit.cli import existing, log, need, one_line
+from hefkit.cli import need
 from hefkit.errors import ToolchainError, UsageError
+from hefkit.files import existing
 from hefkit.spec import MAX_NAME_LENGTH, ModelSpec, class_names
+from hefkit.text import log, one_line
 
 MAX_FILE_BYTES = 16 << 20
 MAX_LISTED = 100  # names in an error message

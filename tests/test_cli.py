@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from hefkit import cli, errors
+from hefkit.files import existing
+from hefkit.text import counted, one_line
 from tests.conftest import ROOT
 
 SCRIPTS = ["prepare_calibration.py", "compile_to_hef.py", "hailo_inference.py"]
@@ -200,18 +202,18 @@ def test_need_passes_over_what_is_there() -> None:
 )
 def test_one_line(text: str, expected: str) -> None:
     """Any text fits into one printable line."""
-    assert cli.one_line(text) == expected
+    assert one_line(text) == expected
 
 
 def test_counted() -> None:
     """One image, two images."""
-    assert [cli.counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
+    assert [counted(n, "image") for n in (0, 1, 2)] == ["0 images", "1 image", "2 images"]
 
 
 @pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "no/such/file"])
 def test_existing_never_raises(path: str) -> None:
     """Impossible names do not exist."""
-    assert not cli.existing(Path(path))
+    assert not existing(Path(path))
 
 
 def test_logging_words(capsys: pytest.CaptureFixture[str]) -> None:

@@ -139,7 +139,7 @@ def test_unknown_classes_name_the_known(word: str) -> None:
 
 def test_names_must_fit_the_model(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many names belong to another model; too few leave numbers, with a warning; none mean the model's own."""
-    from hefkit.cli import log
+    from hefkit.text import log
 
     monkeypatch.setattr(log, "propagate", True)
     spec = make_spec(make_head(num_classes=2), names={0: "drone", 1: "bird"})

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from hefkit import cli
-from hefkit.cli import log
+from hefkit.text import log
 
 if TYPE_CHECKING:  # --help must not wait for numpy
     from hefkit.detect.detections import Detections

@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from hefkit import cli
-from hefkit.cli import log
 from hefkit.errors import UsageError
 from hefkit.files import Staging, check_writable, entries, explained
 from hefkit.results.progress import progress
+from hefkit.text import log
 
 if TYPE_CHECKING:  # --help must not wait for numpy and OpenCV
     from drone_scenes.layers import Box

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from hefkit import cli
-from hefkit.cli import log
 from hefkit.errors import DataError
 from hefkit.results.progress import progress
+from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for numpy and OpenCV
     from hefkit.pictures.sources import Item
@@ -50,12 +50,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     for model in args.models:
         check_model_file(model)
     items = find_dataset(args.data, args.split, Path("runs")).items
-    log.info("%s, %s: %s", args.data, args.split, cli.counted(len(items), "picture"))
+    log.info("%s, %s: %s", args.data, args.split, counted(len(items), "picture"))
     log.info("%-40s %s", "", "".join(f"{title:>16}" for title in SHOWN.values()))
     results = []
     for model in args.models:
         figures = measure(model, items, quiet=args.quiet)
-        log.info("%-40s %s", cli.one_line(model, 40), "".join(f"{_shown(figures[key]):>16}" for key in SHOWN))
+        log.info("%-40s %s", one_line(model, 40), "".join(f"{_shown(figures[key]):>16}" for key in SHOWN))
         results.append({"model": str(model), **figures})
     if args.json:
         cli.print_json({"data": args.data, "split": args.split, "results": results})

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from hefkit import cli
-from hefkit.cli import log
 from hefkit.errors import DataError, ToolchainError
 from hefkit.files import check_writable, replacing
+from hefkit.text import log
 
 if TYPE_CHECKING:  # heavy
     from ultralytics import YOLO

@@ -15,11 +15,11 @@ from typing import Any
 
 from hefkit.cameras.deadline import Late, within
 from hefkit.cameras.source import CameraSource
-from hefkit.cli import counted, log, one_line
 from hefkit.detect.preprocess import plan
 from hefkit.errors import DeviceError
 from hefkit.live.state import Shot
 from hefkit.spec import InputSpec
+from hefkit.text import counted, log, one_line
 
 OPEN_S = 5.0  # a Pi 5 takes 1 s when nothing else runs
 READ_S = 3.0

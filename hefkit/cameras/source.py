@@ -15,9 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
-from hefkit.cli import existing, one_line
 from hefkit.errors import DataError, UsageError
+from hefkit.files import existing
 from hefkit.pictures.find import IMAGE_SUFFIXES
+from hefkit.text import one_line
 
 SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}  # of an address -> kind of camera
 KINDS = (

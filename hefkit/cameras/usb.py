@@ -16,8 +16,8 @@ from hefkit.cameras.deadline import Late, within
 from hefkit.cameras.opencv import CvCamera, quiet_opencv, read_patiently, release
 from hefkit.cameras.source import CameraSource
 from hefkit.cameras.v4l2 import is_busy, query, video_nodes
-from hefkit.cli import log, one_line
 from hefkit.errors import DeviceError
+from hefkit.text import log, one_line
 
 OPEN_S = 4.0  # a webcam takes up to 2 s for its first picture
 MJPG = cv2.VideoWriter_fourcc(*"MJPG")  # type: ignore[attr-defined]

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hefkit import cli
+from hefkit.text import one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.detect.decode import DecodeSettings
@@ -72,4 +73,4 @@ def decode_settings(args: argparse.Namespace, spec: ModelSpec) -> DecodeSettings
 def describe_engine(model: Path, engine: Engine) -> str:
     """`best.emulated.onnx: INT8 emulation ..., input 640x640 letterbox`, height first as everywhere."""
     height, width = engine.spec.input.size
-    return f"{cli.one_line(model)}: {ENGINES[engine.kind]}, input {height}x{width} {engine.spec.input.fit}"
+    return f"{one_line(model)}: {ENGINES[engine.kind]}, input {height}x{width} {engine.spec.input.fit}"

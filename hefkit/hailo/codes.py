@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from hefkit.cli import one_line
 from hefkit.errors import DeviceError, HefkitError, ModelError
+from hefkit.text import one_line
 
 TIMEOUT, INVALID_OPERATION, OUT_OF_PHYSICAL_DEVICES, STREAM_ABORT = 4, 6, 74, 63
 NEWER_RUNTIME = "install HailoRT 5 for that chip (on a Raspberry Pi: sudo apt install hailo-h10-all)"

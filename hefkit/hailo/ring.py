@@ -17,11 +17,11 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from hefkit.cli import log
 from hefkit.detect.engine import Slot
 from hefkit.errors import DeviceError, HefkitError
 from hefkit.hailo.buffers import checked, page_aligned
 from hefkit.hailo.codes import TIMEOUT, failure, is_abort, let_go, status_of
+from hefkit.text import log
 
 DEADLINE_S = 10.0  # without an answer for so long the chip hangs
 READY_MS = 500  # one wait for room; between two it is looked whether the run has failed

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.chipfit import check_chip, check_runtime, is_slow
-from hefkit.cli import log, one_line
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailo.codes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
@@ -27,6 +26,7 @@ from hefkit.hailo.system import DeviceFacts, driver_version, links, three
 from hefkit.hef.file import Hef, read_hef
 from hefkit.hef.match import Matched, match
 from hefkit.spec import NmsSpec
+from hefkit.text import log, one_line
 
 COSTLY_CONF = 0.01  # below, nearly every anchor is a candidate
 

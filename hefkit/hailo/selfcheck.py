@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 
 from hefkit.chipfit import check_chip, check_runtime
-from hefkit.cli import counted, one_line
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError
 from hefkit.hailo.codes import let_go
@@ -28,6 +27,7 @@ from hefkit.hailo.runtime import Chip, load_platform, scan
 from hefkit.hailo.system import GEN3_GT_S, DeviceFacts, driver_version, links
 from hefkit.hef.file import Hef
 from hefkit.hef.match import match
+from hefkit.text import counted, one_line
 
 GRAY = 114
 NO_CHIP = (

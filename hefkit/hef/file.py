@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.hef.container import Container, digest_fits, read_container
 from hefkit.hef.groups import Features, Group, read_groups
 from hefkit.hef.message import Message
 from hefkit.hef.schema import SCHEMA
 from hefkit.hef.wire import Reader
+from hefkit.text import one_line
 
 # Header.hw_arch -> architecture (hef.proto and DeviceBase::hef_arch_to_device_arch of HailoRT 4.23)
 ARCHS = {

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.hef.groups import Group
 from hefkit.hef.streams import VStream
 from hefkit.hef.words import raw_heads
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
+from hefkit.text import one_line
 
 IMAGE_ORDERS = ("NHWC", "FCR", "F8CR")  # (H, W, C) on the host, all three
 USUAL_BOXES = (64, 4)  # channels: 4 sides x 16 bins (DFL), 4 distances

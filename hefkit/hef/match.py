@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hefkit.cli import existing, one_line
 from hefkit.errors import ModelError
+from hefkit.files import existing
 from hefkit.hef.file import Hef
 from hefkit.hef.groups import Group
 from hefkit.hef.heads import IMAGE_ORDERS, listed, numbers, read_heads
@@ -18,6 +18,7 @@ from hefkit.hef.streams import NMS_BY_CLASS, VStream
 from hefkit.hef.words import check_spec
 from hefkit.names import model_names, names_of_metadata
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec, read_spec
+from hefkit.text import one_line
 
 
 @dataclass(frozen=True)

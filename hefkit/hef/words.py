@@ -6,13 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from hefkit.cli import counted, one_line
 from hefkit.errors import ModelError
 from hefkit.hef.file import Hef
 from hefkit.hef.groups import Group
 from hefkit.hef.hostnms import Nms
 from hefkit.hef.streams import MAX_NAME, NMS_BY_CLASS, Numbers, VStream
 from hefkit.spec import ModelSpec, OutputSpec
+from hefkit.text import counted, one_line
 
 # arch -> where it runs (HailoRT 4.23, device_common/device_internal.cpp: which file fits which device)
 FITS = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from hefkit.cli import log, one_line
 from hefkit.errors import HefkitError
 from hefkit.live.filesinks import FrameSaver, Recorder
 from hefkit.live.state import Controls, LiveResult, LiveSink
+from hefkit.text import log, one_line
 
 
 class Desk:

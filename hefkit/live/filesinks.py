@@ -18,13 +18,13 @@ from typing import BinaryIO
 
 import cv2
 
-from hefkit.cli import counted, log, one_line
 from hefkit.errors import HefkitError
 from hefkit.files import check_writable, explained
 from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.own import SAVED_LIVE
 from hefkit.pictures.video import VideoWriter
 from hefkit.results.formats import Shot, json_line
+from hefkit.text import counted, log, one_line
 
 WAITING = 3  # results that may wait for a sink's thread: pictures are large
 LEAST_FREE_BYTES = 256 << 20  # a disk with less is full: the system needs some itself

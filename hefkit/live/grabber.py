@@ -12,10 +12,10 @@ import threading
 import time
 from collections.abc import Callable, Generator
 
-from hefkit.cli import log, one_line
 from hefkit.errors import DeviceError, HefkitError
 from hefkit.live.state import Camera, Controls, LiveStats, Shot
 from hefkit.pictures.frames import Frame
+from hefkit.text import log, one_line
 
 FIRST_FRAME_S = 20.0  # a camera that warms up, or a stream that waits for its key frame
 PAUSES_S = (0.2, 0.5, 1.0, 2.0)  # between attempts to open it again; the last one for ever

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from hefkit.cli import log, one_line
 from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detector import Detector
 from hefkit.detect.engine import Engine
@@ -15,6 +14,7 @@ from hefkit.errors import DeviceError
 from hefkit.live.grabber import Grabber
 from hefkit.live.state import Controls, LiveResult, LiveSink, LiveStats
 from hefkit.results.outputs import EMULATION_STAMP
+from hefkit.text import log, one_line
 
 DEPTH = 2  # in flight: one is computed, one is ready; more would only make results older
 POLL_S = 0.05  # how soon a stop, a key or the end of the duration is noticed

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from hefkit.cli import one_line
 from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
+from hefkit.text import one_line
 
 SLACK = 0.01  # by which tools draw over the edge; such boxes are clipped
 MAX_BYTES = 16 << 20

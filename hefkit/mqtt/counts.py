@@ -9,8 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from hefkit.cli import log
 from hefkit.mqtt.messages import Discovery, Topics, class_words
+from hefkit.text import log
 
 BLIND_S = 5.0  # without a frame for so long, nobody knows what is there
 ALL_CLASSES = 20  # of a model with more, a class is announced when it is first seen

@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from hefkit.cli import log
 from hefkit.live.addresses import Broker
 from hefkit.live.filesinks import Trouble
+from hefkit.text import log
 
 KEEPALIVE_S = 20  # a broker that says nothing for up to twice as long is given up
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to connect

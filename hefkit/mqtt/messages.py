@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hefkit import __version__
-from hefkit.cli import one_line
 from hefkit.results.draw import readable
 from hefkit.results.outputs import class_folders
+from hefkit.text import one_line
 
 UNKNOWN = "None"
 ONLINE, OFFLINE = "online", "offline"

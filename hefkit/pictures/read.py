@@ -18,8 +18,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hefkit.cli import one_line
 from hefkit.pictures.find import IMAGE_SUFFIXES, find_images
+from hefkit.text import one_line
 
 __all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "decode_image", "find_images", "read_bytes", "read_image"]
 

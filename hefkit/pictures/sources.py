@@ -12,10 +12,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from hefkit.cli import counted, existing, log
 from hefkit.errors import DataError
+from hefkit.files import existing
 from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, find_images
 from hefkit.pictures.own import OwnPictures
+from hefkit.text import counted, log
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20

@@ -11,9 +11,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hefkit.cli import log, one_line
 from hefkit.errors import DataError
 from hefkit.pictures.frames import Frame
+from hefkit.text import log, one_line
 
 USUAL_FPS = 30.0  # where a file does not tell
 MAX_FPS = 1000.0  # a header that says more is wrong

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from hefkit.cli import log
+from hefkit.text import log
 
 
 class Progress:

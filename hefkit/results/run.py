@@ -9,7 +9,6 @@ from collections.abc import Generator
 import cv2
 import numpy as np
 
-from hefkit.cli import one_line
 from hefkit.detect.detector import Detector
 from hefkit.detect.pipeline import Result, detect
 from hefkit.errors import DataError
@@ -17,6 +16,7 @@ from hefkit.pictures.frames import Frame
 from hefkit.results.outputs import Outputs
 from hefkit.results.progress import Progress
 from hefkit.results.tally import Tally
+from hefkit.text import one_line
 
 NARROW = 3  # an aspect ratio beyond which the letterbox wastes most of the input
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from hefkit.cli import one_line
+from hefkit.text import one_line
 
 STAGES = ("read", "preprocess", "infer", "decode", "write")
 

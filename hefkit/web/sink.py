@@ -11,11 +11,12 @@ import sys
 import threading
 from concurrent.futures import Future
 
-from hefkit.cli import log, need
+from hefkit.cli import need
 from hefkit.errors import UsageError
 from hefkit.live.addresses import WebAddress, host_port
 from hefkit.live.credentials import secret
 from hefkit.live.state import Controls, LiveResult, LiveStats
+from hefkit.text import log
 from hefkit.web.frames import Relay
 from hefkit.web.guard import TOKEN_FIELD, Guard, new_token
 from hefkit.web.server import Bounds, WebServer

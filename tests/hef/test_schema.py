@@ -1,7 +1,7 @@
 """The reader of the wire format against Google's own: the same bytes, the same message or the same refusal.
 
 The messages of hefkit.hef.schema become a descriptor of the protobuf package at run time; its parser then is a second
-implementation of everything that hefkit.hef.wire does. The numbers in the schema are held against the reference's table.
+implementation of everything that hefkit.hef.wire does. The numbers in the schema are held against the reference.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from hefkit.errors import DeviceError
 from hefkit.live import grabber
 from hefkit.live.grabber import Grabber
 from hefkit.live.state import Camera, Controls, LiveStats, Shot
-from hefkit.livesignals import StopRequested
+from hefkit.signals import StopRequested
 
 
 class FakeCamera:

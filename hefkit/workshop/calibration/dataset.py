@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hefkit.cli import existing, need, one_line
+from hefkit.cli import need
 from hefkit.errors import DataError
+from hefkit.files import existing
 from hefkit.pictures.sources import Item, find_items, photographs
+from hefkit.text import one_line
 
 YAML_SUFFIXES = (".yaml", ".yml")
 MAX_YAML_BYTES = 16 << 20

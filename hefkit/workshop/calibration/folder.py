@@ -9,9 +9,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from hefkit.cli import existing
 from hefkit.errors import UsageError
-from hefkit.files import check_writable, entries, explained, own_json
+from hefkit.files import check_writable, entries, existing, explained, own_json
 from hefkit.pictures.find import iter_images
 from hefkit.pictures.own import MANIFEST, PREVIEW
 

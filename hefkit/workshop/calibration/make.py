@@ -26,7 +26,6 @@ import cv2
 import numpy as np
 
 from hefkit import __version__
-from hefkit.cli import log
 from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging, explained
@@ -35,6 +34,7 @@ from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec
+from hefkit.text import log
 from hefkit.workshop.calibration.folder import ARRAY, FORMAT, picture_names
 from hefkit.workshop.calibration.sheet import SHEET_PICTURES, contact_sheet, thumbnail
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hefkit.cli import one_line
 from hefkit.errors import ToolchainError
 from hefkit.hef.file import Hef
 from hefkit.hef.streams import VStream
 from hefkit.hef.words import same_arch
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
+from hefkit.text import one_line
 from hefkit.workshop.dfc.graph import Output
 
 OUTSIDE = 0.02  # how far codes of a probability may reach beyond 0 and 1

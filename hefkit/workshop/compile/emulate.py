@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from hefkit.cli import one_line
 from hefkit.errors import UsageError
 from hefkit.files import Staging, explained
 from hefkit.spec import HeadSpec
+from hefkit.text import one_line
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.emulator.build import Emulator, Precision

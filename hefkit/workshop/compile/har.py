@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from hefkit import __version__
-from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.files import replacing
+from hefkit.text import one_line
 
 PARSED, QUANTIZED = "parsed", "quantized"
 FORMAT = 1

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from hefkit.cli import one_line
 from hefkit.errors import HefkitError, ModelError, ToolchainError
 from hefkit.files import Staging, explained
 from hefkit.hef.file import read_hef
 from hefkit.spec import HeadSpec
+from hefkit.text import one_line
 from hefkit.workshop.compile import har as hars
 from hefkit.workshop.compile import quality
 from hefkit.workshop.compile.check import check_hef

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from hefkit.cli import existing
 from hefkit.errors import DataError, ModelError, UsageError
-from hefkit.files import check_file, check_writable, own_json
+from hefkit.files import check_file, check_writable, existing, own_json
 
 EMULATED = ".emulated.onnx"
 RUN_FILES = ("report.json", "script.mscript", "job.json", "sdk.log")  # of a run folder; the first two with --emulate

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from hefkit import __version__
-from hefkit.cli import counted, one_line
 from hefkit.names import model_names
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
+from hefkit.text import counted, one_line
 from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.compile.paths import EMULATED
 from hefkit.workshop.heads.discover import HeadLayout, discover

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import replace
 
-from hefkit.cli import one_line
 from hefkit.errors import UsageError
+from hefkit.text import one_line
 from hefkit.workshop.compile.run import Options
 from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.dfc.log import Asked

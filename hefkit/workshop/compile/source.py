@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from hefkit import __version__
-from hefkit.cli import one_line
 from hefkit.errors import ModelError
+from hefkit.text import one_line
 from hefkit.workshop.compile import har as hars
 from hefkit.workshop.compile.folder import SdkFolder
 from hefkit.workshop.compile.run import Compilation

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from hefkit.cli import one_line
+from hefkit.text import one_line
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
-from hefkit.cli import one_line
 from hefkit.errors import HefkitError, ToolchainError
+from hefkit.text import one_line
 from hefkit.workshop.dfc.failures import explain, explain_death, is_known
 from hefkit.workshop.dfc.find import Sdk
 from hefkit.workshop.dfc.graph import ParsedGraph

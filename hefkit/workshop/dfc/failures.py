@@ -13,8 +13,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hefkit.cli import one_line
 from hefkit.errors import DataError, HefkitError, ToolchainError
+from hefkit.text import one_line
 
 MAX_QUOTE = 240
 LAST_WORDS = 20  # lines before a crash that may be about it

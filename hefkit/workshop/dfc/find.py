@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hefkit.cli import existing, one_line
 from hefkit.errors import ToolchainError
+from hefkit.files import existing
+from hefkit.text import one_line
 from hefkit.workshop.dfc.process import sdk_environment
 
 MODULE = "hailo_sdk_client"

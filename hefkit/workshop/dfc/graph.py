@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from hefkit.cli import one_line
 from hefkit.errors import ToolchainError
+from hefkit.text import one_line
 from hefkit.workshop.heads.discover import HeadConv, HeadLayout
 
 

@@ -7,7 +7,7 @@ import re
 import time
 from collections import deque
 
-from hefkit.cli import one_line
+from hefkit.text import one_line
 from hefkit.workshop.dfc.log import RunLog
 
 log = logging.getLogger("hefkit")

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hefkit.cli import counted
+from hefkit.text import counted
 
 MAX_KEPT = 40  # lines of each kind
 

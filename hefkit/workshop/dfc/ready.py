@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hefkit.cli import one_line
 from hefkit.errors import ToolchainError
+from hefkit.text import one_line
 from hefkit.workshop.dfc import calls as sdkapi
 from hefkit.workshop.dfc import machine
 from hefkit.workshop.dfc.client import ARRAY_BYTES, Dfc

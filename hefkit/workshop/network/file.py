@@ -14,9 +14,9 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 from onnx.external_data_helper import load_external_data_for_model, uses_external_data
 
-from hefkit.cli import one_line
 from hefkit.errors import ModelError
 from hefkit.spec import MAX_NAME_LENGTH
+from hefkit.text import one_line
 from hefkit.workshop.network.cut import image_inputs, shape_of
 from hefkit.workshop.network.fold import dense_weights, fold_constants, slices_for_sequences
 from hefkit.workshop.network.graph import sort_nodes

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
-from hefkit.cli import one_line
 from hefkit.errors import ModelError
+from hefkit.text import one_line
 
 
 def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.InferenceSession:

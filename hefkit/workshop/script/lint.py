@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hefkit.cli import one_line
 from hefkit.errors import ModelError
+from hefkit.text import one_line
 from hefkit.workshop.script import cures, tables
 from hefkit.workshop.script.commands import (
     Command,

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from hefkit.livesignals import StopRequested, StopSignals
+from hefkit.signals import StopRequested, StopSignals
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
