@@ -81,9 +81,10 @@ def _formats(parser: cli.Parser, given: list[str] | None) -> tuple[str, ...]:
 def main(argv: Sequence[str] | None = None) -> int:
     """Check everything that can be checked in a moment, detect, tell what was found."""
     args = parse_args(argv)
-    from hefkit.detect.engine import EngineOptions, check_model_file, model_first, open_engine
+    from hefkit.detect.engine import EngineOptions
     from hefkit.files import check_writable
     from hefkit.names import parse_names
+    from hefkit.open_model import check_model_file, model_first, open_engine
     from hefkit.pictures.sources import find_items
     from hefkit.results.folder import DEFAULT_ROOT, default_folder, plan_run
 

@@ -102,8 +102,9 @@ def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
     cli.need("numpy", "cv2")
     import tempfile
 
-    from hefkit.detect.engine import EngineOptions, open_engine
+    from hefkit.detect.engine import EngineOptions
     from hefkit.measure.speed import drawn_photographs, measure
+    from hefkit.open_model import open_engine
 
     with (
         tempfile.TemporaryDirectory(prefix="hefkit-benchmark-") as folder,
@@ -147,7 +148,7 @@ def device_lines(report: Report) -> Iterator[str]:
 
 def check_model(model: Path) -> None:
     """Refuse (exit 4) what cannot be a HEF, before it is opened."""
-    from hefkit.detect.engine import check_model_file
+    from hefkit.open_model import check_model_file
 
     check_model_file(model)
     if model.suffix.lower() != ".hef":

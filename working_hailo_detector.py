@@ -110,8 +110,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
     """Open sinks, model and camera, run, close them in turn; returns the summary."""
-    from hefkit.detect.engine import EngineOptions, check_model_file, model_first, open_engine
+    from hefkit.detect.engine import EngineOptions
     from hefkit.names import parse_names
+    from hefkit.open_model import check_model_file, model_first, open_engine
 
     given_names = None if args.names is None else parse_names(args.names)
     check_outputs(args)

@@ -37,9 +37,9 @@ LATE = {
 }
 WORKSHOP_PACKAGES = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
 DOORS = {
-    ("hefkit.detect.engine", "open_engine", "hefkit.workshop"),
-    ("hefkit.detect.engine", "open_engine", "hefkit.workshop.engine"),
-    ("hefkit.detect.engine", "open_engine", "hefkit.hailo.runtime"),
+    ("hefkit.open_model", "open_engine", "hefkit.workshop"),
+    ("hefkit.open_model", "open_engine", "hefkit.workshop.engine"),
+    ("hefkit.open_model", "open_engine", "hefkit.hailo.runtime"),
 }
 
 BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "picamera2", "aiohttp", "paho")
@@ -145,7 +145,7 @@ def test_no_room_imports_a_room_that_imports_it() -> None:
 
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError, which names the rooms
 
-    assert order.index("hefkit.errors") < order.index("hefkit.detect.engine") < order.index("hefkit.workshop.engine")
+    assert order.index("hefkit.errors") < order.index("hefkit.open_model") < order.index("hefkit.workshop.engine")
 
 
 def test_imports_are_found_at_every_depth(tmp_path: Path) -> None:
@@ -218,7 +218,7 @@ def test_pi_rooms_import_without_the_workstation() -> None:
     """Nothing of onnx, the SDK, HailoRT, tqdm or PyYAML is needed, and no workshop room comes along."""
     found = import_everything(Path(sys.executable))["modules"]
 
-    assert isinstance(found, list) and "hefkit.detect.engine" in found
+    assert isinstance(found, list) and "hefkit.open_model" in found
     assert not [name for name in found if name.startswith("hefkit.workshop")]
 
 

@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
     cli.need("numpy", "cv2")
-    from hefkit.detect.engine import check_model_file
+    from hefkit.open_model import check_model_file
     from hefkit.workshop.calibration.dataset import find_dataset
 
     for model in args.models:
@@ -66,9 +66,9 @@ def measure(model: Path, items: Sequence[Item], *, quiet: bool = False) -> dict[
     """One model over all pictures."""
     from hefkit.detect.decode import DecodeSettings
     from hefkit.detect.detector import Detector
-    from hefkit.detect.engine import open_engine
     from hefkit.measure.accuracy import AveragePrecision
     from hefkit.measure.labels import label_path, read_labels
+    from hefkit.open_model import open_engine
     from hefkit.pictures.read import UnreadableImage, read_image
 
     with open_engine(model) as engine:

@@ -1,4 +1,4 @@
-"""One protocol for every way to run a model, and the one door to them.
+"""One protocol for every way to run a model.
 
 An engine takes uint8 pictures and returns tensors; nothing downstream can tell a chip from an emulator but by
 `kind`. It owns a few slots, each with the memory of one batch: fill `slot.inputs`, `submit` it, fill the next one
@@ -7,14 +7,13 @@ while the first is computed, ask for its `result`, use it again.
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol
 
-from hefkit.errors import DataError, DeviceError, ModelError, ToolchainError
 from hefkit.spec import ModelSpec
 
 if TYPE_CHECKING:  # a missing model is told of before a missing numpy
@@ -86,59 +85,45 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-def check_model_file(model: Path) -> None:
-    """Refuse (exit 4) a path that cannot be a model, before any package is imported."""
-    if model.suffix.lower() in (".pt", ".pth"):
-        raise ModelError(f"{model} is a PyTorch checkpoint; expected a .onnx or a .hef file; export it to ONNX first")
-    if model.suffix.lower() not in (".onnx", ".hef"):
-        raise ModelError(f"{model} is no model; expected a .onnx or a .hef file, and the source behind it")
-    if not model.is_file():
-        raise ModelError(f"the model {model} does not exist; check the path")
+CPU_SLOTS = 3  # one is computed, one waits, one is filled
 
 
-def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
-    """Open a model by what it is: a HEF, an emulated or a float ONNX.
+class CpuSlot:
+    """One batch and, once it is submitted, what will come of it."""
 
-    Args:
-        model: a HEF, best with its spec beside it; an emulated ONNX, which must have its spec beside it; or any float
-            YOLO ONNX, which is cut on the fly.
+    def __init__(self, batch_size: int, size_hw: tuple[int, int]) -> None:
+        import numpy as np  # late: this module is also read where numpy is missing, to say which model is
 
-    Raises:
-        UsageError: names for classes that the model does not have.
-        ModelError: no such file, not a detector, spec missing or contradicting the model.
-        ToolchainError: onnx or onnxruntime is not installed, or the rooms that need them.
-        DeviceError: a HEF, and the chip or HailoRT is missing or fails.
-    """
-    check_model_file(model)
-    options = options or EngineOptions()
-    if model.suffix.lower() == ".hef":
-        from hefkit.hailo.runtime import open_hef
-
-        return open_hef(model, options)
-    from hefkit.cli import need
-
-    try:
-        import hefkit.workshop  # noqa: F401  (before onnxruntime: it says what that one may do)
-    except ModuleNotFoundError as exc:
-        raise ToolchainError(
-            f"{model} is an ONNX, and the rooms that run it (hefkit/workshop) are not here; expected a .hef on a "
-            "machine that only detects; copy the whole of hefkit to run an ONNX"
-        ) from exc
-    need("onnx", "onnxruntime")
-    from hefkit.workshop.engine import open_onnx
-
-    return open_onnx(model, options)
+        self.inputs = np.zeros((batch_size, *size_hw, 3), np.uint8)
+        self.pending: Future[list[list[np.ndarray]]] | None = None
 
 
-@contextlib.contextmanager
-def model_first(model: Path, options: EngineOptions) -> Iterator[None]:
-    """Within the block data (exit 3) and packages (5) are only complained of once the model (4) is known to be good.
+class CpuSlots(ABC):
+    """A base class of engines: one worker thread that runs the batches in the order of submission."""
 
-    To know that a model is good it must be opened, which takes seconds: it is done where there is a complaint.
-    """
-    try:
-        yield
-    except (DataError, ToolchainError):
-        with contextlib.suppress(ToolchainError, DeviceError, ImportError):
-            open_engine(model, options).close()
-        raise
+    def __init__(self, batch_size: int, size_hw: tuple[int, int]) -> None:
+        self.slots: Sequence[Slot] = [CpuSlot(batch_size, size_hw) for _ in range(CPU_SLOTS)]
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+
+    @abstractmethod
+    def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
+        """(N, H, W, 3) uint8 RGB -> for each picture its tensors."""
+
+    def submit(self, slot: Slot, count: int) -> None:
+        """Start `slot.inputs[:count]`; returns at once."""
+        assert isinstance(slot, CpuSlot)
+        if not 1 <= count <= len(slot.inputs):
+            raise ValueError(f"expected 1 to {len(slot.inputs)} pictures, got {count}")
+        slot.pending = self._worker.submit(self.infer, slot.inputs[:count])
+
+    def result(self, slot: Slot) -> list[list[np.ndarray]]:
+        """Wait for a submitted slot; raises what `infer` raised."""
+        assert isinstance(slot, CpuSlot)
+        if slot.pending is None:
+            raise ValueError("this slot was not submitted")
+        pending, slot.pending = slot.pending, None
+        return pending.result()
+
+    def close(self) -> None:
+        """End the worker; calling it twice is allowed."""
+        self._worker.shutdown(cancel_futures=True)

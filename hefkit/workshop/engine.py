@@ -13,8 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import helper
 
-from hefkit.detect.engine import EngineOptions
-from hefkit.detect.slots import CpuSlots
+from hefkit.detect.engine import CpuSlots, EngineOptions
 from hefkit.errors import ModelError
 from hefkit.names import model_names
 from hefkit.spec import InputSpec, ModelSpec, read_spec

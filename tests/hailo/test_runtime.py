@@ -16,11 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hefkit.detect.engine import EngineOptions, open_engine
+from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailo import ring as hailoring
 from hefkit.hailo.engine import HailoEngine
 from hefkit.hailo.runtime import Chip, load_platform
+from hefkit.open_model import open_engine
 from tests.helpers.chip_hef import Recipe, write_hef
 from tests.helpers.heads import make_head, make_spec
 

@@ -7,7 +7,7 @@ from types import TracebackType
 
 import numpy as np
 
-from hefkit.detect.slots import CpuSlots
+from hefkit.detect.engine import CpuSlots
 from hefkit.spec import ModelSpec
 from tests.helpers.heads import make_head, make_spec
 

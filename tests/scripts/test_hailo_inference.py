@@ -354,7 +354,7 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{toy}", "{photos}", "--classes", "3"], 2, "no class '3'", id="class too far"),
         pytest.param(["gone.onnx", "gone"], 4, "gone.onnx does not exist", id="model missing, source too"),
         pytest.param(["gone.hef", "{photos}"], 4, "gone.hef does not exist", id="hef missing"),
-        pytest.param(["{photos}", "{photos}"], 4, "is no model", id="model a folder"),
+        pytest.param(["{photos}", "{photos}"], 4, "is not a model file", id="model a folder"),
         pytest.param(["{jpeg}", "{photos}"], 4, "fake.onnx", id="a JPEG called .onnx"),
         pytest.param(["{lonely}", "{photos}"], 4, "lonely.emulated.json", id="emulation without its spec"),
         pytest.param(["{toy}", "gone"], 3, "the source gone does not exist", id="source missing"),

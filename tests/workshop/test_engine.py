@@ -14,8 +14,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.detect.decode import decode_all
-from hefkit.detect.engine import EngineOptions, open_engine
+from hefkit.detect.engine import EngineOptions
 from hefkit.errors import ModelError, UsageError
+from hefkit.open_model import open_engine
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, OutputSpec
 from hefkit.workshop.engine import EmulatedEngine, FloatEngine, open_onnx
 from tests.helpers.tiny_onnx import drawn, head_tensors, network_input, run_onnx, save, tiny_yolo
