@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from hefkit import cli
 from hefkit.errors import DataError, GateError, ToolchainError
 from hefkit.text import log
-from hefkit.workshop.compile.deploy import copy_lines
+from hefkit.workshop.compile.paths import copy_lines
 
 if TYPE_CHECKING:
     from hefkit.workshop.compile.run import Compilation, Options

@@ -36,7 +36,7 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.detect.engine import Engine
     from hefkit.pictures.video import VideoFacts
     from hefkit.results.folder import Kinds, Plan
-    from hefkit.results.tally import Tally
+    from hefkit.results.run import Tally
 
 MAX_BATCH = 63  # HailoRT's own limit
 

@@ -111,7 +111,7 @@ class SimulatedCamera:
 
     def read(self) -> Any:
         """The next frame, when its time has come."""
-        from hefkit.live.state import Shot
+        from hefkit.cameras.camera import Shot
 
         self._due += self._interval_s
         while (left := self._due - time.perf_counter()) > 0:

@@ -13,11 +13,11 @@ import functools
 import os
 from typing import Any
 
+from hefkit.cameras.camera import Shot
 from hefkit.cameras.deadline import Late, within
 from hefkit.cameras.source import CameraSource
 from hefkit.detect.preprocess import plan
 from hefkit.errors import DeviceError
-from hefkit.live.state import Shot
 from hefkit.spec import InputSpec
 from hefkit.text import counted, log, one_line
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from hefkit.cameras.camera import Shot
 from hefkit.cameras.source import CameraSource
-from hefkit.live.state import Shot
 from hefkit.pictures.video import open_video, read_video
 
 

@@ -10,12 +10,12 @@ No call waits longer than 5 s, but for the first picture of an RTSP camera, whic
 
 from __future__ import annotations
 
+from hefkit.cameras.camera import Camera
 from hefkit.cameras.csi import open_csi
 from hefkit.cameras.file import FileCamera
 from hefkit.cameras.net import open_net
 from hefkit.cameras.source import CameraSource
 from hefkit.cameras.usb import open_usb
-from hefkit.live.state import Camera
 from hefkit.spec import InputSpec
 
 SIZE_WH = (1280, 720)  # of the picture, asked of cameras that offer several

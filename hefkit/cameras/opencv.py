@@ -9,8 +9,8 @@ import time
 import cv2
 import numpy as np
 
+from hefkit.cameras.camera import Shot
 from hefkit.cameras.deadline import within
-from hefkit.live.state import Shot
 from hefkit.pictures.video import MAX_FPS
 
 STALL_S = 3.0  # without a frame a camera is lost

@@ -9,6 +9,8 @@ given the objects.
 from __future__ import annotations
 
 import contextlib
+import math
+import mmap
 import queue
 import threading
 import time
@@ -19,7 +21,6 @@ import numpy as np
 
 from hefkit.detect.engine import Slot
 from hefkit.errors import DeviceError, HefkitError
-from hefkit.hailo.buffers import checked, page_aligned
 from hefkit.hailo.codes import TIMEOUT, failure, is_abort, let_go, status_of
 from hefkit.text import log
 
@@ -185,3 +186,21 @@ def _no_answer() -> DeviceError:
         f"the chip did not answer within {DEADLINE_S:.0f} s; look into the kernel's log (dmesg | grep -i hailo), check "
         "flat cable, power supply and cooling, and switch the machine off and on again"
     )
+
+
+def page_aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeroed uint8 that begins at a page (16 KiB on a Pi 5): the DMA need not copy its head.
+
+    The array keeps the pages alive.
+    """
+    size = math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)[:size].reshape(shape)
+
+
+def checked(array: np.ndarray, shape: tuple[int, ...], dtype: str, name: str) -> np.ndarray:
+    """The array itself; ValueError (a bug of ours) where HailoRT would misread it."""
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise ValueError(f"{name}: expected {shape} {dtype}, got {array.shape} {array.dtype}")
+    if not array.flags.c_contiguous or not array.flags.writeable:
+        raise ValueError(f"{name}: expected contiguous and writeable memory")
+    return array

@@ -18,9 +18,8 @@ from typing import Any, BinaryIO
 from hefkit.errors import ModelError
 from hefkit.hef.container import Container, digest_fits, read_container
 from hefkit.hef.groups import Features, Group, read_groups
-from hefkit.hef.message import Message
 from hefkit.hef.schema import SCHEMA
-from hefkit.hef.wire import Reader
+from hefkit.hef.wire import Message, Reader
 from hefkit.text import one_line
 
 # Header.hw_arch -> architecture (hef.proto and DeviceBase::hef_arch_to_device_arch of HailoRT 4.23)

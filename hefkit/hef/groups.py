@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from hefkit.errors import ModelError
-from hefkit.hef.hostnms import Nms
-from hefkit.hef.hostops import HostOps, read_ops
-from hefkit.hef.message import Message
+from hefkit.hef.hostops import HostOps, Nms, read_ops
 from hefkit.hef.streams import Layer, LayerReader, VStream, checked_name
+from hefkit.hef.wire import Message
 
 PARTIAL_ARCHS = ("hailo8l", "hailo15m")  # several layouts of the same network, one for each set of clusters
 

@@ -5,7 +5,7 @@ Enums are uint32 here. Whatever is not listed, the chip's instructions and weigh
 
 from __future__ import annotations
 
-from hefkit.hef.message import Field
+from hefkit.hef.wire import Field
 
 _EDGE = {
     "info": Field("layer_info", "EdgeLayerInfo", oneof="edge"),

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hefkit.errors import ModelError
-from hefkit.hef.message import Message
+from hefkit.hef.wire import Message
 
 MAX_NAME = 127  # HailoRT's names have 128 bytes, with a zero at the end
 NMS_BY_CLASS = "HAILO_NMS_BY_CLASS"

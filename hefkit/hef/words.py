@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from hefkit.errors import ModelError
 from hefkit.hef.file import Hef
 from hefkit.hef.groups import Group
-from hefkit.hef.hostnms import Nms
+from hefkit.hef.hostops import Nms
 from hefkit.hef.streams import MAX_NAME, NMS_BY_CLASS, Numbers, VStream
 from hefkit.spec import ModelSpec, OutputSpec
 from hefkit.text import counted, one_line

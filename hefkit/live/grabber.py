@@ -12,8 +12,9 @@ import threading
 import time
 from collections.abc import Callable, Generator
 
+from hefkit.cameras.camera import Camera, Shot
 from hefkit.errors import DeviceError, HefkitError
-from hefkit.live.state import Camera, Controls, LiveStats, Shot
+from hefkit.live.state import Controls, LiveStats
 from hefkit.pictures.frames import Frame
 from hefkit.text import log, one_line
 

@@ -15,7 +15,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -28,25 +28,6 @@ from hefkit.results.draw import annotate
 JPEG_QUALITY = 80
 RECENT = 300  # frames that rate and latencies are told of
 STAGES = ("read", *Timings._fields, "sinks", "latency")
-
-
-class Shot(NamedTuple):
-    """What a camera gives: (h, w, 3) uint8 BGR, and perhaps the same view as (h, w, 3) uint8 RGB, scaled down."""
-
-    picture: np.ndarray
-    small: np.ndarray | None = None
-
-
-class Camera(Protocol):
-    """An opened source of frames. One thread opens, reads and closes it."""
-
-    name: str  # as messages call it: without passwords
-
-    def read(self) -> Shot | None:
-        """Wait for the next frame; None when the source has ended, stalled or was unplugged."""
-
-    def close(self) -> None:
-        """Give the device or the connection back; never raises."""
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,7 @@ from hefkit.pictures.sources import Item
 from hefkit.results.folder import Kinds, plan_run
 from hefkit.results.outputs import Outputs
 from hefkit.results.progress import Progress
-from hefkit.results.run import run
-from hefkit.results.tally import Tally
+from hefkit.results.run import Tally, run
 
 WARM_UP = 50  # pictures that do not count
 DRAWN = 64  # different photographs

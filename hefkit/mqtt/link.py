@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Any
 
 from hefkit.live.addresses import Broker
-from hefkit.live.filesinks import Trouble
+from hefkit.live.sinks import Trouble
 from hefkit.text import log
 
 KEEPALIVE_S = 20  # a broker that says nothing for up to twice as long is given up

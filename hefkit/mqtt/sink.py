@@ -12,13 +12,11 @@ from collections.abc import Mapping
 
 from hefkit.cli import need
 from hefkit.errors import UsageError
-from hefkit.live.addresses import Broker
-from hefkit.live.credentials import secret
+from hefkit.live.addresses import Broker, secret
 from hefkit.live.filesinks import live_line
 from hefkit.live.state import Controls, LiveResult, LiveStats
-from hefkit.mqtt.counts import Classes, Seen
 from hefkit.mqtt.link import Link
-from hefkit.mqtt.messages import OFFLINE, ONLINE, UNKNOWN, Topics
+from hefkit.mqtt.messages import OFFLINE, ONLINE, UNKNOWN, Classes, Seen, Topics
 
 USERNAME, PASSWORD = "HEFKIT_MQTT_USERNAME", "HEFKIT_MQTT_PASSWORD"
 WAITING = 30  # frames that may wait for the network; newer ones take their place

@@ -13,8 +13,7 @@ from concurrent.futures import Future
 
 from hefkit.cli import need
 from hefkit.errors import UsageError
-from hefkit.live.addresses import WebAddress, host_port
-from hefkit.live.credentials import secret
+from hefkit.live.addresses import WebAddress, host_port, secret
 from hefkit.live.state import Controls, LiveResult, LiveStats
 from hefkit.text import log
 from hefkit.web.frames import Relay

@@ -18,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit.cameras import csi as cameracsi
+from hefkit.cameras.camera import Camera
 from hefkit.cameras.csi import isp_size
 from hefkit.cameras.open import open_camera
 from hefkit.cameras.source import parse_source
@@ -25,7 +26,6 @@ from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detector import Detector
 from hefkit.detect.preprocess import letterbox, plan
 from hefkit.errors import DeviceError
-from hefkit.live.state import Camera
 from hefkit.spec import InputSpec
 from tests.conftest import ROOT
 from tests.helpers.fake_engine import engine_that_finds

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
+from hefkit.cameras.camera import Camera
 from hefkit.cameras.open import open_camera
 from hefkit.cameras.source import parse_source
 from hefkit.errors import DataError
-from hefkit.live.state import Camera
 from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.spec import InputSpec
 

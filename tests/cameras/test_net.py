@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from hefkit.cameras import net as cameranet
+from hefkit.cameras.camera import Camera
 from hefkit.cameras.deadline import within
 from hefkit.cameras.open import open_camera
 from hefkit.cameras.source import CameraSource, parse_source
 from hefkit.errors import DeviceError
-from hefkit.live.state import Camera
 from hefkit.spec import InputSpec
 from tests.conftest import ROOT
 from tests.helpers.loopback import encrypted, listening, mjpeg, saying, shade, silent

@@ -12,10 +12,10 @@ import pytest
 
 from hefkit.cameras import usb as camerausb
 from hefkit.cameras import v4l2
+from hefkit.cameras.camera import Camera
 from hefkit.cameras.open import open_camera
 from hefkit.cameras.source import parse_source
 from hefkit.errors import DeviceError
-from hefkit.live.state import Camera
 from hefkit.spec import InputSpec
 from tests.doubles.v4l2 import META_CAPTURE, MJPG, YUYV, Machine, Node, plugged
 from tests.helpers.overdue import join_overdue

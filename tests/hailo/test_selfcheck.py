@@ -10,7 +10,7 @@ import pytest
 
 from hefkit.chipfit import RUNS, check_chip, check_runtime
 from hefkit.errors import DeviceError
-from hefkit.hailo.buffers import checked, page_aligned
+from hefkit.hailo.ring import checked, page_aligned
 from hefkit.hailo.selfcheck import Report, check_device
 from hefkit.hailo.system import Link, driver_version, links, three
 from hefkit.hef.file import read_hef

@@ -9,7 +9,7 @@ import pytest
 
 from hefkit.hef.file import Hef, read_hef
 from hefkit.hef.groups import Group
-from hefkit.hef.hostnms import Nms
+from hefkit.hef.hostops import Nms
 from hefkit.hef.streams import VStream
 from tests.conftest import Finished
 

@@ -20,9 +20,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
-from hefkit.hef.message import SCALARS, Message
 from hefkit.hef.schema import SCHEMA
-from hefkit.hef.wire import Reader
+from hefkit.hef.wire import SCALARS, Message, Reader
 from tests.helpers.hef_kinds import KINDS
 from tests.helpers.mutations import MUTATIONS
 from tests.helpers.tiny_hef import field as encoded

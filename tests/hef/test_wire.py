@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
 from hefkit.hef.file import read_hef
-from hefkit.hef.message import Field, Message
-from hefkit.hef.wire import Reader
+from hefkit.hef.wire import Field, Message, Reader
 from tests.conftest import AsHef
 from tests.helpers.hef_kinds import per_feature_hef
 from tests.helpers.tiny_hef import edge, f32, f64, field, group, hef, hef_file, info, input_layer, varint, yolo_hef

@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from hefkit.cameras.camera import Shot
 from hefkit.detect.detections import Detections
 from hefkit.detect.detector import Timings
-from hefkit.live.state import LiveResult, Shot
+from hefkit.live.state import LiveResult
 from hefkit.pictures.frames import Frame
 
 NAMES = {0: "drone", 1: "bird"}

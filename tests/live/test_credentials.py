@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import UsageError
-from hefkit.live.credentials import MAX_BYTES, secret
+from hefkit.live.addresses import MAX_BYTES, secret
 
 NAME = "HEFKIT_TEST_SECRET"
 

@@ -22,7 +22,8 @@ import pytest
 from hefkit.detect.detections import Detections
 from hefkit.errors import UsageError
 from hefkit.live import filesinks as livesinks
-from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder, ThreadSink, fresh_file, part_of, timestamp
+from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder, fresh_file, part_of, timestamp
+from hefkit.live.sinks import ThreadSink
 from hefkit.pictures.video import VideoWriter
 from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hefkit.cameras.camera import Camera, Shot
 from hefkit.errors import DeviceError
 from hefkit.live import grabber
 from hefkit.live.grabber import Grabber
-from hefkit.live.state import Camera, Controls, LiveStats, Shot
+from hefkit.live.state import Controls, LiveStats
 from hefkit.signals import StopRequested
 
 

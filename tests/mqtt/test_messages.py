@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from hefkit import __version__
 from hefkit.live.addresses import parse_topic
-from hefkit.mqtt.counts import ALL_CLASSES, MOST_CLASSES, Classes, Counts, Seen
-from hefkit.mqtt.messages import Discovery, Topics, class_words
+from hefkit.mqtt.messages import ALL_CLASSES, MOST_CLASSES, Classes, Counts, Discovery, Seen, Topics, class_words
 
 # homeassistant/components/mqtt/discovery.py accepts PREFIX/COMPONENT/[NODE/]OBJECT/config with these letters
 CONFIG_TOPIC = re.compile(r"homeassistant/(sensor|binary_sensor)/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config")
@@ -140,6 +139,6 @@ class TestSeen:
         seen = Seen()
         seen.add([0])
         seen.take()
-        monkeypatch.setattr("hefkit.mqtt.counts.BLIND_S", 0.0)
+        monkeypatch.setattr("hefkit.mqtt.messages.BLIND_S", 0.0)
 
         assert seen.take() == Counts(None, {})

@@ -170,7 +170,7 @@ class TestPublished:
         self, broker: Broker, listen: Make, sink_for: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Nobody knows what is there: Home Assistant takes None for unknown."""
-        monkeypatch.setattr("hefkit.mqtt.counts.BLIND_S", 0.2)
+        monkeypatch.setattr("hefkit.mqtt.messages.BLIND_S", 0.2)
         listener = listen(broker.port)
         sink_for(broker.port).put(live_result())
 

@@ -21,7 +21,7 @@ from hefkit.pictures.read import UnreadableImage
 from hefkit.pictures.sources import Item
 from hefkit.results import run as filerun
 from hefkit.results.progress import Progress
-from hefkit.results.tally import Tally
+from hefkit.results.run import Tally
 from tests.helpers.fake_engine import engine_that_finds
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hefkit.results.tally import Tally
+from hefkit.results.run import Tally
 
 
 def test_tally_medians_and_classes() -> None:

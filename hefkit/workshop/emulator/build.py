@@ -14,11 +14,11 @@ import numpy as np
 import onnx
 
 from hefkit.spec import HeadSpec
+from hefkit.workshop.emulator.codes import Quantization, from_range, search
 from hefkit.workshop.emulator.correction import correct, picture_budget
 from hefkit.workshop.emulator.noise import channel_importance, measured_tensors
 from hefkit.workshop.emulator.plan import Plan
 from hefkit.workshop.emulator.qdq import INPUT, QdqWriter
-from hefkit.workshop.emulator.ranges import Quantization, from_range, search
 from hefkit.workshop.emulator.sensitivity import head_noise
 from hefkit.workshop.emulator.statistics import ChannelStats, channel_stats, histograms
 from hefkit.workshop.heads.discover import HeadLayout

@@ -17,9 +17,8 @@ import onnx
 from onnx import numpy_helper
 
 from hefkit.detect.quant import dequantize, quantize
+from hefkit.workshop.emulator.codes import Quantization, QuantizedWeight, output_axis, quantize_weight
 from hefkit.workshop.emulator.plan import Plan, RoundingPoint, constant_array
-from hefkit.workshop.emulator.ranges import Quantization
-from hefkit.workshop.emulator.weights import QuantizedWeight, output_axis, quantize_weight
 from hefkit.workshop.network.cut import extract, tensor_types
 from hefkit.workshop.network.session import open_session, run_session
 

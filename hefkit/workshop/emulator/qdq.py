@@ -14,10 +14,9 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit import __version__
+from hefkit.workshop.emulator.codes import Quantization, QuantizedWeight
 from hefkit.workshop.emulator.correction import Corrected
 from hefkit.workshop.emulator.plan import Plan
-from hefkit.workshop.emulator.ranges import Quantization
-from hefkit.workshop.emulator.weights import QuantizedWeight
 from hefkit.workshop.network.cut import tensor_types
 
 DOMAIN = "com.microsoft"

@@ -13,9 +13,9 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
+from hefkit.workshop.emulator.codes import Quantization
 from hefkit.workshop.emulator.plan import Plan
 from hefkit.workshop.emulator.qdq import DOMAIN
-from hefkit.workshop.emulator.ranges import Quantization
 from hefkit.workshop.network.session import open_session, run_session
 
 PICTURES = 2

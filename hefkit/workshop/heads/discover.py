@@ -13,17 +13,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import onnx
 from onnx import TensorProto, helper
 
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec, OutputSpec
 from hefkit.workshop.heads import refusal as notheads
-from hefkit.workshop.heads.nmsfree import is_nms_free
-from hefkit.workshop.heads.reference import find_raw
+from hefkit.workshop.heads.reference import find_raw, is_foreign
 from hefkit.workshop.heads.tail import Fate, Head, dye, role_of
 from hefkit.workshop.network.cut import tensor_types
 from hefkit.workshop.network.file import OnnxFile
-from hefkit.workshop.network.graph import Graph, attribute
+from hefkit.workshop.network.graph import SHAPE_ONLY, Graph, attribute
 
 MAX_HEADS = 64  # more Convs without a Conv below them than any detector has
 SIDES = "height and width must be multiples of the largest stride, 32 or for some models 64; choose others"
@@ -254,3 +254,35 @@ def _unknown(graph: Graph, name: str) -> str:
     near = difflib.get_close_matches(name, convs, n=3)
     hint = f"did you mean {', '.join(near)}" if near else "see the names in Netron"
     return f"the model has no node {name!r}; expected the name of a Conv; {hint}"
+
+
+# only what these take values from counts, not the indices that they take them by
+GATHERING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "TopK"})
+
+
+def is_nms_free(graph: Graph, tensors: Sequence[str]) -> bool:
+    """A top-k tail that ends in detections, without any NMS, was trained one-to-one; anything else needs NMS.
+
+    A top-k alone may just pick candidates for an NMS elsewhere, in a plugin or in the application: then the scores of
+    all classes leave the graph, and no class number. A class number is what the indices of a TopK or an ArgMax become.
+
+    Args:
+        tensors: the head tensors.
+    """
+    below = graph.below(tensors, graph.by_value)
+    if not any(node.op_type == "TopK" for node in below) or any(_is_nms(node) for node in below):
+        return False
+    numbers = {node.output[1] for node in below if node.op_type == "TopK"}
+    numbers |= {node.output[0] for node in below if node.op_type == "ArgMax"}
+    for index in graph.alive:
+        node = graph.nodes[index]
+        taken = node.input[:1] if node.op_type in GATHERING else graph.inputs[index]
+        if node.op_type not in SHAPE_ONLY and any(name in numbers for name in taken):
+            numbers.update(node.output)
+    return any(name in numbers for name in graph.output_names)
+
+
+def _is_nms(node: onnx.NodeProto) -> bool:
+    """ONNX's own, one of a plugin (EfficientNMS_TRT, BatchedNMSDynamic_TRT ...), or something unknown."""
+    name = node.op_type.lower()
+    return "nms" in name or "nonmaxsuppression" in name or is_foreign(node)

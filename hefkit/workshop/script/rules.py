@@ -15,7 +15,7 @@ from pathlib import PurePosixPath
 
 from hefkit.workshop.script import cures, tables
 from hefkit.workshop.script.commands import Command, bare, items, layers, number, numbers
-from hefkit.workshop.script.forms import Form, Value
+from hefkit.workshop.script.tables import Form, Value
 
 _CLOSE = 0.6  # difflib's similarity for "did you mean"
 

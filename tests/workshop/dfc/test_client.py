@@ -16,8 +16,7 @@ import pytest
 from hefkit.errors import DataError, ToolchainError
 from hefkit.workshop.dfc.client import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
 from hefkit.workshop.dfc.listen import SdkVoice
-from hefkit.workshop.dfc.logtail import LogTail
-from hefkit.workshop.dfc.process import WorkerDied, WorkerProcess, sdk_environment
+from hefkit.workshop.dfc.process import LogTail, WorkerDied, WorkerProcess, sdk_environment
 from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import Bench
 

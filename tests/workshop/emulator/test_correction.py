@@ -10,9 +10,9 @@ import pytest
 from onnx import numpy_helper
 
 from hefkit.detect.quant import dequantize, quantize
+from hefkit.workshop.emulator.codes import Quantization, from_range
 from hefkit.workshop.emulator.correction import Corrected, correct, picture_budget
 from hefkit.workshop.emulator.plan import Plan
-from hefkit.workshop.emulator.ranges import Quantization, from_range
 
 FINE = from_range(-40.0, 40.0, "uint16")  # rounds next to nothing
 RNG = np.random.default_rng(3)

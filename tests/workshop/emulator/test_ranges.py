@@ -8,7 +8,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from hefkit.detect.quant import dequantize, quantize
-from hefkit.workshop.emulator.ranges import Quantization, from_range, search, squared_error
+from hefkit.workshop.emulator.codes import Quantization, from_range, search, squared_error
 
 number = st.floats(-1e6, 1e6, width=32).filter(lambda x: x == 0 or abs(x) > 1e-6)
 dtype = st.sampled_from(["uint8", "uint16"])

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper
 
-from hefkit.workshop.emulator.weights import output_axis, quantize_weight
+from hefkit.workshop.emulator.codes import output_axis, quantize_weight
 
 
 @given(st.integers(0, 10_000), st.sampled_from([8, 16]), st.sampled_from([0, 1]))
