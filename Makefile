@@ -1,6 +1,8 @@
 # make demo     the road with the sample: calibration set, INT8 emulation, pictures with boxes, a table
-# make test     everything that CI runs: format, lint, types, tests
-# make lint     the first three
+# make test     everything that CI runs: format, lint, types, tests, and the Pi's tests with the Pi's libraries
+# make test-pi  the last of these
+# make quick    the tests without the slow ones, for work in between
+# make lint     format, lint, types
 # make format   let ruff format and fix
 # make mutations    the long run over damaged HEFs: minutes, prints its figures
 # make bench    timings; no tests
@@ -13,10 +15,10 @@ VENV := .venv
 PI_VENV := .venv-pi
 RUN := $(VENV)/bin/python -m
 
-# The Raspberry Pi's libraries (Debian 12): the rooms that run there are tested with these as well. The wheels of
+# The Raspberry Pi's libraries (Debian 12): the packages that run there are tested with these as well. The wheels of
 # numpy 1.24 end with Python 3.11.
-PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<10' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7' \
-    'aiohttp==3.8.*' 'paho-mqtt==1.6.*'
+PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<10' 'pytest-xdist>=3.5,<4' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7' \
+    'aiohttp==3.8.*' 'paho-mqtt==1.6.*' 'xxhash>=3,<5'
 PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell \
     $(python) -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' \
     >/dev/null 2>&1 && echo $(python))))
@@ -30,14 +32,25 @@ OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9 $(wildcard $(HOME)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-.PHONY: demo test lint format mutations bench clean pi-env old-env
+# a process for each core; files that look at the clock stay together in one
+PARALLEL := -n auto --dist loadgroup
+
+.PHONY: demo test test-pi quick lint format mutations bench clean pi-env old-env
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-run
 	@$(VENV)/bin/python examples/drone/demo.py
 
 test: lint pi-env old-env
-	$(RUN) pytest
+	$(RUN) pytest $(PARALLEL)
+	@$(MAKE) --no-print-directory test-pi
+
+test-pi: $(VENV)/.stamp pi-env
+	@if [ -x $(PI_VENV)/bin/python ]; then echo "$(PI_VENV): the Pi's tests"; \
+	    $(PI_VENV)/bin/python -m pytest $(PARALLEL) $$($(RUN) tests.helpers.imports); fi
+
+quick: $(VENV)/.stamp
+	$(RUN) pytest $(PARALLEL) -m 'not slow and not mutations'
 
 lint: $(VENV)/.stamp
 	$(RUN) ruff format --check .

@@ -24,7 +24,7 @@ from tests.conftest import ROOT
 from tests.helpers.onnx_net import network_input, run_onnx
 from tests.helpers.sdk import DOUBLE, make_sdk
 from tests.helpers.sdk_run import Bench
-from tests.test_layers import imports
+from tests.helpers.imports import imports
 
 OLD_PYTHON = ROOT / ".venv-old" / "bin" / "python"
 SDK_FILES = [WORKER, *sorted(DOUBLE.rglob("*.py"))]

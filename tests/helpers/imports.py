@@ -1,0 +1,95 @@
+"""What the sources import, read off their syntax trees.
+
+python -m tests.helpers.imports     prints the test files that need numpy and OpenCV only, for `make test-pi`
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+WORKSTATION = {"onnx", "onnxruntime", "google"}  # google.protobuf comes with onnx
+PROCESSES_OF_THE_WORKSTATION = {
+    "tests.test_layers",
+    "tests.test_readme",
+    "tests.scripts.test_real_road",
+    "tests.examples.test_drone_dataset",
+}  # these import nothing of the workshop and start scripts that do
+
+
+@dataclass(frozen=True)
+class Import:
+    """One imported module; `function` is the outermost function around it, or None at module level."""
+
+    module: str
+    function: str | None
+
+    @property
+    def top(self) -> str:
+        """The name that `sys.modules` has for the whole package: `google` of `google.protobuf`."""
+        return self.module.partition(".")[0]
+
+
+def modules(folder: str) -> dict[str, Path]:
+    """Dotted name -> file, of the modules in a folder and the folders below it."""
+    files = sorted(p.relative_to(ROOT) for p in (ROOT / folder).rglob("*.py"))
+    return {".".join(p.parent.parts if p.stem == "__init__" else p.with_suffix("").parts): ROOT / p for p in files}
+
+
+OURS = modules("hefkit")
+WORKSHOP = {name: path for name, path in OURS.items() if name.startswith("hefkit.workshop")}
+PI = {name: path for name, path in OURS.items() if name not in WORKSHOP}
+TESTS = {name: path for name, path in modules("tests").items() if not name.startswith("tests.doubles.")}
+SCRIPTS = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
+
+
+def imports(path: Path) -> list[Import]:
+    """Everything that a file imports, at any depth; type-only imports count as module level."""
+    return list(_imports(ast.parse(path.read_text(encoding="utf-8")), None))
+
+
+def _imports(node: ast.AST, function: str | None) -> Iterator[Import]:
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.Import):
+            yield from (Import(alias.name, function) for alias in child.names)
+        elif isinstance(child, ast.ImportFrom):
+            assert child.level == 0 and child.module, "imports are absolute here"
+            yield from (Import(_resolved(child.module, alias.name), function) for alias in child.names)
+        elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _imports(child, function or child.name)
+        else:
+            yield from _imports(child, function)
+
+
+def _resolved(module: str, name: str) -> str:
+    """`from hefkit import cli` imports the module hefkit.cli; `from hefkit import __version__` only hefkit."""
+    inner = f"{module}.{name}"
+    return inner if inner in OURS or inner in TESTS else module
+
+
+def pi_test_files() -> list[Path]:
+    """The test files that reach neither the workshop nor onnx, through helpers either."""
+
+    def reached(name: str, seen: set[str]) -> set[str]:
+        for found in imports(TESTS[name]):
+            if found.module not in seen:
+                seen.add(found.module)
+                if found.module in TESTS:
+                    reached(found.module, seen)
+        return seen
+
+    def fits(name: str) -> bool:
+        return not any(
+            module.partition(".")[0] in WORKSTATION or module.startswith("hefkit.workshop")
+            for module in reached(name, set())
+        )
+
+    chosen = (name for name in TESTS if TESTS[name].stem.startswith("test_") and fits(name))
+    return [TESTS[name] for name in chosen if name not in PROCESSES_OF_THE_WORKSTATION]
+
+
+if __name__ == "__main__":
+    print(*(path.relative_to(ROOT) for path in pi_test_files()), sep="\n")  # noqa: T201 (its purpose)
