@@ -91,7 +91,7 @@ def discover(file: OnnxFile, end_nodes: Sequence[str] | None = None) -> HeadLayo
         raise ModelError(f"{file.path} ends in {len(chosen)} Convs; expected a few pairs of box and class Convs")
     heads = _measure(file, graph, chosen)
     destinations = trace_heads(graph, heads)
-    roles = [role_of(head, found) for head, found in zip(heads, destinations, strict=True)]
+    roles = [role_of(head, where) for head, where in zip(heads, destinations, strict=True)]
     pairs = _pairs(heads, roles)
     if pairs is None and end_nodes is not None:
         raise unpaired(heads, roles)

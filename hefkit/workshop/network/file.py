@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import hashlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,13 +19,11 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from hefkit.errors import ModelError
 from hefkit.spec import MAX_NAME_LENGTH
-from hefkit.text import one_line
+from hefkit.text import log, one_line
 from hefkit.workshop.network.fold import dense_weights, fold_constants, slices_for_sequences
 from hefkit.workshop.network.graph import name_nodes, sort_nodes
 from hefkit.workshop.network.image import DTYPES, find_image_input, fix_size, refuse_scaling
 from hefkit.workshop.network.operators import check_runtime_operators, name_plugins, opset
-
-log = logging.getLogger("hefkit")
 
 OPSETS = range(11, 23)  # ONNX operator sets that we read
 MAX_BYTES = 2 << 30  # bytes; protobuf's own limit

@@ -317,7 +317,7 @@ def test_workers_change_nothing(photos: Path, tmp_path: Path, select: str) -> No
 
 
 def test_random_is_the_seeded_shuffle_of_the_sorted_paths(photos: Path, tmp_path: Path) -> None:
-    """Random(seed).shuffle over the sorted list, the first N: anybody can recompute it."""
+    """Random(seed).shuffle over the sorted list, the first N: the choice can be computed again."""
     import random
 
     expected = sorted(str(p) for p in photos.rglob("*.jpg"))
@@ -359,7 +359,7 @@ def test_unreadable_pictures_are_replaced_and_named(photos: Path, tmp_path: Path
 
 
 def test_fewer_than_asked_are_all_taken_with_a_warning(photos: Path, tmp_path: Path, caplog: Any) -> None:
-    """A small dataset is no error."""
+    """A small dataset is not an error."""
     assert make(tmp_path / "out", photos, count=64)["count"] == 12
     assert "only 12 usable pictures, 64 were asked for" in caplog.text
 
@@ -416,7 +416,7 @@ def test_the_preview_shows_the_set_in_order(tmp_path: Path) -> None:
 
 
 def test_names_in_any_script_and_encoding(tmp_path: Path) -> None:
-    """A name that is no valid UTF-8 still makes a manifest that is valid JSON."""
+    """A name that is not valid UTF-8 still makes a manifest that is valid JSON."""
     folder = os.fsencode(tmp_path / "in")
     os.mkdir(folder)
     for name in ("größe 写真.png".encode(), b"latin-\xe4.png"):
@@ -467,10 +467,10 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "none": lambda m: None,
     "not JSON": lambda m: b"{",
     "a list": lambda m: [m],
-    "somebody else's": lambda m: {"name": "app", "icons": ["a.png"]},
+    "of another program": lambda m: {"name": "app", "icons": ["a.png"]},
     "another format": lambda m: {**m, "format": 2},
     "no digest": lambda m: {k: v for k, v in m.items() if k != "digest"},
-    "images is no list": lambda m: {**m, "images": "a.png"},
+    "images is not a list": lambda m: {**m, "images": "a.png"},
     "images of text": lambda m: {**m, "images": ["a.png"]},
     "deep": lambda m: b"[" * 100_000,
 }

@@ -132,7 +132,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another size": (lambda f: edit(f, lambda m: m["input"].update(size=[64, 48])), "pictures of 64x48"),
     "files outside": (lambda f: edit(f, lambda m: m["images"][1].update(file="../../etc/passwd")), "outside of it"),
     "an absolute file": (lambda f: edit(f, lambda m: m["images"][1].update(file="/etc/passwd")), "outside of it"),
-    "a file that is no name": (lambda f: edit(f, lambda m: m["images"][1].update(file=7)), "outside of it"),
+    "a file that is not a name": (lambda f: edit(f, lambda m: m["images"][1].update(file=7)), "outside of it"),
     "a picture gone": (lambda f: (f / "calib_0003.png").unlink(), "calib_0003.png"),
     "a picture damaged": (lambda f: (f / "calib_0003.png").write_bytes(b"\x89PNG junk"), "calib_0003.png is damaged"),
     "a picture empty": (lambda f: (f / "calib_0003.png").write_bytes(b""), "calib_0003.png is damaged"),
@@ -219,7 +219,7 @@ def test_nothing_of_the_kind(tmp_path: Path, name: str, words: str) -> None:
         CalibrationSet(tmp_path / name, SIZE)
 
 
-def test_a_picture_that_changes_later_is_told(tmp_path: Path) -> None:
+def test_a_picture_that_vanishes_later_is_an_error(tmp_path: Path) -> None:
     """The check was at the start; a file that vanishes during the passes is still one sentence."""
     folder = make(tmp_path / "set")
     found = CalibrationSet(folder, SIZE)

@@ -1,4 +1,4 @@
-"""Discovery: heads are found in every kind of export, by structure, and everything else is told by name."""
+"""Discovery: heads are found in every kind of export by structure; other models are refused by name."""
 
 from __future__ import annotations
 

@@ -199,7 +199,7 @@ def test_junk_names_give_none_and_a_warning(tiny: onnx.ModelProto, text: str, tm
         pytest.param(b"<!DOCTYPE html>", "HTML", id="HTML"),
         pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer", id="LFS pointer"),
         pytest.param(b"\x1c\0\0\0TFL3" + b"\0" * 50, "TensorFlow Lite", id="TFLite"),
-        pytest.param(b"hello world, this is no model", "does not parse", id="text"),
+        pytest.param(b"hello world, this is not a model", "does not parse", id="text"),
         pytest.param(bytes(range(1, 200)), "does not parse", id="garbage"),
         pytest.param(onnx.ModelProto(ir_version=8).SerializeToString(), "holds no network", id="no graph"),
     ],
