@@ -6,7 +6,7 @@ Examples:
   prepare_calibration.py photos/ --imgsz 416 --num-samples 128 --output calib_416
 
 Writes DIR/calib_0000.png ... (or DIR/calib_set.npy), DIR/preview.jpg to look at, and DIR/manifest.json.
-Use the pictures that the camera will see, and the --imgsz of the model. Then run compile_to_hef.py.
+Use pictures like those of your camera, and the --imgsz of the model. Then run compile_to_hef.py.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from hefkit.cli import ImageSize, Parser, need, print_json, run, set_up_logging, whole_number
 from hefkit.pictures.own import PREVIEW
@@ -27,7 +26,7 @@ from hefkit.workshop.calibration.folder import FILE_FORMATS, SELECTIONS, check_t
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line; every value is checked here, nothing is opened."""
+    """Read the command line and check every value; no file is opened."""
     parser = Parser(__doc__)
     parser.add_argument("source", metavar="SOURCE", help="folder, data.yaml, text list (.txt), glob in quotes or image")
     parser.add_argument(
@@ -48,7 +47,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--select", choices=SELECTIONS, default="random", help="random, or first by path; both end up shuffled (random)"
     )
-    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="of selection and order (0)")
+    parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="seed of selection and order (0)")
     parser.add_argument("--split", choices=SPLIT_CHOICES, help="which part of a dataset (train where there are splits)")
     parser.add_argument("--format", choices=FILE_FORMATS, default="png", help="single pictures or one array (png)")
     parser.add_argument("--workers", type=whole_number(1, 256), metavar="N", help="threads (all cores)")
@@ -60,17 +59,17 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check the output, find the pictures, make the set, tell what was made."""
+    """Check the output, find the pictures, make the set, say what was made."""
     args = parse_args(argv)
     set_up_logging(args.quiet)
     old = check_target(args.output, args.source, args.num_samples, args.format, overwrite=args.overwrite)
     dataset = find_dataset(args.source, args.split, args.output)
     need("numpy", "cv2")
-    from hefkit.workshop.calibration.make import Plan, make_set  # late: --help must not wait for numpy and OpenCV
+    from hefkit.workshop.calibration.make import SetRequest, make_set  # late: --help works without numpy and OpenCV
 
     splits = f"; splits: {', '.join(dataset.splits)}; using {dataset.split}" if dataset.splits else ""
     log.info("%s in %s%s", counted(len(dataset.items), "picture"), args.source, splits)
-    plan = Plan(
+    request = SetRequest(
         source=args.source,
         output=args.output,
         input=InputSpec(args.imgsz, args.fit),
@@ -80,18 +79,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         file_format=args.format,
         workers=args.workers or os.cpu_count() or 1,
     )
-    manifest = make_set(plan, dataset.items, old, quiet=args.quiet)
-    report(manifest, args.output)
+    manifest = make_set(request, dataset.items, old, quiet=args.quiet)
+    log.info("%s: %s, digest %s", args.output, counted(manifest["count"], "picture"), manifest["digest"][:12])
+    log.info("look at %s: these pictures must be like those of your camera", args.output / PREVIEW)
+    log.info("next: python3 compile_to_hef.py MODEL.onnx --calib %s", shlex.quote(str(args.output)))
     if args.json:
         print_json({**{k: v for k, v in manifest.items() if k != "images"}, "output": str(args.output)})
     return 0
-
-
-def report(manifest: dict[str, Any], output: Path) -> None:
-    """What was made, what to look at, what to run next."""
-    log.info("%s: %s, digest %s", output, counted(manifest["count"], "picture"), manifest["digest"][:12])
-    log.info("look at %s: is this what the camera will see?", output / PREVIEW)
-    log.info("next: python3 compile_to_hef.py MODEL.onnx --calib %s", shlex.quote(str(output)))
 
 
 if __name__ == "__main__":

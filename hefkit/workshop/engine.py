@@ -20,7 +20,7 @@ from hefkit.spec import InputSpec, ModelSpec, read_spec
 from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut, image_inputs, shape_of
-from hefkit.workshop.network.file import is_emulated, metadata, prepare, read_model
+from hefkit.workshop.network.file import is_emulated, make_static, metadata, read_model
 from hefkit.workshop.network.session import open_session, run_session
 
 FORMAT = "1"  # of emulated models: metadata hefkit.format
@@ -72,7 +72,7 @@ class FloatEngine(_OnnxEngine):
     kind = "float"
 
     def __init__(self, path: Path, model: onnx.ModelProto, sha256: str, options: EngineOptions) -> None:
-        file = prepare(path, model, sha256)
+        file = make_static(path, model, sha256)
         layout = discover(file)
         head = layout.to_head_spec()
         spec = ModelSpec(

@@ -352,7 +352,7 @@ MORE_REFUSALS = {
     "script wrong": (["{yolo}", "--script", "{script}", "--emulate"], 4, "line 2"),
     "script without normalization": (["{yolo}", "--script", "{bare}", "--emulate"], 4, "normalization"),
     "its own result": (["{emulated}", "--emulate", "--calib", "{calib}"], 4, "emulated"),
-    "calibration no set": (["{yolo}", "--emulate", "--calib", "{jpeg}"], 3, "is no calibration set"),
+    "calibration no set": (["{yolo}", "--emulate", "--calib", "{jpeg}"], 3, "is not a calibration set"),
     "names too many": (["{yolo}", "--emulate", "--calib", "{calib}", "--names", "a,b,c,d"], 2, "3 classes"),
     "layer unknown": (["{yolo}", "--emulate", "--calib", "{calib}", "--precision-16", "conv7"], 2, "conv7"),
     "layer unknown, checked": (["{yolo}", "--emulate", "--check", "--precision-16", "conv7"], 2, "conv7"),

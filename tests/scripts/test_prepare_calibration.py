@@ -175,7 +175,7 @@ def test_an_old_set_is_replaced_only_on_request(prepare: Run, photos: Path, tmp_
 
 
 def test_a_folder_of_photographs_is_never_an_output(prepare: Run, photos: Path, tmp_path: Path) -> None:
-    """Not even with --overwrite: there is no manifest of ours, so the pictures are somebody's."""
+    """Not even with --overwrite: without a manifest of hefkit they may be the user's photographs."""
     album = tmp_path / "album"
     write(album / "calib_0000.png")
     before = snapshot(album)
@@ -253,7 +253,7 @@ def test_help_imports_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("module, package", [("cv2", "opencv-python-headless"), ("numpy", "numpy")])
 def test_a_missing_package_is_one_line(prepare: Run, photos: Path, tmp_path: Path, module: str, package: str) -> None:
-    """Exit 5 with the command that installs it; a missing source is still told first, with 3."""
+    """Exit 5 with the command that installs it; a missing source is still reported first, with 3."""
     stubs = tmp_path / "stubs"
     stubs.mkdir()
     (stubs / f"{module}.py").write_text(f"raise ModuleNotFoundError('blocked', name={module!r})\n")

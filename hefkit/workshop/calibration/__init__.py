@@ -1,0 +1,10 @@
+"""The calibration set: made from photographs, and read back by the compiler's steps.
+
+    dataset     SOURCE -> the photographs to choose from
+    folder      the folder of a set: names, what may be written and removed
+    stage       worker threads: photograph -> letterboxed picture on the disk
+    make        choose, stage, assemble: pictures, manifest, contact sheet
+    read        read a set back, checked
+
+Others use: dataset, folder, make, read.
+"""

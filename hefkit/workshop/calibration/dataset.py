@@ -1,6 +1,6 @@
-"""SOURCE of a calibration set -> its pictures: a folder, a data.yaml, or whatever `hefkit.pictures.sources` reads.
+"""SOURCE of a calibration set -> its pictures: a data.yaml, a folder, or another source of `hefkit.pictures.sources`.
 
-Standard library only; PyYAML late, for a data.yaml. No picture is opened here.
+Standard library only, except PyYAML for a data.yaml. No picture is opened here.
 """
 
 from __future__ import annotations
@@ -40,18 +40,18 @@ def find_dataset(source: str, split: str | None, exclude: Path) -> Dataset:
 
     Args:
         source: SOURCE as given.
-        split: what was asked for; None is train where there are splits with a train, else all.
-        exclude: our own output folder; its pictures are results, never a source, like those of any set of ours.
+        split: what the user asked for; None means train if SOURCE has a train split, else all.
+        exclude: the output folder; its pictures are left out, as are those of every set that hefkit made.
 
     Raises:
-        DataError: nothing there, no such split, or no pictures.
+        DataError: SOURCE does not exist, has no such split, or no pictures.
     """
     wanted = None if split is None else ALIASES.get(split, split)
     if Path(source).suffix.lower() in YAML_SUFFIXES and existing(Path(source)):
         dataset = _from_yaml(source, wanted)
     else:
         dataset = _from_items(source, find_items(source, [exclude]), wanted)
-    items = photographs(_once(_outside(dataset.items, exclude)), source)
+    items = photographs(_sorted_once(_outside(dataset.items, exclude)), source)
     return Dataset(items, dataset.split, dataset.splits)
 
 
@@ -63,7 +63,7 @@ def _from_items(source: str, items: list[Item], wanted: str | None) -> Dataset:
 
 
 def _choose(source: str, wanted: str | None, splits: Sequence[str]) -> str:
-    """The split to use; raises DataError where the one asked for is not there."""
+    """The split to use; raises DataError where SOURCE does not have the wanted one."""
     if wanted is None:
         return "train" if "train" in splits else "all"
     if wanted != "all" and wanted not in splits:
@@ -75,8 +75,8 @@ def _choose(source: str, wanted: str | None, splits: Sequence[str]) -> str:
 def _grouped(source: str, items: list[Item]) -> dict[str, list[Item]]:
     """Split -> pictures, by the folders below SOURCE; empty where these are not splits.
 
-    Certain are `images/train` and `train/images`. A bare `train/` counts only beside another split, or when
-    it holds everything: a folder of vehicles may well have one called train.
+    `images/train` and `train/images` are certain to be splits. A folder `train/` alone counts only if there is another
+    split, or if it holds all pictures: in a dataset of vehicles it may be the class train.
     """
     above = ("images",) if Path(source).resolve().name.lower() == "images" else ()
     groups: dict[str, list[Item]] = {}
@@ -92,7 +92,7 @@ def _grouped(source: str, items: list[Item]) -> dict[str, list[Item]]:
 
 
 def _split_of(folders: Sequence[str]) -> tuple[str | None, bool]:
-    """The split that these folders name, and whether `images` stands beside it."""
+    """The split that these folders name, and whether a folder `images` is directly above or below it."""
     words = [folder.lower() for folder in folders]
     for i, word in enumerate(words):
         if match := _SPLIT_FOLDER.fullmatch(word):
@@ -115,10 +115,10 @@ def _from_yaml(source: str, wanted: str | None) -> Dataset:
     splits = tuple(name for name in SPLITS if name in places)
     chosen = _choose(source, wanted, splits)
     if chosen != "all":
-        return Dataset(list(_at(source, chosen, places[chosen], bases)), chosen, splits)
+        return Dataset(list(_items_at(source, chosen, places[chosen], bases)), chosen, splits)
     # exports often name a test split that was never downloaded
     there = [name for name in splits if any(_find(place, bases) for place in places[name])] or list(splits)
-    items = [item for name in there for item in _at(source, name, places[name], bases)]
+    items = [item for name in there for item in _items_at(source, name, places[name], bases)]
     return Dataset(items, chosen, splits)
 
 
@@ -135,7 +135,7 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError) as exc:
         raise DataError(f"{path} is not valid YAML ({one_line(exc, 200)}); expected a data.yaml") from exc
     if not isinstance(described, dict):
-        raise DataError(f"{path} is no data.yaml; expected lines such as `train: images/train`")
+        raise DataError(f"{path} is not a dataset file; expected lines such as `train: images/train`")
     return described
 
 
@@ -154,7 +154,7 @@ def _bases(source: str, path: Any) -> list[str]:
     return [folder, os.path.join(folder, _texts(source, "path", path)[0])]
 
 
-def _at(source: str, split: str, places: Sequence[str], bases: Sequence[str]) -> Iterator[Item]:
+def _items_at(source: str, split: str, places: Sequence[str], bases: Sequence[str]) -> Iterator[Item]:
     for place in places:
         found = _find(place, bases)
         if found is None:
@@ -164,7 +164,7 @@ def _at(source: str, split: str, places: Sequence[str], bases: Sequence[str]) ->
 
 
 def _find(place: str, bases: Sequence[str]) -> str | None:
-    """The first base below which `place` exists; last, Roboflow's `../train/images` without its `../`."""
+    """`place` below the first base where it exists; Roboflow writes `../train/images`, so last without the `../`."""
     for text in (place, place.removeprefix("../")):
         for base in bases:
             if existing(Path(candidate := os.path.join(base, text))):
@@ -173,20 +173,20 @@ def _find(place: str, bases: Sequence[str]) -> str | None:
 
 
 def _outside(items: list[Item], folder: Path) -> list[Item]:
-    """Items that do not lie in `folder`, whatever way they were reached."""
+    """Items that do not lie in `folder`, symbolic links resolved."""
     forbidden = Path(os.path.realpath(folder))
-    real: dict[str, bool] = {}  # folder of a picture -> inside; far fewer than pictures
+    inside_folder: dict[str, bool] = {}  # folder of a picture -> whether it lies in `folder`
 
     def inside(item: Item) -> bool:
         parent = os.path.dirname(item.path)
-        if parent not in real:
-            real[parent] = Path(os.path.realpath(parent)).is_relative_to(forbidden)
-        return real[parent]
+        if parent not in inside_folder:
+            inside_folder[parent] = Path(os.path.realpath(parent)).is_relative_to(forbidden)
+        return inside_folder[parent]
 
     return [item for item in items if not inside(item)]
 
 
-def _once(items: list[Item]) -> list[Item]:
-    """Sorted by path, every file once: the order is the same whatever order SOURCE names them in."""
+def _sorted_once(items: list[Item]) -> list[Item]:
+    """Sorted by path, every file once, so that the order in SOURCE does not matter."""
     unique = {os.path.abspath(item.path): item for item in reversed(items)}
     return sorted(unique.values(), key=lambda item: PurePosixPath(item.source).as_posix())

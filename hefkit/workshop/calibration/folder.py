@@ -1,6 +1,6 @@
-"""The folder of a calibration set: what we call its files, whether we may write there, what may go.
+"""The folder of a calibration set: the names of its files, whether we may write there, which old files we may remove.
 
-Standard library only: an output that must not be touched is refused before any package is needed.
+Standard library only: an output that we must not touch is refused before numpy and OpenCV are needed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hefkit.pictures.own import MANIFEST, PREVIEW
 ARRAY = "calib_set.npy"
 FILE_FORMATS = ("png", "npy")
 SELECTIONS = ("random", "first")
-FORMAT = 1
+FORMAT = 1  # of the manifest
 
 
 def picture_names(count: int, file_format: str) -> list[str]:
@@ -28,7 +28,7 @@ def picture_names(count: int, file_format: str) -> list[str]:
 
 
 def check_target(output: Path, source: str, count: int, file_format: str, *, overwrite: bool) -> list[Path]:
-    """Refuse an output that cannot or must not be written; returns the files of the old set, which may go.
+    """Refuse an output that cannot or must not be written; returns the files of the old set, which may be removed.
 
     Raises:
         UsageError: not writable; SOURCE lies in it; not empty without `overwrite`; it holds pictures or
@@ -36,8 +36,7 @@ def check_target(output: Path, source: str, count: int, file_format: str, *, ove
     """
     if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
         raise UsageError(
-            f"the source {source} is or lies in the output {output}; a set is never made from our own output; "
-            "choose another --output"
+            f"the source {source} lies in the output {output}; expected a source outside of it; choose another --output"
         )
     check_writable(output)
     with explained(output):
@@ -47,8 +46,8 @@ def check_target(output: Path, source: str, count: int, file_format: str, *, ove
         foreign = None if manifest else next(iter_images(output), None)
     if foreign:
         raise UsageError(
-            f"{output} holds pictures ({foreign.name}) and no manifest of ours, so they may be somebody's "
-            "photographs; choose another --output"
+            f"{output} holds pictures ({foreign.name}) but no manifest of hefkit, so they may be your photographs; "
+            "choose another --output"
         )
     if not overwrite:
         raise UsageError(f"{output} is not empty; choose another --output, or replace the set with --overwrite")
@@ -58,7 +57,7 @@ def check_target(output: Path, source: str, count: int, file_format: str, *, ove
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a set of ours, or None where there is none that could be ours."""
+    """The manifest of a set that hefkit made; None where there is none."""
     value = own_json(folder / MANIFEST)
     if value.get("format") != FORMAT or not isinstance(value.get("digest"), str):
         return None
@@ -69,7 +68,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _old_files(output: Path, manifest: dict[str, Any] | None) -> list[Path]:
-    """What an old manifest names, itself first: without it the rest is no set any more, whatever happens next."""
+    """The manifest and the files that it names, itself first: once it is removed, the folder is not a set any more."""
     if manifest is None:
         return []
     # the names come from a file: only plain ones, so that nothing outside the folder is ever removed
@@ -84,9 +83,9 @@ def _is_plain(name: str) -> bool:
 
 
 def _check_no_clash(output: Path, old: list[Path], count: int, file_format: str) -> None:
-    """Files that are not of the old set stay, so none of them may bear a name that we are going to write."""
+    """Refuse where a file that is not of the old set, and therefore stays, has a name that we are going to write."""
     ours = {path.name for path in old}
     for name in (*dict.fromkeys(picture_names(count, file_format)), PREVIEW, MANIFEST):
         path = output / name
         if name not in ours and (path.is_symlink() or existing(path)):
-            raise UsageError(f"{path} is there and not of the old set; move it away, or choose another --output")
+            raise UsageError(f"{path} exists but is not of the old set; move it away, or choose another --output")

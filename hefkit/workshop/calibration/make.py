@@ -1,8 +1,8 @@
-"""Pictures -> a calibration set: letterboxed UINT8 images, their manifest, and a sheet to look at.
+"""Photographs -> a calibration set: letterboxed UINT8 pictures, a manifest, and a contact sheet to look at.
 
-Workers read, decode, letterbox and stage each picture; one pass in the final order then reads them back,
-so that the digest is taken from what really is on the disk. The set depends on the pictures, the input, the
-count, the selection and the seed only: not on the workers, the file format or the order of a directory.
+Two passes: workers stage the chosen pictures; then they are read back in their final order for the digest. The set
+depends on the photographs, the input, the count, the selection and the seed only: not on the number of workers, the
+file format or the order of a directory.
 """
 
 from __future__ import annotations
@@ -13,42 +13,42 @@ import itertools
 import json
 import os
 import random
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import cv2
 import numpy as np
 
 from hefkit import __version__
-from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging, explained
 from hefkit.pictures.own import MANIFEST, PREVIEW
-from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec
 from hefkit.text import log
 from hefkit.workshop.calibration.folder import ARRAY, FORMAT, picture_names
-from hefkit.workshop.calibration.sheet import SHEET_PICTURES, contact_sheet, thumbnail
+from hefkit.workshop.calibration.stage import Skipped, Staged, Workers, read_back, stage_picture, write_picture
 
-LONG_ASPECT = 3.0  # beyond this, letterboxing leaves less than a third of the input to the picture
-COARSEST_STRIDE = 32
-NAMED_SKIPS = 10  # the manifest has them all
+MAX_ASPECT = 3.0  # beyond it a letterboxed picture fills less than a third of the input
+COARSEST_STRIDE = 32  # of a YOLO, in pixels
+MAX_NAMED_SKIPS = 10  # on the console; the manifest lists all
 
-T = TypeVar("T")
-R = TypeVar("R")
+# the contact sheet
+SHEET_PICTURES = 64
+COLUMNS = 8
+SIDE = 160  # longer side of a thumbnail, pixels
+GAP = 4  # pixels
+BACKGROUND = 32  # grey value
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What set is to be made, and where."""
+class SetRequest:
+    """Which set to make, and where."""
 
     source: str  # as given; recorded in the manifest
     output: Path
@@ -60,31 +60,13 @@ class Plan:
     workers: int
 
 
-@dataclass(frozen=True)
-class Drawn:
-    """One picture of the set, staged as a PNG."""
-
-    source: str
-    staged: Path
-    sha256: str  # of the source file's bytes
-    width: int  # of the photograph, upright
-    height: int
-    pixels: bytes  # sha256 of the tensor
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """One picture that cannot be used."""
-
-    source: str
-    reason: str
-
-
-def make_set(plan: Plan, items: Sequence[Item], old: Sequence[Path] = (), *, quiet: bool = False) -> dict[str, Any]:
-    """Write the set to `plan.output` and return its manifest.
+def make_set(
+    request: SetRequest, items: Sequence[Item], old: Sequence[Path] = (), *, quiet: bool = False
+) -> dict[str, Any]:
+    """Write the set to `request.output` and return its manifest.
 
     Args:
-        plan: what to make.
+        request: what to make.
         items: the pictures to choose from, sorted.
         old: files of the set that this one replaces; removed at the last moment.
         quiet: no progress bar.
@@ -93,113 +75,87 @@ def make_set(plan: Plan, items: Sequence[Item], old: Sequence[Path] = (), *, qui
         DataError: no picture is usable; the disk is full.
         UsageError: the output cannot be written.
     """
-    _warn_about_size(plan.input)
-    with explained(plan.output), Staging(plan.output) as stage, _one_cv2_thread(), _pool(plan.workers) as pool:
-        with progress(plan.count, "picture", quiet=quiet) as bar:
-            drawn, skipped = _draw(pool, plan, items, stage.path, bar)
-        _warn_about_pictures(plan, drawn, skipped)
-        digest = _assemble(pool, plan, drawn, stage.path)
-        manifest = _manifest(plan, drawn, skipped, digest)
+    _warn_about_size(request.input)
+    with explained(request.output), Staging(request.output) as stage, Workers(request.workers) as workers:
+        with progress(request.count, "picture", quiet=quiet) as bar:
+            staged, skipped = _stage_pictures(workers, request, items, stage.path, bar)
+        _warn_about_pictures(request, staged, skipped)
+        digest = _assemble(workers, request, staged, stage.path)
+        manifest = _manifest(request, staged, skipped, digest)
         (stage.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="ascii")
-        _check_still_free(plan.output, old)
+        _check_still_free(request.output, old)
         stage.commit(remove=old, last=MANIFEST)
     return manifest
 
 
 def _check_still_free(output: Path, old: Sequence[Path]) -> None:
-    """A set that another run has finished meanwhile is no more ours to replace than one that was there before."""
+    """Refuse to replace a set that another run has made since the output was checked."""
     manifest = output / MANIFEST
     if manifest.exists() and manifest not in old:
         raise UsageError(
-            f"another run has made a set in {output} meanwhile; choose another --output, or --overwrite it"
+            f"another run has made a set in {output} meanwhile; choose another --output, or replace it with --overwrite"
         )
 
 
-def _draw(
-    pool: ThreadPoolExecutor, plan: Plan, items: Sequence[Item], folder: Path, bar: Progress
-) -> tuple[list[Drawn], list[Skipped]]:
-    """The first `plan.count` usable pictures in drawing order -> the set in its final order, and the unusable."""
-    drawn: list[Drawn] = []
+def _stage_pictures(
+    workers: Workers, request: SetRequest, items: Sequence[Item], folder: Path, bar: Progress
+) -> tuple[list[Staged], list[Skipped]]:
+    """Stage the first `request.count` usable pictures; returns them in the order of the set, and the unusable ones."""
+    staged: list[Staged] = []
     skipped: list[Skipped] = []
-    shuffle = random.Random(plan.seed).shuffle
+    shuffle = random.Random(request.seed).shuffle
     order = list(items)
-    if plan.select == "random":
+    if request.select == "random":
         shuffle(order)
     waiting = enumerate(order)
-    # as many as are still missing, never more: what is drawn cannot depend on which worker was faster
-    while batch := list(itertools.islice(waiting, plan.count - len(drawn))):
-        for result in _in_order(pool, partial(_stage, spec=plan.input, folder=folder), batch, plan.workers):
-            if isinstance(result, Drawn):
-                drawn.append(result)
+    # never more than are still missing: which pictures are chosen must not depend on the speed of the workers
+    while batch := list(itertools.islice(waiting, request.count - len(staged))):
+        for result in workers.map(partial(stage_picture, spec=request.input, folder=folder), batch):
+            if isinstance(result, Staged):
+                staged.append(result)
                 bar.step()
                 continue
             skipped.append(result)
-            if len(skipped) <= NAMED_SKIPS:
+            if len(skipped) <= MAX_NAMED_SKIPS:
                 bar.warn("%s is left out: %s", result.source, result.reason)
-    if not drawn:
+    if not staged:
         raise DataError(
-            f"none of the {len(skipped)} pictures of {plan.source} is usable "
+            f"none of the {len(skipped)} pictures of {request.source} is usable "
             f"(the first: {skipped[0].source}: {skipped[0].reason}); expected photographs"
         )
-    if plan.select != "random":
-        shuffle(drawn)
-    return drawn, skipped
+    if request.select != "random":
+        shuffle(staged)
+    return staged, skipped
 
 
-def _stage(numbered: tuple[int, Item], spec: InputSpec, folder: Path) -> Drawn | Skipped:
-    """Read, decode and letterbox one picture; a worker's whole job."""
-    number, item = numbered
-    try:
-        data = read_bytes(item.path)
-        picture = decode_image(data)  # (h, w, 3) uint8 BGR
-    except UnreadableImage as exc:
-        return Skipped(item.source, str(exc))
-    tensor, _ = letterbox(picture, spec)  # (H, W, 3) uint8 RGB
-    staged = folder / f"drawn-{number}.png"
-    _encode(staged, tensor)
-    height, width = picture.shape[:2]
-    return Drawn(
-        item.source, staged, hashlib.sha256(data).hexdigest(), width, height, hashlib.sha256(tensor.data).digest()
-    )
-
-
-def _assemble(pool: ThreadPoolExecutor, plan: Plan, drawn: Sequence[Drawn], folder: Path) -> str:
-    """Read the staged pictures back in order and give them their places; returns the digest."""
+def _assemble(workers: Workers, request: SetRequest, staged: Sequence[Staged], folder: Path) -> str:
+    """Read the staged pictures back in order and move them to their final files, draw the sheet; returns the digest."""
     digest = hashlib.sha256()
     thumbnails: list[np.ndarray] = []
     low, high = 255, 0
-    with _keeper(plan, len(drawn), folder) as keep:
-        for index, tensor in enumerate(_in_order(pool, _read_back, drawn, plan.workers)):
+    with _final_files(request, len(staged), folder) as move:
+        for index, tensor in enumerate(workers.map(read_back, staged)):
             digest.update(tensor.data)
             low, high = min(low, int(tensor.min())), max(high, int(tensor.max()))
-            keep(index, drawn[index].staged, tensor)
+            move(index, staged[index].path, tensor)
             if index < SHEET_PICTURES:
                 thumbnails.append(thumbnail(tensor, index))
-    _encode(folder / PREVIEW, contact_sheet(thumbnails))
-    shape = (len(drawn), *plan.input.size, 3)
-    log.info("read back and compared: %s uint8 RGB, %s, values %d to %d", shape, plan.input.fit, low, high)
+    write_picture(folder / PREVIEW, contact_sheet(thumbnails))
+    shape = (len(staged), *request.input.size, 3)
+    log.info("files checked: %s uint8 RGB, %s, values %d to %d", shape, request.input.fit, low, high)
     return digest.hexdigest()
 
 
-def _read_back(drawn: Drawn) -> np.ndarray:
-    """A staged PNG -> (H, W, 3) uint8 RGB, equal to what was written."""
-    stored = cv2.imdecode(np.frombuffer(drawn.staged.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    tensor = None if stored is None else cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
-    if tensor is None or hashlib.sha256(tensor.data).digest() != drawn.pixels:
-        raise DataError(f"{drawn.source} reads back otherwise than it was written; check the disk and run again")
-    return tensor
-
-
 @contextlib.contextmanager
-def _keeper(plan: Plan, count: int, folder: Path) -> Iterator[Callable[[int, Path, np.ndarray], object]]:
-    """What gives picture `index` its place: a rename for png, a row of the array for npy."""
-    if plan.file_format == "png":
+def _final_files(request: SetRequest, count: int, folder: Path) -> Iterator[Callable[[int, Path, np.ndarray], object]]:
+    """A function that moves staged picture `index` to its final file: a rename for png, a row of the array for npy."""
+    if request.file_format == "png":
         names = picture_names(count, "png")
         yield lambda index, staged, tensor: os.replace(staged, folder / names[index])
         return
     with open(folder / ARRAY, "wb") as file:
-        # row by row: the whole array never lies in memory
-        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *plan.input.size, 3)}
+        # row by row: the whole array may be larger than the memory
+        header = {"descr": "|u1", "fortran_order": False, "shape": (count, *request.input.size, 3)}
         np.lib.format.write_array_header_1_0(file, header)
 
         def append(index: int, staged: Path, tensor: np.ndarray) -> None:
@@ -209,20 +165,20 @@ def _keeper(plan: Plan, count: int, folder: Path) -> Iterator[Callable[[int, Pat
         yield append
 
 
-def _manifest(plan: Plan, drawn: Sequence[Drawn], skipped: Sequence[Skipped], digest: str) -> dict[str, Any]:
-    names = picture_names(len(drawn), plan.file_format)
+def _manifest(request: SetRequest, staged: Sequence[Staged], skipped: Sequence[Skipped], digest: str) -> dict[str, Any]:
+    names = picture_names(len(staged), request.file_format)
     return {
         "format": FORMAT,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "tool": f"hefkit {__version__}",
-        "source": plan.source,
-        "seed": plan.seed,
-        "select": plan.select,
-        "input": plan.input.to_json(),
-        "count": len(drawn),
+        "source": request.source,
+        "seed": request.seed,
+        "select": request.select,
+        "input": request.input.to_json(),
+        "count": len(staged),
         "images": [
-            {"file": name, "source": d.source, "sha256": d.sha256, "width": d.width, "height": d.height}
-            for name, d in zip(names, drawn, strict=True)
+            {"file": name, "source": p.source, "sha256": p.sha256, "width": p.width, "height": p.height}
+            for name, p in zip(names, staged, strict=True)
         ],
         "skipped": [{"source": s.source, "reason": s.reason} for s in skipped],
         "digest": digest,
@@ -233,76 +189,60 @@ def _warn_about_size(spec: InputSpec) -> None:
     if any(side % COARSEST_STRIDE for side in spec.size):
         height, width = spec.size
         log.warning(
-            "the input %d x %d is no multiple of %d, which YOLO's coarsest head needs; use the size of the ONNX",
+            "the input %d x %d is not a multiple of %d, which a YOLO needs; use the input size of the ONNX",
             height,
             width,
             COARSEST_STRIDE,
         )
 
 
-def _warn_about_pictures(plan: Plan, drawn: Sequence[Drawn], skipped: Sequence[Skipped]) -> None:
-    if len(skipped) > NAMED_SKIPS:
-        log.warning("%d pictures are left out in all; %s names each", len(skipped), MANIFEST)
-    if len(drawn) < plan.count:
+def _warn_about_pictures(request: SetRequest, staged: Sequence[Staged], skipped: Sequence[Skipped]) -> None:
+    if len(skipped) > MAX_NAMED_SKIPS:
+        log.warning("%d pictures are left out; %s lists them all", len(skipped), MANIFEST)
+    if len(staged) < request.count:
         log.warning(
-            "only %d usable pictures for the %d asked for; the set holds them all; add photographs, or accept it",
-            len(drawn),
-            plan.count,
+            "only %d usable pictures, %d were asked for; the set has them all; add photographs, or use it as it is",
+            len(staged),
+            request.count,
         )
-    shrunk = [d for d in drawn if _aspect_to_input(d, plan.input) > LONG_ASPECT]
-    if shrunk and plan.input.fit == "letterbox":
+    shrunk = [p for p in staged if _aspect_to_input(p, request.input) > MAX_ASPECT]
+    if shrunk and request.input.fit == "letterbox":
         log.warning(
-            "%d of %d pictures are beyond 3:1 and fill less than a third of the input (the first: %s, %d x %d); "
-            "small objects in them may vanish",
+            "%d of %d pictures have a shape beyond 3:1 and fill less than a third of the input (the first: %s, "
+            "%d x %d); small objects in them may be lost",
             len(shrunk),
-            len(drawn),
+            len(staged),
             shrunk[0].source,
             shrunk[0].width,
             shrunk[0].height,
         )
 
 
-def _aspect_to_input(drawn: Drawn, spec: InputSpec) -> float:
-    """How many times longer than the input the picture is, either way; 1 is the same shape."""
-    ratio = (drawn.width * spec.size[0]) / (drawn.height * spec.size[1])
+def _aspect_to_input(staged: Staged, spec: InputSpec) -> float:
+    """How many times longer or wider than the input the picture is; 1 is the same shape."""
+    ratio = (staged.width * spec.size[0]) / (staged.height * spec.size[1])
     return max(ratio, 1 / ratio)
 
 
-def _encode(path: Path, rgb: np.ndarray) -> None:
-    """(h, w, 3) uint8 RGB -> a picture file; the suffix chooses the format."""
-    done, data = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
-    if not done:
-        raise RuntimeError(f"OpenCV cannot write {path.suffix}")
-    path.write_bytes(data.data)
+def thumbnail(tensor: np.ndarray, index: int) -> np.ndarray:
+    """(H, W, 3) RGB -> the same at most SIDE pixels long, with the picture's number in the corner."""
+    height, width = tensor.shape[:2]
+    scale = SIDE / max(height, width)
+    size_wh = max(round(width * scale), 1), max(round(height * scale), 1)
+    small = cv2.resize(tensor, size_wh, interpolation=cv2.INTER_AREA)
+    place, font = (4, small.shape[0] - 5), cv2.FONT_HERSHEY_SIMPLEX
+    for colour, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):  # outlined: legible on any picture
+        cv2.putText(small, str(index), place, font, 0.4, colour, thickness, cv2.LINE_AA)
+    return small
 
 
-def _in_order(pool: ThreadPoolExecutor, work: Callable[[T], R], items: Iterable[T], ahead: int) -> Iterator[R]:
-    """work(item) for each item, in order; at most `ahead` are done before they are asked for."""
-    pending: deque[Future[R]] = deque()
-    for item in items:
-        pending.append(pool.submit(work, item))
-        if len(pending) > ahead:
-            yield pending.popleft().result()
-    while pending:
-        yield pending.popleft().result()
-
-
-@contextlib.contextmanager
-def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads: OpenCV and hashlib let go of the interpreter. After an error what has not begun is dropped."""
-    pool = ThreadPoolExecutor(workers)
-    try:
-        yield pool
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
-
-
-@contextlib.contextmanager
-def _one_cv2_thread() -> Iterator[None]:
-    """Our workers share the cores already."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)
+def contact_sheet(thumbnails: Sequence[np.ndarray]) -> np.ndarray:
+    """Equal thumbnails (h, w, 3) RGB -> one picture, COLUMNS a row."""
+    height, width = thumbnails[0].shape[:2]
+    columns = min(COLUMNS, len(thumbnails))
+    rows = -(-len(thumbnails) // columns)
+    sheet = np.full((rows * (height + GAP) + GAP, columns * (width + GAP) + GAP, 3), BACKGROUND, np.uint8)
+    for i, small in enumerate(thumbnails):
+        top, left = i // columns * (height + GAP) + GAP, i % columns * (width + GAP) + GAP
+        sheet[top : top + height, left : left + width] = small
+    return sheet

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,18 +15,16 @@ from hefkit.errors import DataError, ModelError
 from hefkit.files import MAX_JSON_BYTES
 from hefkit.pictures.own import MANIFEST
 from hefkit.spec import InputSpec, input_from_json
-from hefkit.workshop.calibration.folder import ARRAY
+from hefkit.workshop.calibration.folder import ARRAY, FORMAT
 
-log = logging.getLogger("hefkit")
-
-HELD_OUT_FROM = 80  # pictures; fewer are all needed for calibration
+HELD_OUT_FROM = 80  # pictures; all of a smaller set are used for calibration
 
 
 class CalibrationSet:
     """Pictures (H, W, 3) uint8 RGB in the order of the manifest; read one at a time.
 
     Raises (when opened):
-        DataError: nothing there, not ours, damaged, or of another size than the model's input.
+        DataError: no such path, not a set, damaged, or of another size than the model's input.
     """
 
     def __init__(self, path: Path, size: tuple[int, int], limit: int | None = None) -> None:
@@ -37,7 +34,7 @@ class CalibrationSet:
         self._files: list[Path] = []
         self.fit: str | None = None  # unknown for a bare .npy
         self.digest: str | None = None
-        self.source = str(path)  # what it was made of, where that is noted
+        self.source = str(path)  # what it was made from, if the manifest says so
         if path.is_dir():
             self._open_folder(path)
         elif path.suffix == ".npy" and path.is_file():
@@ -63,7 +60,7 @@ class CalibrationSet:
         return (self._read(i) for i in range(self.count))
 
     def split(self) -> tuple[list[int], list[int], bool]:
-        """(indices to calibrate with, indices to measure agreement on, whether these are the same pictures)."""
+        """(indices for calibration, indices for measuring agreement, whether both are the same pictures)."""
         everything = list(range(self.count))
         if self.count < HELD_OUT_FROM:
             return everything, everything, True
@@ -99,7 +96,8 @@ class CalibrationSet:
             self._array = _open_array(folder / ARRAY, self.size)
             if len(self._array) != len(names):
                 raise DataError(
-                    f"{folder / ARRAY} does not hold what its manifest says; run prepare_calibration.py again"
+                    f"{folder / ARRAY} holds {len(self._array)} pictures, its manifest lists {len(names)}; "
+                    "run prepare_calibration.py again"
                 )
         else:
             self._files = [folder / n for n in names if isinstance(n, str)]
@@ -112,7 +110,7 @@ class CalibrationSet:
             self.source = str(manifest.get("source") or path)
 
     def _verify(self) -> None:
-        """Every picture is there and readable, and together they are the set that the manifest describes."""
+        """Read every picture and compare the digest of all with that of the manifest."""
         digest = hashlib.sha256()
         for index in range(self.available):
             digest.update(self._read(index).tobytes())
@@ -127,7 +125,7 @@ class CalibrationSet:
 
 def _nothing(path: Path) -> str:
     if path.exists():
-        return f"{path} is no calibration set; expected a folder made by prepare_calibration.py or a .npy file"
+        return f"{path} is not a calibration set; expected a folder made by prepare_calibration.py or a .npy file"
     return f"the calibration set {path} does not exist; make one with: python3 prepare_calibration.py DATASET"
 
 
@@ -150,20 +148,21 @@ def _read_manifest(folder: Path) -> dict[str, Any]:
         ) from exc
     except (OSError, ValueError, RecursionError) as exc:
         raise DataError(f"{file} cannot be read as JSON; run prepare_calibration.py again") from exc
-    if not isinstance(manifest, dict) or manifest.get("format") != 1 or not isinstance(manifest.get("images"), list):
-        raise DataError(f"{file} is no manifest of format 1; run prepare_calibration.py of this version again")
+    described = isinstance(manifest, dict) and isinstance(manifest.get("images"), list)
+    if not described or manifest.get("format") != FORMAT:
+        raise DataError(f"{file} is not a manifest of format {FORMAT}; run prepare_calibration.py of this hefkit again")
     return manifest
 
 
 def _input_spec(folder: Path, manifest: dict[str, Any]) -> InputSpec:
     try:
         return input_from_json(manifest.get("input"))
-    except ModelError as exc:  # the same check as in a spec, but here it is the data that is wrong
+    except ModelError as exc:  # the same check as in a spec, but here the data is wrong, not the model
         raise DataError(f"the manifest in {folder} cannot be used: {exc}; run prepare_calibration.py again") from exc
 
 
 def _open_array(path: Path, size: tuple[int, int]) -> np.ndarray:
-    """Memory-mapped, so that a large set costs no memory; never a pickle."""
+    """Memory-mapped, so that a large set needs no memory. A pickle is refused: loading one runs code."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError, EOFError) as exc:

@@ -24,7 +24,7 @@ from hefkit.workshop.emulator.statistics import ChannelStats, channel_stats, his
 from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
-from hefkit.workshop.network.floatnet import SIGMOID, modernised, set_apart, to_float32, with_sigmoids
+from hefkit.workshop.network.floatnet import SIGMOID, rename_reserved, to_float32, upgrade_opset, with_sigmoids
 
 AUTO_SHARE = 0.05  # of the tensors get 16 bit with `auto`: 6 of 122 were measured to be worth all of them
 
@@ -57,12 +57,12 @@ class Emulator:
     logits: bool = False
 
     def __post_init__(self) -> None:
-        network = modernised(to_float32(cut(self.file.model, self.layout.tensors)))
+        network = upgrade_opset(to_float32(cut(self.file.model, self.layout.tensors)))
         self.tensors = list(self.layout.tensors)
         if not self.logits:
             self.tensors[1::2] = [t + SIGMOID for t in self.tensors[1::2]]
             network = with_sigmoids(network, self.layout.tensors[1::2])
-        renamed = set_apart(network, {INPUT, *self.output_names()})
+        renamed = rename_reserved(network, {INPUT, *self.output_names()})
         self.tensors = [renamed.get(t, t) for t in self.tensors]
         self.plan = Plan(network)
         self.stats: dict[str, ChannelStats] = {}

@@ -67,7 +67,7 @@ class Plan:
     @cached_property
     def dynamic(self) -> set[str]:
         """Tensors that carry the picture; all others are constants."""
-        return set(self.graph.spread(dict.fromkeys(self.images, 1)))
+        return set(self.graph.propagate(dict.fromkeys(self.images, 1)))
 
     @cached_property
     def by_tensor(self) -> dict[str, RoundingPoint]:

@@ -15,7 +15,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.workshop.network.cut import tensor_types
-from hefkit.workshop.network.floatnet import opset
+from hefkit.workshop.network.operators import opset
 from hefkit.workshop.network.session import open_session, run_session
 
 BINS = 2048

@@ -1,9 +1,9 @@
-"""Find the raw YOLO heads of an ONNX by the structure of its graph, never by the names in it.
+"""Find the YOLO heads of an ONNX by the structure of its graph, never by names.
 
-A head Conv is one with no Conv below it on the way to the outputs; the DFL projection (1x1, fixed weights
-0..reg_max-1, behind a Softmax) does not count. Grouped by spatial size they make pairs of a box and a class
-Conv. Which is which is not guessed from channel counts (64 classes beside reg_max 16 are equal): the values of
-a class Conv enter a Sigmoid, those of a DFL box Conv a Softmax, those of a direct-distance box Conv neither.
+A head Conv has no other Conv between it and the outputs; the DFL projection (1x1, fixed weights 0..reg_max-1, behind a
+Softmax) does not count. Head Convs of the same height and width are a pair: one for boxes, one for classes. Channel
+counts do not tell which is which (64 classes and reg_max 16 both give 64), so we follow the values. Those of a class
+Conv enter a Sigmoid, those of a DFL box Conv a Softmax, those of a box Conv without DFL neither.
 """
 
 from __future__ import annotations
@@ -13,19 +13,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from onnx import TensorProto, helper
 
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec, OutputSpec
-from hefkit.workshop.heads import refusal as notheads
-from hefkit.workshop.heads.reference import find_raw, is_foreign
-from hefkit.workshop.heads.tail import Fate, Head, dye, role_of
+from hefkit.workshop.heads.reference import find_raw
+from hefkit.workshop.heads.refusal import refusal, refuse_quantised, unpaired
+from hefkit.workshop.heads.tail import Destinations, Head, Role, is_nms_free, role_of, trace_heads
 from hefkit.workshop.network.cut import tensor_types
 from hefkit.workshop.network.file import OnnxFile
-from hefkit.workshop.network.graph import SHAPE_ONLY, Graph, attribute
+from hefkit.workshop.network.graph import Graph, attribute
 
-MAX_HEADS = 64  # more Convs without a Conv below them than any detector has
+MAX_HEADS = 64  # head Convs; more than any detector has
 SIDES = "height and width must be multiples of the largest stride, 32 or for some models 64; choose others"
 LAYOUT_OPS = ("Reshape", "Transpose", "Identity", "Cast", "Squeeze", "Unsqueeze")
 
@@ -52,8 +51,8 @@ class HeadLayout:
     strides: tuple[int, ...]  # ascending
     nms_free: bool
     convs: tuple[HeadConv, ...]  # box, cls, box, cls ... by ascending stride
-    raw: tuple[str, ...]  # the tensor (or the two, boxes and scores) with the predictions of all anchors
-    half: bool  # something between picture and predictions computes in float16
+    raw: tuple[str, ...]  # the tensor, or the two (boxes, scores), with the predictions of all anchors
+    half: bool  # some nodes compute in float16
 
     @property
     def tensors(self) -> tuple[str, ...]:
@@ -79,25 +78,26 @@ def discover(file: OnnxFile, end_nodes: Sequence[str] | None = None) -> HeadLayo
 
     Args:
         file: a checked ONNX.
-        end_nodes: names of the head Convs in any order, where the search finds too many or none.
+        end_nodes: names of the head Convs in any order; the search then only checks them.
 
     Raises:
-        ModelError: not a detector that hefkit decodes; the message says what was seen.
+        ModelError: not a detector that hefkit decodes; the message says what the graph is.
     """
     graph = Graph(file.model)
-    notheads.refuse_quantised(file, graph)
-    found = head_convs(graph)
+    refuse_quantised(file, graph)
+    found = _head_convs(graph)
     chosen = _named(graph, found, end_nodes) if end_nodes is not None else found
     if len(chosen) > MAX_HEADS:
         raise ModelError(f"{file.path} ends in {len(chosen)} Convs; expected a few pairs of box and class Convs")
     heads = _measure(file, graph, chosen)
-    fates = dye(graph, heads)
-    pairs = _pairs(heads, fates)
+    destinations = trace_heads(graph, heads)
+    roles = [role_of(head, where) for head, where in zip(heads, destinations, strict=True)]
+    pairs = _pairs(heads, roles)
     if pairs is None and end_nodes is not None:
-        raise notheads.unpaired(heads, fates)
+        raise unpaired(heads, roles)
     if pairs is None:
-        raise notheads.refusal(file, graph, heads, fates)
-    reg_max = _reg_max(file, pairs, dict(zip(heads, fates, strict=True)))
+        raise refusal(file, graph, heads, roles)
+    reg_max = _reg_max(file, pairs, dict(zip(heads, destinations, strict=True)))
     strides = [_stride(file, box.shape) for box, _ in pairs]
     convs = tuple(
         HeadConv(role, stride, head.shape, head.node_name, head.tensor_name, head.dtype.name)
@@ -116,8 +116,8 @@ def discover(file: OnnxFile, end_nodes: Sequence[str] | None = None) -> HeadLayo
     )
 
 
-def head_convs(graph: Graph) -> list[int]:
-    """Nodes: Convs that reach an output and have no Conv below them, the DFL projection not counted."""
+def _head_convs(graph: Graph) -> list[int]:
+    """Indices of Convs that reach an output and have no Conv below them, except the DFL projection."""
     projections = {i for i in graph.alive if _is_dfl_projection(graph, i)}
     kinds = ("Conv", "ConvTranspose")
     convs = {i for i in graph.alive if graph.nodes[i].op_type in kinds and i not in projections}
@@ -133,7 +133,7 @@ def head_convs(graph: Graph) -> list[int]:
 
 
 def _is_dfl_projection(graph: Graph, index: int) -> bool:
-    """A 1x1 Conv to one channel, behind a Softmax and whatever only rearranges."""
+    """A 1x1 Conv to one channel, behind a Softmax; operators between them may only rearrange values."""
     node = graph.nodes[index]
     if node.op_type != "Conv":
         return False
@@ -167,7 +167,7 @@ def _measure(file: OnnxFile, graph: Graph, indices: Sequence[int]) -> list[Head]
     heads = []
     for index, name in zip(indices, names, strict=True):
         dtype, shape = types[name]
-        if len(shape) != 4:  # a 1-d Conv of some audio branch is no head
+        if len(shape) != 4:  # a 1-d Conv, of an audio branch for example
             continue
         _, channels, height, width = shape
         if not (0 < height <= file.size[0] and 0 < width <= file.size[1]):
@@ -180,11 +180,10 @@ def _measure(file: OnnxFile, graph: Graph, indices: Sequence[int]) -> list[Head]
     return heads
 
 
-def _pairs(heads: Sequence[Head], fates: Sequence[Fate]) -> list[tuple[Head, Head]] | None:
-    """(box, cls) of every scale, the finest first; None where the heads are anything else."""
+def _pairs(heads: Sequence[Head], roles: Sequence[Role]) -> list[tuple[Head, Head]] | None:
+    """(box, cls) of every scale, the finest first; None if the heads do not pair up."""
     scales: dict[tuple[int, int], dict[str, Head]] = {}
-    for head, fate in zip(heads, fates, strict=True):
-        role = role_of(head, fate)
+    for head, role in zip(heads, roles, strict=True):
         scale = scales.setdefault(head.shape[:2], {})
         if role is None or role in scale:
             return None
@@ -192,12 +191,12 @@ def _pairs(heads: Sequence[Head], fates: Sequence[Fate]) -> list[tuple[Head, Hea
     if not scales or any(set(scale) != {"box", "cls"} for scale in scales.values()):
         return None
     pairs = [(scales[size]["box"], scales[size]["cls"]) for size in sorted(scales, reverse=True)]
-    # one kind of head on every scale
+    # all scales must have the same channels
     return pairs if len({(box.shape[2], cls.shape[2]) for box, cls in pairs}) == 1 else None
 
 
-def _reg_max(file: OnnxFile, pairs: Sequence[tuple[Head, Head]], fates: dict[Head, Fate]) -> int:
-    lengths = {fates[box].bins or 1 for box, _ in pairs}
+def _reg_max(file: OnnxFile, pairs: Sequence[tuple[Head, Head]], destinations: dict[Head, Destinations]) -> int:
+    lengths = {destinations[box].bins or 1 for box, _ in pairs}
     if len(lengths) != 1:
         raise ModelError(f"{file.path} mixes box heads with and without DFL; expected one kind; this is not supported")
     return lengths.pop()
@@ -215,7 +214,7 @@ def _stride(file: OnnxFile, shape: tuple[int, int, int]) -> int:
 
 
 def _computes_in_half(graph: Graph) -> bool:
-    """Does anything read a float16 weight, or cast to float16?"""
+    """Whether a node reads a float16 weight or casts to float16."""
     half = {name for name, t in graph.initializer.items() if t.data_type == TensorProto.FLOAT16}
     nodes = [graph.nodes[index] for index in graph.alive]
     return any(
@@ -239,14 +238,15 @@ def _named(graph: Graph, found: Sequence[int], names: Sequence[str]) -> list[int
         if index not in found:
             known = ", ".join(graph.nodes[i].name for i in found)
             raise ModelError(
-                f"--end-nodes: {name!r} is no head, another Conv or no output lies below it; expected some of: {known}"
+                f"--end-nodes: {name!r} is not a head Conv: another Conv or no output lies below it; "
+                f"expected some of: {known}"
             )
         chosen.append(index)
     return chosen
 
 
 def _unknown(graph: Graph, name: str) -> str:
-    """No node of that name: was it a tensor, or a misspelling?"""
+    """The error text for a name that no node has: the name of a tensor, or a misspelling."""
     if name in graph.producer:
         node = graph.nodes[graph.producer[name]]
         return f"{name!r} is a tensor; expected the node that makes it: {node.name!r}"
@@ -254,35 +254,3 @@ def _unknown(graph: Graph, name: str) -> str:
     near = difflib.get_close_matches(name, convs, n=3)
     hint = f"did you mean {', '.join(near)}" if near else "see the names in Netron"
     return f"the model has no node {name!r}; expected the name of a Conv; {hint}"
-
-
-# only what these take values from counts, not the indices that they take them by
-GATHERING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "TopK"})
-
-
-def is_nms_free(graph: Graph, tensors: Sequence[str]) -> bool:
-    """A top-k tail that ends in detections, without any NMS, was trained one-to-one; anything else needs NMS.
-
-    A top-k alone may just pick candidates for an NMS elsewhere, in a plugin or in the application: then the scores of
-    all classes leave the graph, and no class number. A class number is what the indices of a TopK or an ArgMax become.
-
-    Args:
-        tensors: the head tensors.
-    """
-    below = graph.below(tensors, graph.by_value)
-    if not any(node.op_type == "TopK" for node in below) or any(_is_nms(node) for node in below):
-        return False
-    numbers = {node.output[1] for node in below if node.op_type == "TopK"}
-    numbers |= {node.output[0] for node in below if node.op_type == "ArgMax"}
-    for index in graph.alive:
-        node = graph.nodes[index]
-        taken = node.input[:1] if node.op_type in GATHERING else graph.inputs[index]
-        if node.op_type not in SHAPE_ONLY and any(name in numbers for name in taken):
-            numbers.update(node.output)
-    return any(name in numbers for name in graph.output_names)
-
-
-def _is_nms(node: onnx.NodeProto) -> bool:
-    """ONNX's own, one of a plugin (EfficientNMS_TRT, BatchedNMSDynamic_TRT ...), or something unknown."""
-    name = node.op_type.lower()
-    return "nms" in name or "nonmaxsuppression" in name or is_foreign(node)

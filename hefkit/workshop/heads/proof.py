@@ -1,8 +1,8 @@
-"""Proof, not hope: cut network + our decode == the uncut network, over all anchors, before anything slow.
+"""Check that the cut network and our decoding give the same boxes as the whole ONNX, for all anchors.
 
-Two comparisons. Pictures go through both networks, so the cut itself is tested. Then random head tensors go
-through the lower half of the graph and through our decode: a network whose heads hardly react to the pictures
-(random weights, say) would otherwise prove nothing about roles, bins and strides.
+Two comparisons. First pictures go through both networks: that tests the cut. Then random head tensors go through the
+tail of the graph and through our decoding: that tests roles, bins and strides even if the heads hardly react to the
+pictures, as with random weights.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.session import open_session, run_session
 
 LIMITS = (0.05, 1e-3)  # pixels of the input, score
-HALF_LIMITS = (1.0, 1e-2)  # float16 holds no more: its steps are half a pixel beyond 512
-SYNTHETIC = 2
-GIVEN = 2
+HALF_LIMITS = (1.0, 1e-2)  # for float16, whose steps are half a pixel above 512
+SYNTHETIC_PICTURES = 2
+MAX_GIVEN_PICTURES = 2
 SEED = 20
 
 
 @dataclass(frozen=True)
 class Proof:
-    """The largest differences over all anchors; refused models never get one."""
+    """The largest differences over all anchors of a model that passed."""
 
     max_abs_px: float
     max_abs_score: float
@@ -44,7 +44,7 @@ class Proof:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read raw predictions; which one an export uses is found by trying."""
+    """One way to read raw predictions; trying all of them shows which one an export uses."""
 
     anchors_last: bool  # (C, N) and not (N, C)
     xywh: bool  # centre and size, else corners
@@ -55,16 +55,16 @@ READINGS = tuple(_Reading(a, x, n) for n in (False, True) for x in (True, False)
 
 
 def prove(file: OnnxFile, layout: HeadLayout, images: Sequence[np.ndarray] | None = None) -> Proof:
-    """Compare the two halves with the whole.
+    """Compare cut network and decoding with the whole ONNX.
 
     Args:
-        images: (H, W, 3) uint8 RGB of the input size; the first two are used beside two synthetic ones.
+        images: (H, W, 3) uint8 RGB of the input size; the first MAX_GIVEN_PICTURES are used with the synthetic ones.
 
     Raises:
         ModelError: they differ by more than LIMITS (HALF_LIMITS for float16), or a network computes NaN.
     """
     head = layout.to_head_spec()
-    pictures = [*synthetic_images(file.size), *list(images or ())[:GIVEN]]
+    pictures = [*synthetic_images(file.size), *list(images or ())[:MAX_GIVEN_PICTURES]]
     for picture in pictures:
         if picture.shape != (*file.size, 3) or picture.dtype != np.uint8:
             raise ValueError(f"expected {(*file.size, 3)} uint8, got {picture.shape} {picture.dtype}")
@@ -76,7 +76,7 @@ def prove(file: OnnxFile, layout: HeadLayout, images: Sequence[np.ndarray] | Non
         worst_px, worst_score = max(worst_px, px), max(worst_score, score)
         if not (px <= limits[0] and score <= limits[1]):
             raise ModelError(
-                f"{file.path}: cut at the heads found ({layout.family}, {layout.num_classes} classes, strides "
+                f"{file.path}: cut at these heads ({layout.family}, {layout.num_classes} classes, strides "
                 f"{', '.join(map(str, layout.strides))}) and decoded by hefkit it gives other predictions than the "
                 f"whole ONNX: boxes differ by up to {px:.3g} px (allowed {limits[0]}), scores by {score:.3g} (allowed "
                 f"{limits[1]}); its decode arithmetic is not that of a YOLO that hefkit knows; export it again without "
@@ -86,11 +86,11 @@ def prove(file: OnnxFile, layout: HeadLayout, images: Sequence[np.ndarray] | Non
 
 
 def synthetic_images(size: tuple[int, int]) -> list[np.ndarray]:
-    """SYNTHETIC pictures (H, W, 3) uint8 RGB, the same on every machine: soft noise with rectangles on it."""
+    """Pictures (H, W, 3) uint8 RGB, the same on every machine: soft noise with rectangles on it."""
     height, width = size
     rng = np.random.default_rng(SEED)
     pictures = []
-    for _ in range(SYNTHETIC):
+    for _ in range(SYNTHETIC_PICTURES):
         coarse = rng.integers(0, 256, (5, 5, 3), np.uint8)
         picture = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
         for _ in range(6):
@@ -143,7 +143,7 @@ def _difference(
     file: OnnxFile, head: HeadSpec, heads: Sequence[np.ndarray], raw: Sequence[np.ndarray]
 ) -> tuple[float, float]:
     """(largest box difference in pixels, largest score difference), read as the export can best be read."""
-    with np.errstate(all="ignore"):  # what overflows is told of in the next line
+    with np.errstate(all="ignore"):  # the next line reports an overflow
         xyxy, scores = decode_all(heads, head)
     if not all(np.isfinite(a).all() for a in (xyxy, scores, *raw)):
         raise ModelError(f"{file.path} computes NaN or infinite predictions; expected numbers; the weights are broken")
@@ -160,7 +160,7 @@ def _difference(
 
 
 def _orders(head: HeadSpec) -> list[np.ndarray]:
-    """How an export may line its anchors up: the finest scale first, as everybody does, or the coarsest."""
+    """Possible orders of the anchors: the finest scale first, as in most exports, or the coarsest."""
     sizes = [box.shape[0] * box.shape[1] for box in head.outputs[::2]]
     scales = np.split(np.arange(sum(sizes)), np.cumsum(sizes)[:-1])
     return [np.concatenate(scales), *([np.concatenate(scales[::-1])] if len(scales) > 1 else [])]
@@ -169,7 +169,7 @@ def _orders(head: HeadSpec) -> list[np.ndarray]:
 def _read(
     raw: Sequence[np.ndarray], reading: _Reading, size: tuple[int, int], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """Raw predictions -> (N, 4) xyxy in pixels and (N, classes) scores; None where the shape contradicts."""
+    """Raw predictions -> (N, 4) xyxy in pixels and (N, classes) scores; None where the shape does not fit."""
     tables = [(r.T if reading.anchors_last else r).astype(np.float32) for r in raw]
     if len(tables) == 2:
         boxes, scores = tables

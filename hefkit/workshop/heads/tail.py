@@ -1,21 +1,30 @@
-"""The lower half of a detector: what happens to the head tensors below their Convs.
+"""The tail of a detector: the part of the graph below its head Convs. Run it, and see what becomes of each head.
 
-`dye` is how roles are found without reading the decode arithmetic: every head tensor is filled with a
-number of its own, then the graph is asked in which Sigmoid and which Softmax that number arrives. Whatever
-only moves values (Reshape, Transpose, Concat, Split, Slice, Gather, Cast ... of any opset) lets dye through.
+`trace_heads` tells the role of a head without reading the decode arithmetic. It fills every head tensor with its own
+number (-1, -2, ...), runs the tail, and counts that number at the input of every Sigmoid and Softmax. Operators that
+only move values (Reshape, Transpose, Concat, Split, Slice, Gather, Cast) do not change the number.
+
+Example: a head of 64 channels and 80x80 cells is filled with -1. If 409,600 values -1 enter a Softmax over 16 values
+and none enters a Sigmoid, it is a box Conv with reg_max 16.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import onnx
 
 from hefkit.workshop.network.cut import extract, zero_feed
-from hefkit.workshop.network.graph import Graph, attribute
+from hefkit.workshop.network.graph import SHAPE_ONLY, Graph, attribute
+from hefkit.workshop.network.operators import is_foreign, opset
 from hefkit.workshop.network.session import open_session, run_session
+
+Role = Literal["box", "cls"] | None
+# their first input has the values, the others only say which values to take
+GATHERING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "TopK"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +44,7 @@ class Head:
 
 
 @dataclass
-class Fate:
+class Destinations:
     """Where the values of one head Conv arrive unchanged."""
 
     sigmoid: int = 0  # how many of its values enter a Sigmoid
@@ -44,7 +53,7 @@ class Fate:
 
 
 def run_tail(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], fetch: Sequence[str]) -> dict[str, np.ndarray]:
-    """Compute tensors from given head tensors (1, C, H, W); what else the graph needs comes from a black image."""
+    """Compute tensors from given head tensors (1, C, H, W); other inputs of the tail come from a black image."""
     wanted = [name for name in dict.fromkeys(fetch) if name not in feeds]
     found = {name: feeds[name] for name in fetch if name in feeds}
     if wanted:
@@ -54,26 +63,26 @@ def run_tail(model: onnx.ModelProto, feeds: Mapping[str, np.ndarray], fetch: Seq
     return found
 
 
-def dye(graph: Graph, heads: Sequence[Head]) -> list[Fate]:
-    """Trace every head Conv to the Sigmoids and Softmaxes below it; one Fate a head."""
+def trace_heads(graph: Graph, heads: Sequence[Head]) -> list[Destinations]:
+    """Trace every head Conv to the Sigmoids and Softmaxes below it; one result a head, in the same order."""
     gates = [n for n in graph.below([head.tensor_name for head in heads], graph.by_value) if _is_gate(n, graph)]
-    fates = [Fate() for _ in heads]
+    destinations = [Destinations() for _ in heads]
     if not gates:
-        return fates
-    # negative, so that a ReLU or a clip does not let it through; small, so that float16 holds it exactly
+        return destinations
+    # negative, so that a ReLU or a clip changes it; small, so that float16 holds it exactly
     feeds = {h.tensor_name: np.full(h.nchw, -(i + 1), h.dtype) for i, h in enumerate(heads)}
     arrived = run_tail(graph.model, feeds, [node.input[0] for node in gates])
-    opset = next(o.version for o in graph.model.opset_import if o.domain in ("", "ai.onnx"))
+    version = opset(graph.model)
     for node in gates:
         values = arrived[node.input[0]]
-        for i, fate in enumerate(fates):
+        for i, found in enumerate(destinations):
             count = int((values == -(i + 1)).sum())
             if count and node.op_type == "Sigmoid":
-                fate.sigmoid += count
+                found.sigmoid += count
             elif count:
-                fate.softmax += count
-                fate.bins = _softmax_length(node, values.shape, opset)
-    return fates
+                found.softmax += count
+                found.bins = _softmax_length(node, values.shape, version)
+    return destinations
 
 
 def _is_gate(node: onnx.NodeProto, graph: Graph) -> bool:
@@ -83,20 +92,48 @@ def _is_gate(node: onnx.NodeProto, graph: Graph) -> bool:
     return node.op_type == "Softmax"
 
 
-def role_of(head: Head, fate: Fate) -> str | None:
-    """'cls', 'box' or None: a Conv that is neither."""
+def role_of(head: Head, found: Destinations) -> Role:
+    """The role of a head Conv; None if it has neither."""
     size = int(np.prod(head.shape))
-    # all of its values, though perhaps more than once
-    if fate.sigmoid and fate.sigmoid % size == 0 and not fate.softmax:
+    # all of its values, once or several times
+    if found.sigmoid and found.sigmoid % size == 0 and not found.softmax:
         return "cls"
-    if fate.sigmoid:
+    if found.sigmoid:
         return None
-    if fate.softmax and fate.softmax % size == 0 and head.shape[2] == 4 * fate.bins:
+    if found.softmax and found.softmax % size == 0 and head.shape[2] == 4 * found.bins:
         return "box"
-    return "box" if head.shape[2] == 4 and not fate.softmax else None
+    return "box" if head.shape[2] == 4 and not found.softmax else None
 
 
-def _softmax_length(node: onnx.NodeProto, shape: tuple[int, ...], opset: int) -> int:
-    """Entries that are normalised together: one axis, or before opset 13 everything from that axis on."""
-    axis = attribute(node, "axis", -1 if opset >= 13 else 1) % len(shape)
-    return shape[axis] if opset >= 13 else int(np.prod(shape[axis:]))
+def _softmax_length(node: onnx.NodeProto, shape: tuple[int, ...], version: int) -> int:
+    """How many values a Softmax normalises together: one axis, before opset 13 all axes from that one on."""
+    axis = attribute(node, "axis", -1 if version >= 13 else 1) % len(shape)
+    return shape[axis] if version >= 13 else int(np.prod(shape[axis:]))
+
+
+def is_nms_free(graph: Graph, tensors: Sequence[str]) -> bool:
+    """Whether the detector needs no NMS: its tail ends in a top-k that gives class numbers, and has no NMS.
+
+    A top-k may also choose candidates for an NMS in a plugin or in the application. Then the scores of all classes
+    leave the graph and no class number does. A class number is computed from the indices of a TopK or an ArgMax.
+
+    Args:
+        tensors: the head tensors.
+    """
+    below = graph.below(tensors, graph.by_value)
+    if not any(node.op_type == "TopK" for node in below) or any(_is_nms(node) for node in below):
+        return False
+    numbers = {node.output[1] for node in below if node.op_type == "TopK"}
+    numbers |= {node.output[0] for node in below if node.op_type == "ArgMax"}
+    for index in graph.alive:
+        node = graph.nodes[index]
+        taken = node.input[:1] if node.op_type in GATHERING else graph.inputs[index]
+        if node.op_type not in SHAPE_ONLY and any(name in numbers for name in taken):
+            numbers.update(node.output)
+    return any(name in numbers for name in graph.output_names)
+
+
+def _is_nms(node: onnx.NodeProto) -> bool:
+    """ONNX's NMS, that of a plugin (EfficientNMS_TRT, BatchedNMSDynamic_TRT ...), or an unknown operator."""
+    name = node.op_type.lower()
+    return "nms" in name or "nonmaxsuppression" in name or is_foreign(node)

@@ -15,14 +15,14 @@ from hefkit.workshop.network.graph import Graph
 from hefkit.workshop.network.session import open_session, run_session
 
 PRODUCER = "hefkit.cut"
-SHAPE_LIKE = 1024  # elements; smaller constants may be the shape of a Reshape or the sizes of a Resize
+SHAPE_LIKE = 1024  # elements; constants up to that size may be the shape of a Reshape or the sizes of a Resize
 
 
 def cut(model: onnx.ModelProto, output_tensors: Sequence[str]) -> onnx.ModelProto:
     """The part of `model` above the given tensors, with these as its outputs, in this order.
 
     The inputs, the opset and the IR version stay; every output has its type and full shape. The result
-    shares nothing with `model`.
+    shares no data with `model`.
 
     Args:
         model: checked, its input of fixed size.
@@ -60,7 +60,7 @@ def extract(
 
     Args:
         inputs: tensors that become inputs of the piece -> an array of their shape and dtype; inputs of the
-            model stay inputs where something still needs them.
+            model stay inputs where the piece needs them.
         weights: False leaves large initializers out and declares them as inputs: enough to infer shapes.
     """
     _check_names(output_tensors)
@@ -81,7 +81,7 @@ def extract(
     )
     piece.graph.name = model.graph.name or "cut"
     piece.graph.node.extend(graph.nodes[index] for index in kept)
-    # a whole network keeps its image input even where nothing reads it
+    # a piece that starts at the image keeps that input even if no node reads it
     images = set() if inputs else {v.name for v in image_inputs(model)}
     keep = (images | needed) - set(inputs)
     piece.graph.input.extend(v for v in model.graph.input if v.name in keep)
@@ -108,7 +108,7 @@ def _take_weights(model: onnx.ModelProto, piece: onnx.ModelProto, needed: set[st
 
 
 def image_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """Inputs that are no weights: up to IR 3 every initializer is listed as an input, too."""
+    """Inputs that are not weights: up to IR version 3 every initializer is listed as an input, too."""
     weights = {t.name for t in model.graph.initializer}
     return [v for v in model.graph.input if v.name not in weights]
 
@@ -141,7 +141,7 @@ def _inferred(piece: onnx.ModelProto) -> list[tuple[int, tuple[int, ...]]] | Non
     try:
         outputs = onnx.shape_inference.infer_shapes(piece, data_prop=True).graph.output
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return None  # inference is a short cut; onnxruntime has the last word
+        return None  # shape inference only saves time; the caller asks onnxruntime instead
     types = [(v.type.tensor_type.elem_type, shape_of(v)) for v in outputs]
     known = all(dtype != TensorProto.UNDEFINED and shape and min(shape) > 0 for dtype, shape in types)
     return types if known else None

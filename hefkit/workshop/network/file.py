@@ -1,10 +1,13 @@
-"""One ONNX on disk -> checked model with a fixed input, image size and class names; all refusals live here."""
+"""An ONNX file -> a checked model with a fixed image input, named nodes and its class names.
+
+`read_model` checks the file as it is; `make_static` prepares the model for the search of its heads. Most refusals of a
+file are in this module; those of its image input are in `image`.
+"""
 
 from __future__ import annotations
 
 import ast
 import hashlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,23 +19,18 @@ from onnx.external_data_helper import load_external_data_for_model, uses_externa
 
 from hefkit.errors import ModelError
 from hefkit.spec import MAX_NAME_LENGTH
-from hefkit.text import one_line
-from hefkit.workshop.network.cut import image_inputs, shape_of
+from hefkit.text import log, one_line
 from hefkit.workshop.network.fold import dense_weights, fold_constants, slices_for_sequences
-from hefkit.workshop.network.graph import sort_nodes
-from hefkit.workshop.network.scaling import refuse_preprocessing
+from hefkit.workshop.network.graph import name_nodes, sort_nodes
+from hefkit.workshop.network.image import DTYPES, find_image_input, fix_size, refuse_scaling
+from hefkit.workshop.network.operators import check_runtime_operators, name_plugins, opset
 
-log = logging.getLogger("hefkit")
-
-OPSETS = range(11, 23)
-PLUGINS = "TRT"
-RUNTIME, RUNTIME_BLOCKED = "com.microsoft", "com.microsoft.nchwc"  # domains of onnxruntime's own operators
-MAX_BYTES = 2 << 30  # protobuf's own limit
-MAX_NAMES_TEXT = 1 << 20
+OPSETS = range(11, 23)  # ONNX operator sets that we read
+MAX_BYTES = 2 << 30  # bytes; protobuf's own limit
+MAX_NAMES_TEXT = 1 << 20  # characters
 MAX_CLASSES = 65536
-DTYPES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
 
-# first bytes -> what the file is instead; offset 0 but for TFLite
+# first bytes -> what the file is instead
 LOOKS_LIKE = (
     (b"\x01HEF", "a HEF, already compiled for a Hailo chip"),
     (b"\xff\xd8\xff", "a JPEG picture"),
@@ -58,7 +56,7 @@ class OnnxFile:
     input_name: str
     size: tuple[int, int]  # (H, W) in pixels
     dtype: str  # of the input: "float32" | "float16"
-    names: dict[int, str]  # class names from the metadata, as far as there are any
+    names: dict[int, str]  # class names from the metadata; may be empty or incomplete
     sha256: str  # of the file's bytes
     warnings: tuple[str, ...] = ()
 
@@ -82,9 +80,9 @@ def load_onnx(path: Path, imgsz: tuple[int, int] | None = None) -> OnnxFile:
     if is_emulated(model):
         raise ModelError(
             f"{path} is hefkit's own emulated model, whose heads are quantised already; expected the float ONNX "
-            "that it was made from; it is named in the spec beside it"
+            "that it was made from; the spec beside it names that file"
         )
-    return prepare(path, model, sha256, imgsz)
+    return make_static(path, model, sha256, imgsz)
 
 
 def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
@@ -95,7 +93,7 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
         model = onnx.load_model_from_string(data)
     except DecodeError as exc:
         raise ModelError(
-            f"{path} is damaged or no ONNX: it does not parse; expected a complete export; copy or export it again"
+            f"{path} is damaged or not an ONNX: it does not parse; expected a complete export; copy or export it again"
         ) from exc
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} holds no network; expected an exported YOLO; export it again")
@@ -104,27 +102,31 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     if model.functions:
         model = onnx.inliner.inline_local_functions(model)
     sort_nodes(model)
-    _name_plugins(model)
+    name_plugins(model)
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as exc:
-        raise ModelError(f"{path} is no valid ONNX: {one_line(exc)}; export it again") from exc
+        raise ModelError(f"{path} is not a valid ONNX: {one_line(exc)}; export it again") from exc
     return model, hashlib.sha256(data).hexdigest()
 
 
-def prepare(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[int, int] | None = None) -> OnnxFile:
-    """Make a parsed float model static, name its nodes and read its class names. Raises ModelError."""
+def make_static(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[int, int] | None = None) -> OnnxFile:
+    """Fix the input size of a parsed float model, name its nodes, fold constants and read its class names.
+
+    `model` is changed. Raises ModelError.
+    """
     dense_weights(model)
-    image = _image_input(path, model)
-    size = _fix_input(path, image, imgsz)
-    _forget_shapes(model)
+    image = find_image_input(path, model)
+    size = fix_size(path, image, imgsz)
+    _clear_shapes(model)
     warnings: list[str] = []
-    _name_nodes(model, warnings)
-    _foreign_operators(path, model, warnings)
+    if renamed := name_nodes(model):
+        warnings.append(f"{len(renamed)} nodes had no name of their own; hefkit gave them names such as {renamed[0]}")
+    check_runtime_operators(path, model, warnings)
     _refuse_bfloat16(path, model)
     fold_constants(model)
     slices_for_sequences(model)
-    refuse_preprocessing(path, model, image.name)
+    refuse_scaling(path, model, image.name)
     names = _class_names(model, warnings)
     for text in warnings:
         log.warning("%s", text)
@@ -149,7 +151,7 @@ def _read_bytes(path: Path) -> bytes:
         if path.is_dir():
             raise ModelError(f"{path} is a folder; expected an .onnx file")
         if not path.is_file() or size > MAX_BYTES:
-            raise ModelError(f"{path} is no file of at most {MAX_BYTES >> 30} GiB, so it cannot be an ONNX")
+            raise ModelError(f"{path} is not a file of at most {MAX_BYTES >> 30} GiB; expected an .onnx file")
         data = path.read_bytes()
     except (OSError, ValueError) as exc:  # ValueError: a null byte in the name
         reason = exc.strerror if isinstance(exc, OSError) else exc
@@ -157,18 +159,6 @@ def _read_bytes(path: Path) -> bytes:
     if not data:
         raise ModelError(f"{path} is empty; expected an ONNX; export or copy it again")
     return data
-
-
-def _name_plugins(model: onnx.ModelProto) -> None:
-    """Give TensorRT's plugins the domain "TRT": graphs edited for TensorRT leave it out, which no checker lets pass.
-
-    Its NMS (EfficientNMS_TRT and others) lies below the heads, where a cut removes it.
-    """
-    plugins = [node for node in model.graph.node if str(node.op_type).endswith("_TRT")]  # bytes, where damaged
-    for node in plugins:
-        node.domain = node.domain or PLUGINS
-    if any(node.domain == PLUGINS for node in plugins) and all(o.domain != PLUGINS for o in model.opset_import):
-        model.opset_import.append(onnx.helper.make_opsetid(PLUGINS, 1))
 
 
 def _refuse_other_formats(path: Path, data: bytes) -> None:
@@ -180,10 +170,10 @@ def _refuse_other_formats(path: Path, data: bytes) -> None:
 
 
 def _check_versions(path: Path, model: onnx.ModelProto) -> None:
-    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-    if opset not in OPSETS:
+    version = opset(model)
+    if version not in OPSETS:
         raise ModelError(
-            f"{path} uses ONNX opset {opset or 'none'}; expected {OPSETS[0]} to {OPSETS[-1]}; "
+            f"{path} uses ONNX opset {version or 'none'}; expected {OPSETS[0]} to {OPSETS[-1]}; "
             "export it again, for example with opset=12"
         )
     if not 3 <= model.ir_version <= onnx.IR_VERSION:
@@ -194,7 +184,7 @@ def _check_versions(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _load_external(path: Path, model: onnx.ModelProto) -> None:
-    """Weights that lie in a file beside the ONNX become part of the model."""
+    """Read weights from a file beside the ONNX into the model."""
     constants = (a.t for node in model.graph.node for a in node.attribute if a.type == onnx.AttributeProto.TENSOR)
     if not any(uses_external_data(t) for t in (*model.graph.initializer, *constants)):
         return
@@ -207,97 +197,16 @@ def _load_external(path: Path, model: onnx.ModelProto) -> None:
         ) from exc
 
 
-def _image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
-    """The one input that is no weight, checked for rank, type, channels and batch."""
-    inputs = image_inputs(model)
-    if len(inputs) != 1:
-        seen = ", ".join(v.name for v in inputs) or "none"
-        raise ModelError(f"{path} has {len(inputs)} inputs ({one_line(seen)}); expected one image; export a plain YOLO")
-    image = inputs[0]
-    shape, where = shape_of(image), f"the input {image.name!r} of {path}"
-    if len(shape) != 4:
-        raise ModelError(f"{where} has {len(shape)} dimensions; expected an image (1, 3, height, width)")
-    dtype = image.type.tensor_type.elem_type
-    if dtype not in DTYPES:
-        name = TensorProto.DataType.Name(dtype).lower()
-        raise ModelError(f"{where} is {name}; expected float32 or float16; export without preprocessing in the graph")
-    _check_channels(where, shape)
-    if shape[0] > 1:
-        raise ModelError(f"{where} has batch {shape[0]}; expected 1; export again with batch=1")
-    return image
-
-
-def _check_channels(where: str, shape: tuple[int, ...]) -> None:
-    channels = shape[1]
-    if channels == 3 or (channels == 0 and shape[3] != 3):  # 0: dynamic
-        return
-    if shape[3] == 3:
-        raise ModelError(f"{where} is NHWC {list(shape)}; expected (1, 3, height, width); export with channels first")
-    raise ModelError(f"{where} has {channels} channel(s); expected 3, red, green and blue; train and export with RGB")
-
-
-def _fix_input(path: Path, image: onnx.ValueInfoProto, imgsz: tuple[int, int] | None) -> tuple[int, int]:
-    """Write batch 1, three channels and the size into the input; returns (H, W)."""
-    height, width = shape_of(image)[2:]
-    if imgsz is None and min(height, width) <= 0:
-        raise ModelError(
-            f"{path} was exported with dynamic size; expected a fixed one; "
-            "give it to compile_to_hef.py with --imgsz, or export again with dynamic=False"
-        )
-    for fixed, wanted, what in zip((height, width), imgsz or (0, 0), ("height", "width"), strict=True):
-        if fixed > 0 and wanted and fixed != wanted:
-            raise ModelError(
-                f"{path} has the fixed {what} {fixed}, but --imgsz asks for {wanted}; leave --imgsz out or export again"
-            )
-    size = imgsz or (height, width)
-    dims = image.type.tensor_type.shape.dim
-    for dim, value in zip(dims, (1, 3, *size), strict=True):
-        dim.dim_value = value  # clears a dim_param, they share a oneof
-    return size
-
-
-def _forget_shapes(model: onnx.ModelProto) -> None:
-    """Shapes noted for a dynamic batch or size are wrong now; onnxruntime infers its own."""
+def _clear_shapes(model: onnx.ModelProto) -> None:
+    """Remove shapes that were noted for a dynamic batch or size; onnxruntime infers its own."""
     del model.graph.value_info[:]
     for output in model.graph.output:
         for dim in output.type.tensor_type.shape.dim:
             dim.Clear()
 
 
-def _name_nodes(model: onnx.ModelProto, warnings: list[str]) -> None:
-    """Give nameless and doubly named nodes a unique name: the Hailo compiler finds end nodes by name."""
-    taken: set[str] = set()
-    changed, example = 0, ""
-    for index, node in enumerate(model.graph.node):
-        if not node.name or node.name in taken:
-            node.name = f"hefkit_{node.op_type}_{index}"
-            changed += 1
-            example = example or node.name
-        taken.add(node.name)
-    if changed:
-        warnings.append(f"{changed} nodes had no name of their own; they are called {example} and the like")
-
-
-def _foreign_operators(path: Path, model: onnx.ModelProto, warnings: list[str]) -> None:
-    """What onnxruntime writes when it saves its optimised form: for itself, or even for one processor only."""
-    foreign = {domain: set[str]() for domain in (RUNTIME, RUNTIME_BLOCKED)}
-    for node in model.graph.node:
-        foreign.get(node.domain, set()).add(node.op_type)
-    advice = "give the original export, or save with onnxruntime's level ORT_ENABLE_BASIC"
-    if foreign[RUNTIME_BLOCKED]:
-        raise ModelError(
-            f"{path} was saved by onnxruntime with all its optimisations, whose operators "
-            f"({', '.join(sorted(foreign[RUNTIME_BLOCKED]))}) fit one kind of processor; expected plain ONNX; {advice}"
-        )
-    if foreign[RUNTIME]:
-        warnings.append(
-            f"{path.name} was saved by onnxruntime's optimiser with operators of its own "
-            f"({', '.join(sorted(foreign[RUNTIME]))}), which Hailo's compiler is not known to read; {advice}"
-        )
-
-
 def _refuse_bfloat16(path: Path, model: onnx.ModelProto) -> None:
-    """onnxruntime has no kernels for it on the CPU."""
+    """Raise ModelError: onnxruntime cannot compute bfloat16 on the CPU."""
     if any(t.data_type == TensorProto.BFLOAT16 for t in model.graph.initializer):
         raise ModelError(f"{path} has bfloat16 weights; expected float32 or float16; export it again in float32")
 
@@ -321,5 +230,5 @@ def _class_names(model: onnx.ModelProto, warnings: list[str]) -> dict[int, str]:
 
 def _class_id(key: object) -> int:
     if isinstance(key, bool) or not isinstance(key, int) or not 0 <= key < MAX_CLASSES:
-        raise ValueError(f"{key!r} is no class number")
+        raise ValueError(f"{key!r} is not a class number")
     return key

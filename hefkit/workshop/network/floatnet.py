@@ -9,9 +9,12 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from hefkit.errors import ModelError
+from hefkit.workshop.network.operators import opset
 
-OLDEST_OPSET = 13  # Dequantize with a scale per channel; onnxruntime inserts such nodes by itself, too
+MIN_OPSET = 13  # the first whose DequantizeLinear has a scale per channel
 SIGMOID = "_probability"  # appended to the name of a class tensor
+# what an emulated model appends to a tensor's name, behind a slash
+EMULATION_SUFFIXES = ("codes", "rounded", "scale", "zero_point", "bias", "weight")
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -35,11 +38,14 @@ def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _bypass_casts(model: onnx.ModelProto) -> None:
-    """Casts between float16 and float32 have become idle; between a Conv and its activation they would part the two."""
+    """Remove casts between float16 and float32, which do nothing now.
+
+    Between a Conv and its activation such a cast would make the emulation round twice.
+    """
     try:
         inferred = onnx.shape_inference.infer_shapes(model).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
-        return  # without types they stay, and the emulation rounds more often than the chip
+        return  # without types the casts stay, and the emulation rounds more often than the chip
     values = (*inferred.value_info, *inferred.input, *inferred.output)
     floats = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}
     floats |= {t.name for t in model.graph.initializer if t.data_type == TensorProto.FLOAT}
@@ -64,20 +70,22 @@ def _widen(tensor: onnx.TensorProto) -> None:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), tensor.name))
 
 
-def modernised(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with opset OLDEST_OPSET where it was older; convert after the cut, embedded NMS does not convert.
+def upgrade_opset(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model, converted to opset MIN_OPSET where it was older.
+
+    Convert after the cut: onnx cannot convert an embedded NMS.
 
     Raises:
         ModelError: an operation that onnx cannot convert.
     """
-    if opset(model) >= OLDEST_OPSET:
+    if opset(model) >= MIN_OPSET:
         return model
     try:
-        return version_converter.convert_version(model, OLDEST_OPSET)
+        return version_converter.convert_version(model, MIN_OPSET)
     except (RuntimeError, ValueError, version_converter.ConvertError) as exc:
         raise ModelError(
-            f"the network cannot be converted from ONNX opset {opset(model)} to {OLDEST_OPSET}: {exc}; "
-            f"export it again with opset={OLDEST_OPSET} or newer"
+            f"the network cannot be converted from ONNX opset {opset(model)} to {MIN_OPSET}: {exc}; "
+            f"export it again with opset={MIN_OPSET} or newer"
         ) from exc
 
 
@@ -93,20 +101,16 @@ def with_sigmoids(model: onnx.ModelProto, class_tensors: Sequence[str]) -> onnx.
     return copy
 
 
-# what an emulated model adds behind a tensor's name
-MADE = ("codes", "rounded", "scale", "zero_point", "bias", "weight")
+def rename_reserved(model: onnx.ModelProto, reserved: Collection[str]) -> dict[str, str]:
+    """Rename tensors whose name an emulated model uses for a tensor of its own; returns old name -> new name.
 
-
-def set_apart(model: onnx.ModelProto, reserved: Collection[str]) -> dict[str, str]:
-    """Rename tensors that are called like something that an emulated model adds; old name -> new name.
-
-    An export with a node in front has an inner tensor `images`, for example. `model` is changed.
+    An export with a node before its first layer may have an inner tensor `images`. `model` is changed.
 
     Args:
-        reserved: names of its input and outputs; everything below `input/` is reserved as well.
+        reserved: names of the emulated model's input and outputs; names that begin with `input/` are reserved as well.
     """
     names = {name for node in model.graph.node for name in (*node.input, *node.output) if name}
-    made = {f"{name}/{suffix}" for name in names for suffix in MADE} | {
+    made = {f"{name}/{suffix}" for name in names for suffix in EMULATION_SUFFIXES} | {
         f"{name}/weight_{suffix}" for name in names for suffix in ("codes", "scale", "zero_point")
     }
     renamed = {}
@@ -122,8 +126,3 @@ def set_apart(model: onnx.ModelProto, reserved: Collection[str]) -> dict[str, st
     for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
         value.name = renamed.get(value.name, value.name)
     return renamed
-
-
-def opset(model: onnx.ModelProto) -> int:
-    """The version of the standard operators."""
-    return next(o.version for o in model.opset_import if o.domain in ("", "ai.onnx"))

@@ -1,7 +1,8 @@
-"""Compute what a graph computes from its constants alone: weights behind a Cast, a weight normalisation, a scale.
+"""Turn other forms of weights into plain initializers.
 
-Exporters without constant folding and converters to float16 leave such nodes behind. Discovery, emulation and Hailo's
-parser look for weights, and find arithmetic.
+The search of the heads, the emulation and Hailo's parser need weights as initializers.
+Constant arithmetic (a weight behind a Cast, a weight normalisation) is computed; exporters without constant folding and
+converters to float16 leave it in the graph. Sparse weights become dense, lists of tensors become Slices.
 """
 
 from __future__ import annotations
@@ -15,23 +16,24 @@ from onnx import numpy_helper
 from hefkit.errors import ModelError
 from hefkit.workshop.network.cut import extract, image_inputs, zero_feed
 from hefkit.workshop.network.graph import Graph, attribute
+from hefkit.workshop.network.operators import STANDARD
 from hefkit.workshop.network.session import open_session, run_session
 
-# not the same every time, or more than arithmetic, or (quantised weights) a thing that others must see and refuse
+# random, more than arithmetic, or a sign of a quantised model, which later checks must still see to refuse it
 UNFOLDED = frozenset(
     ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 ) | frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap"))
-MAX_DENSE_BYTES = 2 << 30
+MAX_DENSE_BYTES = 2 << 30  # bytes of one weight, as in a whole ONNX
 FLOATS = ("float16", "float32", "float64")
 
 
 def fold_constants(model: onnx.ModelProto) -> None:
-    """Give every node that sees the picture its float operands as initializers; `model` is changed.
+    """Compute the float operands that do not depend on the picture and store them as initializers; `model` is changed.
 
-    Nodes that nothing needs any more stay, as dead ones do in any export.
+    Nodes that are no longer needed stay in the graph.
 
     Raises:
-        ModelError: onnxruntime cannot compute them.
+        ModelError: onnxruntime cannot compute an operand.
     """
     names = _operands(model)
     if not names:
@@ -51,10 +53,10 @@ def fold_constants(model: onnx.ModelProto) -> None:
 
 
 def dense_weights(model: onnx.ModelProto) -> None:
-    """Sparse initializers (pruned networks) become plain ones, which Hailo's parser and all here read.
+    """Convert sparse initializers (pruned networks) to dense ones; `model` is changed.
 
     Raises:
-        ModelError: a few bytes that claim to be more than a whole ONNX may hold.
+        ModelError: a weight whose shape claims more than MAX_DENSE_BYTES.
     """
     for sparse in model.graph.sparse_initializer:
         values = numpy_helper.to_array(sparse.values)
@@ -73,13 +75,13 @@ def dense_weights(model: onnx.ModelProto) -> None:
 
 
 def _operands(model: onnx.ModelProto) -> list[str]:
-    """Computed tensors that do not depend on the picture, read by nodes that do."""
+    """Computed tensors that do not depend on the picture and are read by nodes that do."""
     graph = Graph(model)
-    dynamic = graph.spread({v.name: 1 for v in image_inputs(model)}, lambda index, mask: mask)
+    dynamic = graph.propagate({v.name: 1 for v in image_inputs(model)}, lambda index, mask: mask)
     unfolded: dict[str, int] = {}
     for index in graph.alive:
         node = graph.nodes[index]
-        special = node.op_type in UNFOLDED or node.domain not in ("", "ai.onnx")
+        special = node.op_type in UNFOLDED or node.domain not in STANDARD
         if special or any(unfolded.get(name) for name in graph.inputs[index]):
             unfolded.update(dict.fromkeys(node.output, 1))
     found = {}
@@ -93,9 +95,9 @@ def _operands(model: onnx.ModelProto) -> list[str]:
 
 
 def slices_for_sequences(model: onnx.ModelProto) -> None:
-    """Turn SequenceAt of SplitToSequence, PyTorch's unoptimised chunk(), into Slices; `model` is changed.
+    """Replace SequenceAt of SplitToSequence, PyTorch's unoptimised chunk(), by Slice; `model` is changed.
 
-    Lists of tensors are nothing that a chip or its compiler works with.
+    Neither the chip nor its compiler knows lists of tensors.
     """
     graph = Graph(model)
     for node in model.graph.node:
@@ -115,7 +117,7 @@ def slices_for_sequences(model: onnx.ModelProto) -> None:
 
 
 def _bounds(parts: np.ndarray | None, index: np.ndarray | None) -> tuple[int, int] | None:
-    """Start and end of a part; None where they cannot be told without the tensor's size."""
+    """Start and end of a part; None where they depend on the tensor's size."""
     if parts is None or index is None or index.size != 1 or int(index.item()) < 0:
         return None
     place = int(index.item())

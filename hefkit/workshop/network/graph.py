@@ -12,12 +12,12 @@ from onnx import numpy_helper
 
 from hefkit.errors import ModelError
 
-# a tensor that only lends its shape gives no values: anchors made from Shape(x) do not depend on x
+# read only the shape of a tensor: anchors made from Shape(x) do not depend on the values of x
 SHAPE_ONLY = frozenset({"Shape", "Size"})
 
 
 class Graph:
-    """The main graph of a model; nodes are numbered in file order, which ONNX demands to be topological."""
+    """The main graph of a model; nodes are numbered in file order, which is topological in a valid ONNX."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
@@ -33,7 +33,7 @@ class Graph:
 
     @cached_property
     def alive(self) -> list[int]:
-        """Nodes that reach an output, in file order; exporters leave dead ones behind."""
+        """Nodes that reach an output, in file order; exporters leave others in the file."""
         return sorted(self.above(self.output_names))
 
     def readers(self, tensor: str) -> list[onnx.NodeProto]:
@@ -41,7 +41,7 @@ class Graph:
         return [self.nodes[i] for i in self.consumers.get(tensor, ())]
 
     def above(self, tensors: Iterable[str], stop_at: Iterable[str] = ()) -> set[int]:
-        """Nodes that the tensors are computed from, the walk not going past the tensors in `stop_at`."""
+        """Nodes that the tensors are computed from; the walk ends at the tensors in `stop_at`."""
         stop, seen = set(stop_at), set()
         todo = [self.producer[t] for t in tensors if t in self.producer and t not in stop]
         while todo:
@@ -52,11 +52,11 @@ class Graph:
             todo += [self.producer[t] for t in self.inputs[index] if t in self.producer and t not in stop]
         return seen
 
-    def spread(self, seeds: dict[str, int], through: Callable[[int, int], int] | None = None) -> dict[str, int]:
+    def propagate(self, seeds: dict[str, int], through: Callable[[int, int], int] | None = None) -> dict[str, int]:
         """Carry bit masks down the alive nodes: tensor -> the union of the masks it is computed from.
 
         Args:
-            seeds: tensor -> its own mask, whatever lies above it.
+            seeds: tensor -> its own mask; masks from above it are ignored.
             through: (node, union of its inputs) -> mask of its outputs; by default the union, 0 behind Shape.
         """
         masks = dict(seeds)
@@ -72,11 +72,11 @@ class Graph:
 
     def below(self, tensors: Iterable[str], through: Callable[[int, int], int] | None = None) -> list[onnx.NodeProto]:
         """Alive nodes that read the tensors or what is computed from them, in file order."""
-        masks = self.spread(dict.fromkeys(tensors, 1), through)
+        masks = self.propagate(dict.fromkeys(tensors, 1), through)
         return [self.nodes[i] for i in self.alive if any(masks.get(name) for name in self.inputs[i])]
 
     def by_value(self, index: int, mask: int) -> int:
-        """The rule of `spread` that follows values and not shapes."""
+        """The rule of `propagate` that follows values and not shapes."""
         return 0 if self.nodes[index].op_type in SHAPE_ONLY else mask
 
     def constant(self, name: str) -> np.ndarray | None:
@@ -92,21 +92,21 @@ class Graph:
             name = node.input[0]
         try:
             return numpy_helper.to_array(self.initializer[name])
-        except ValueError as exc:  # the checker does not compare the data with the shape
+        except ValueError as exc:  # the ONNX checker does not compare the data with the shape
             raise ModelError(f"the weights {name!r} are damaged: {exc}; export the model again") from exc
 
 
 def sort_nodes(model: onnx.ModelProto) -> None:
     """Bring the nodes into topological order, as ONNX demands; float16 converters append their Casts at the end.
 
-    Sorted graphs stay as they are. A cycle is left for the checker to refuse.
+    Sorted graphs stay as they are. A graph with a cycle stays as it is; the checker refuses it.
     """
     graph = Graph(model)
     waits_for = [{graph.producer[t] for t in names if t in graph.producer} for names in graph.inputs]
     if all(index > max(above, default=-1) for index, above in enumerate(waits_for)):
         return
     ready = [i for i, above in enumerate(waits_for) if not above]
-    heapq.heapify(ready)  # of the nodes that could come next the one that came first: close to the old order
+    heapq.heapify(ready)  # the lowest old number first, so that the order stays close to the old one
     order = []
     while ready:
         index = heapq.heappop(ready)
@@ -120,6 +120,21 @@ def sort_nodes(model: onnx.ModelProto) -> None:
     nodes = [onnx.NodeProto.FromString(graph.nodes[i].SerializeToString()) for i in order]
     del model.graph.node[:]
     model.graph.node.extend(nodes)
+
+
+def name_nodes(model: onnx.ModelProto) -> list[str]:
+    """Give nodes without a name, or with one that is taken, a unique name: the Hailo compiler finds nodes by name.
+
+    Returns the new names.
+    """
+    taken: set[str] = set()
+    given = []
+    for index, node in enumerate(model.graph.node):
+        if not node.name or node.name in taken:
+            node.name = f"hefkit_{node.op_type}_{index}"
+            given.append(node.name)
+        taken.add(node.name)
+    return given
 
 
 def _read_by(node: onnx.NodeProto) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The only place that opens onnxruntime sessions, so that all of them compute alike."""
+"""Open and run onnxruntime sessions; the only module that does, so that all use the same options."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from hefkit.text import one_line
 def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.InferenceSession:
     """A CPU session; Quantize/Dequantize pairs are computed in float.
 
-    onnxruntime's fused integer kernels saturate on CPUs without VNNI, so the emulator's codes would
-    depend on the machine; `session.disable_quant_qdq` cannot be stored in a model, hence here.
+    onnxruntime's fused integer kernels saturate on CPUs without VNNI, so the emulator's codes would depend on the
+    machine. The option `session.disable_quant_qdq` against that cannot be stored in a model.
 
     Args:
         model: a model, or a path to one.
@@ -30,9 +30,9 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.Inferen
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # what matters comes back as an exception
+    options.log_severity_level = 4  # fatal only; errors arrive as exceptions
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # idle threads that spin take the core that the next stage of the pipeline needs
+    # spinning idle threads would use the core that the next stage of the pipeline needs
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     source = str(model) if isinstance(model, Path) else model.SerializeToString()
     try:
@@ -44,7 +44,7 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.Inferen
 
 
 def available_cores() -> int:
-    """Cores this process may use: fewer than the machine has under taskset or in a container."""
+    """CPU cores that this process may use; under taskset or in a container fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -54,7 +54,7 @@ def run_session(
     """Run once; raises ModelError where onnxruntime cannot compute the graph."""
     try:
         return list(session.run(list(outputs), dict(feeds)))
-    except Exception as exc:  # as above: no public common base
+    except Exception as exc:  # no public common base, as above
         if type(exc).__module__.startswith("onnxruntime"):
             raise ModelError(f"onnxruntime cannot run the model; export it again; it says: {one_line(exc)}") from exc
         raise

@@ -25,7 +25,7 @@ from hefkit.pictures.read import read_image
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibration.dataset import find_dataset
 from hefkit.workshop.calibration.folder import check_target
-from hefkit.workshop.calibration.make import Plan, make_set
+from hefkit.workshop.calibration.make import SetRequest, make_set
 from tests.helpers.pictures import encode, exif, noise, with_exif, write
 
 INPUT = InputSpec((64, 96))
@@ -69,9 +69,9 @@ def found(root: Path, source: str = "", split: str | None = None) -> tuple[str, 
 
 def make(folder: Path, source: Path, old: list[Path] | None = None, **changes: Any) -> dict[str, Any]:
     """A small set of `source` in `folder`."""
-    plan = replace(Plan(str(source), folder, INPUT, 5, "random", 0, "png", 2), **changes)
+    request = replace(SetRequest(str(source), folder, INPUT, 5, "random", 0, "png", 2), **changes)
     items = find_dataset(str(source), None, folder).items
-    return make_set(plan, items, old or [], quiet=True)
+    return make_set(request, items, old or [], quiet=True)
 
 
 def sources(manifest: dict[str, Any]) -> list[str]:
@@ -209,8 +209,8 @@ def test_data_yaml(dataset: Path, text: str, name: str, split: str | None, pictu
 BAD_YAMLS = {
     "no split named": ("names: [a]\n", "names no pictures"),
     "folder missing": ("train: images/nowhere\n", "looked for"),
-    "not a mapping": ("- a\n- b\n", "no data.yaml"),
-    "empty": ("", "no data.yaml"),
+    "not a mapping": ("- a\n- b\n", "not a dataset file"),
+    "empty": ("", "not a dataset file"),
     "broken": ("train: [a\n", "not valid YAML"),
     "not text": ("\udc80abc", "not valid YAML"),
     "python object": ("train: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
@@ -317,7 +317,7 @@ def test_workers_change_nothing(photos: Path, tmp_path: Path, select: str) -> No
 
 
 def test_random_is_the_seeded_shuffle_of_the_sorted_paths(photos: Path, tmp_path: Path) -> None:
-    """Random(seed).shuffle over the sorted list, the first N: anybody can recompute it."""
+    """Random(seed).shuffle over the sorted list, the first N: the choice can be computed again."""
     import random
 
     expected = sorted(str(p) for p in photos.rglob("*.jpg"))
@@ -359,9 +359,9 @@ def test_unreadable_pictures_are_replaced_and_named(photos: Path, tmp_path: Path
 
 
 def test_fewer_than_asked_are_all_taken_with_a_warning(photos: Path, tmp_path: Path, caplog: Any) -> None:
-    """A small dataset is no error."""
+    """A small dataset is not an error."""
     assert make(tmp_path / "out", photos, count=64)["count"] == 12
-    assert "only 12 usable pictures for the 64 asked for" in caplog.text
+    assert "only 12 usable pictures, 64 were asked for" in caplog.text
 
 
 def test_no_usable_picture_leaves_no_folder(tmp_path: Path) -> None:
@@ -396,7 +396,7 @@ def test_a_size_that_no_yolo_takes_is_warned_about(photos: Path, tmp_path: Path,
     """The coarsest head has stride 32."""
     make(tmp_path / "out", photos, count=1, input=InputSpec((64, 100)))
 
-    assert "no multiple of 32" in caplog.text
+    assert "not a multiple of 32" in caplog.text
 
 
 def test_the_preview_shows_the_set_in_order(tmp_path: Path) -> None:
@@ -416,7 +416,7 @@ def test_the_preview_shows_the_set_in_order(tmp_path: Path) -> None:
 
 
 def test_names_in_any_script_and_encoding(tmp_path: Path) -> None:
-    """A name that is no valid UTF-8 still makes a manifest that is valid JSON."""
+    """A name that is not valid UTF-8 still makes a manifest that is valid JSON."""
     folder = os.fsencode(tmp_path / "in")
     os.mkdir(folder)
     for name in ("größe 写真.png".encode(), b"latin-\xe4.png"):
@@ -467,10 +467,10 @@ MANIFESTS: dict[str, Callable[[dict[str, Any]], object]] = {
     "none": lambda m: None,
     "not JSON": lambda m: b"{",
     "a list": lambda m: [m],
-    "somebody else's": lambda m: {"name": "app", "icons": ["a.png"]},
+    "of another program": lambda m: {"name": "app", "icons": ["a.png"]},
     "another format": lambda m: {**m, "format": 2},
     "no digest": lambda m: {k: v for k, v in m.items() if k != "digest"},
-    "images is no list": lambda m: {**m, "images": "a.png"},
+    "images is not a list": lambda m: {**m, "images": "a.png"},
     "images of text": lambda m: {**m, "images": ["a.png"]},
     "deep": lambda m: b"[" * 100_000,
 }
@@ -551,7 +551,7 @@ class Stop(BaseException):
     """Stands for Ctrl-C or SIGTERM."""
 
 
-@pytest.mark.parametrize("moment", ["letterbox", "contact_sheet", "_manifest"])
+@pytest.mark.parametrize("moment", ["stage.letterbox", "make.contact_sheet", "make.json.dumps"])
 def test_a_failing_run_leaves_the_folder_as_it_was(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
@@ -561,10 +561,10 @@ def test_a_failing_run_leaves_the_folder_as_it_was(
     before = snapshot(out)
     old = check_target(out, str(photos), 5, "png", overwrite=True)
 
-    def stop(*args: object) -> None:
+    def stop(*args: object, **options: object) -> None:
         raise Stop
 
-    monkeypatch.setattr(f"hefkit.workshop.calibration.make.{moment}", stop)
+    monkeypatch.setattr(f"hefkit.workshop.calibration.{moment}", stop)
     with pytest.raises(Stop):
         make(out, photos, old, seed=1)
 

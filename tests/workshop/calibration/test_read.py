@@ -14,7 +14,7 @@ import pytest
 from hefkit.errors import DataError
 from hefkit.pictures.sources import find_items
 from hefkit.spec import InputSpec
-from hefkit.workshop.calibration.make import Plan, make_set
+from hefkit.workshop.calibration.make import SetRequest, make_set
 from hefkit.workshop.calibration.read import CalibrationSet
 from tests.helpers.pictures import encode, noise, write
 
@@ -26,8 +26,8 @@ def make(folder: Path, count: int = 6, file_format: str = "png", fit: str = "let
     photos = folder.with_name(f"{folder.name} photos")
     for i in range(count):
         write(photos / f"{i:03d}.png", noise(50, 40, seed=i))
-    plan = Plan(str(photos), folder, InputSpec(SIZE, fit), count, "first", 0, file_format, 1)
-    make_set(plan, find_items(str(photos)), quiet=True)
+    request = SetRequest(str(photos), folder, InputSpec(SIZE, fit), count, "first", 0, file_format, 1)
+    make_set(request, find_items(str(photos)), quiet=True)
     return folder
 
 
@@ -122,9 +122,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no manifest": (lambda f: (f / "manifest.json").unlink(), "holds no manifest.json"),
     "no JSON": (lambda f: (f / "manifest.json").write_text("{"), "cannot be read as JSON"),
     "deep JSON": (lambda f: (f / "manifest.json").write_text("[" * 100_000), "cannot be read as JSON"),
-    "a list": (lambda f: (f / "manifest.json").write_text("[]"), "no manifest of format 1"),
-    "another format": (lambda f: edit(f, lambda m: m.update(format=2)), "no manifest of format 1"),
-    "no images": (lambda f: edit(f, lambda m: m.pop("images")), "no manifest of format 1"),
+    "a list": (lambda f: (f / "manifest.json").write_text("[]"), "not a manifest of format 1"),
+    "another format": (lambda f: edit(f, lambda m: m.update(format=2)), "not a manifest of format 1"),
+    "no images": (lambda f: edit(f, lambda m: m.pop("images")), "not a manifest of format 1"),
     "an empty list of images": (lambda f: edit(f, lambda m: m.update(images=[])), "is empty"),
     "no input": (lambda f: edit(f, lambda m: m.pop("input")), "input"),
     "BGR": (lambda f: edit(f, lambda m: m["input"].update(color="BGR")), "input.color"),
@@ -132,7 +132,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "another size": (lambda f: edit(f, lambda m: m["input"].update(size=[64, 48])), "pictures of 64x48"),
     "files outside": (lambda f: edit(f, lambda m: m["images"][1].update(file="../../etc/passwd")), "outside of it"),
     "an absolute file": (lambda f: edit(f, lambda m: m["images"][1].update(file="/etc/passwd")), "outside of it"),
-    "a file that is no name": (lambda f: edit(f, lambda m: m["images"][1].update(file=7)), "outside of it"),
+    "a file that is not a name": (lambda f: edit(f, lambda m: m["images"][1].update(file=7)), "outside of it"),
     "a picture gone": (lambda f: (f / "calib_0003.png").unlink(), "calib_0003.png"),
     "a picture damaged": (lambda f: (f / "calib_0003.png").write_bytes(b"\x89PNG junk"), "calib_0003.png is damaged"),
     "a picture empty": (lambda f: (f / "calib_0003.png").write_bytes(b""), "calib_0003.png is damaged"),
@@ -210,7 +210,7 @@ def test_truncated_and_several_arrays(tmp_path: Path) -> None:
             CalibrationSet(tmp_path / name, SIZE)
 
 
-@pytest.mark.parametrize("name, words", [("gone", "does not exist"), ("notes.txt", "is no calibration set")])
+@pytest.mark.parametrize("name, words", [("gone", "does not exist"), ("notes.txt", "is not a calibration set")])
 def test_nothing_of_the_kind(tmp_path: Path, name: str, words: str) -> None:
     """A missing path names the command that makes a set; another file says what was expected."""
     (tmp_path / "notes.txt").write_text("words")
@@ -219,7 +219,7 @@ def test_nothing_of_the_kind(tmp_path: Path, name: str, words: str) -> None:
         CalibrationSet(tmp_path / name, SIZE)
 
 
-def test_a_picture_that_changes_later_is_told(tmp_path: Path) -> None:
+def test_a_picture_that_vanishes_later_is_an_error(tmp_path: Path) -> None:
     """The check was at the start; a file that vanishes during the passes is still one sentence."""
     folder = make(tmp_path / "set")
     found = CalibrationSet(folder, SIZE)

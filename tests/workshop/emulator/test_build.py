@@ -18,7 +18,7 @@ from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.emulator.correction import picture_budget
 from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.network.cut import cut
-from hefkit.workshop.network.file import prepare
+from hefkit.workshop.network.file import make_static
 from hefkit.workshop.network.session import open_session, run_session
 from tests.helpers.numpy_emulator import NumpyEmulation, TransposedEmulation, constants, layers, roundings
 from tests.helpers.onnx_net import Net, backbone, heads
@@ -61,7 +61,7 @@ def emulate(
     **options: Any,
 ) -> tuple[Emulator, onnx.ModelProto]:
     """The emulator after its work, and the emulated model."""
-    file = prepare(Path("toy.onnx"), onnx.ModelProto.FromString(model.SerializeToString()), "")
+    file = make_static(Path("toy.onnx"), onnx.ModelProto.FromString(model.SerializeToString()), "")
     emulator = Emulator(file, discover(file), *normalization, **options)
     seen = pictures(count, file.size)
     emulator.measure(lambda: iter(seen))
@@ -338,7 +338,7 @@ def test_pictures_are_streamed() -> None:
             most = max(most, len(alive))
             yield picture
 
-    file = prepare(Path("toy.onnx"), tiny_yolo(), "")
+    file = make_static(Path("toy.onnx"), tiny_yolo(), "")
     emulator = Emulator(file, discover(file), *BLACK_TO_WHITE)
     emulator.measure(stream)
 
@@ -347,7 +347,7 @@ def test_pictures_are_streamed() -> None:
 
 def test_the_correction_takes_no_more_pictures_than_it_needs() -> None:
     """Behind what fits into its memory budget the pictures are not even read."""
-    file = prepare(Path("toy.onnx"), tiny_yolo(), "")
+    file = make_static(Path("toy.onnx"), tiny_yolo(), "")
     emulator = Emulator(file, discover(file), *BLACK_TO_WHITE)
     emulator.measure(lambda: iter(pictures(2)))
     taken = 0

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 
 from hefkit.workshop.emulator.statistics import BINS, channel_stats, histograms
 from hefkit.workshop.network.cut import cut
-from hefkit.workshop.network.file import prepare
+from hefkit.workshop.network.file import make_static
 from tests.helpers.tiny_onnx import drawn, head_tensors, network_input, run_onnx, tiny_yolo
 
 TENSORS = ["raw_box_8", "raw_cls_16", "raw_box_32"]
@@ -20,7 +20,7 @@ TENSORS = ["raw_box_8", "raw_cls_16", "raw_box_32"]
 
 def network(opset: int) -> onnx.ModelProto:
     """The cut toy with (1, C, H, W) heads."""
-    return cut(prepare(Path("toy.onnx"), tiny_yolo(opset=opset), "").model, head_tensors())
+    return cut(make_static(Path("toy.onnx"), tiny_yolo(opset=opset), "").model, head_tensors())
 
 
 def feeds(count: int) -> Iterator[dict[str, np.ndarray]]:

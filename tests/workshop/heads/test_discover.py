@@ -1,4 +1,4 @@
-"""Discovery: heads are found in every kind of export, by structure, and everything else is told by name."""
+"""Discovery: heads are found in every kind of export by structure; other models are refused by name."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_layout_becomes_the_spec_of_float_tensors(opened: Open) -> None:
         ("transformer", "transformer decoder"),
         ("two_heads", "two heads"),
         ("training", "two heads"),
-        ("no_sigmoid", "class scores enter no Sigmoid"),
+        ("no_sigmoid", "class scores do not enter a Sigmoid"),
         ("cut_already", "cut at its heads already"),
         ("no_conv", "without a Conv that could be a head"),
     ],
@@ -231,7 +231,7 @@ class TestEndNodes:
             pytest.param(
                 lambda n: [*n[:5], "/net/Concat_46"], "is a Concat; expected the name of a Conv", id="no Conv"
             ),
-            pytest.param(lambda n: [*n[:5], "/net/Conv_0"], "is no head", id="a Conv of the backbone"),
+            pytest.param(lambda n: [*n[:5], "/net/Conv_0"], "is not a head Conv", id="a Conv of the backbone"),
         ],
     )
     def test_is_checked_just_as_hard(self, change: Callable[[list[str]], list[str]], words: str, opened: Open) -> None:

@@ -1,4 +1,4 @@
-"""Exports that somebody worked on: wrapped, converted, optimised, with a tail of another application's."""
+"""Exports that were edited: wrapped, converted, optimised, or with the tail of another application."""
 
 from __future__ import annotations
 
@@ -295,7 +295,7 @@ def test_what_onnxruntime_saved(level: ort.GraphOptimizationLevel, refused: bool
         assert prove(file, discover(file)).max_abs_px < 0.01
 
 
-def test_operators_of_onnxruntime_are_told(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
+def test_operators_of_onnxruntime_give_a_warning(opened: Open, caplog: pytest.LogCaptureFixture) -> None:
     """SiLU as QuickGelu: emulated with as few roundings as SiLU, and a warning about Hailo's compiler."""
     plain, model = rounding_points(opened(tiny_yolo())), tiny_yolo()
     graph = model.graph

@@ -139,7 +139,7 @@ def test_what_a_branch_captures_is_kept() -> None:
 
 
 def test_extract_takes_a_piece_from_the_middle() -> None:
-    """Between a head tensor and its Sigmoid there is no picture any more."""
+    """A piece between a head tensor and its Sigmoid does not need the picture."""
     model = tiny_yolo()
     logits = np.linspace(-3, 3, 3 * 64, dtype=np.float32).reshape(1, 3, 8, 8)
     score = next(n for n in model.graph.node if n.op_type == "Reshape" and n.input[0] == "raw_cls_8").output[0]

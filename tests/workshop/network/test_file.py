@@ -57,6 +57,11 @@ def second_input(model: onnx.ModelProto) -> None:
     model.graph.input.append(helper.make_tensor_value_info("scale_factor", TensorProto.FLOAT, [1, 2]))
 
 
+def unknown_operator(model: onnx.ModelProto) -> None:
+    """A change: one node has an operator that ONNX does not know."""
+    model.graph.node[3].op_type = "Nonsense"
+
+
 def test_reads_size_dtype_names_and_hash(tiny: onnx.ModelProto, tmp_path: Path) -> None:
     path = save(tiny, tmp_path / "tiny.onnx")
 
@@ -143,7 +148,7 @@ def test_a_circle_is_refused(tiny: onnx.ModelProto, tmp_path: Path) -> None:
     def close(model: onnx.ModelProto) -> None:
         model.graph.node[1].input[0] = model.graph.node[2].output[0]
 
-    with pytest.raises(ModelError, match="no valid ONNX"):
+    with pytest.raises(ModelError, match="not a valid ONNX"):
         load_onnx(save(changed(tiny, close), tmp_path / "circle.onnx"))
 
 
@@ -194,7 +199,7 @@ def test_junk_names_give_none_and_a_warning(tiny: onnx.ModelProto, text: str, tm
         pytest.param(b"<!DOCTYPE html>", "HTML", id="HTML"),
         pytest.param(b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer", id="LFS pointer"),
         pytest.param(b"\x1c\0\0\0TFL3" + b"\0" * 50, "TensorFlow Lite", id="TFLite"),
-        pytest.param(b"hello world, this is no model", "does not parse", id="text"),
+        pytest.param(b"hello world, this is not a model", "does not parse", id="text"),
         pytest.param(bytes(range(1, 200)), "does not parse", id="garbage"),
         pytest.param(onnx.ModelProto(ir_version=8).SerializeToString(), "holds no network", id="no graph"),
     ],
@@ -233,11 +238,13 @@ def test_missing_file_and_folder(tmp_path: Path) -> None:
         pytest.param(input_shape(1, 3, 64), "3 dimensions", id="no image"),
         pytest.param(input_shape(1, 3, "height", "width"), "dynamic size.*--imgsz", id="dynamic size without imgsz"),
         pytest.param(second_input, "2 inputs.*images, scale_factor", id="two inputs"),
-        pytest.param(lambda m: m.graph.input.pop(), "no valid ONNX", id="no input"),
+        pytest.param(lambda m: m.graph.input.pop(), "not a valid ONNX", id="no input"),
         pytest.param(lambda m: setattr(m.opset_import[0], "version", 10), "opset 10", id="old opset"),
         pytest.param(lambda m: setattr(m.opset_import[0], "version", 99), "opset 99", id="opset of the future"),
         pytest.param(lambda m: setattr(m, "ir_version", 99), "IR version 99", id="IR of the future"),
-        pytest.param(lambda m: setattr(m.graph.node[3], "op_type", "Nonsense"), "no valid ONNX", id="unknown operator"),
+        pytest.param(
+            lambda m: setattr(m.graph.node[3], "op_type", "Nonsense"), "is not a valid ONNX", id="unknown operator"
+        ),
         pytest.param(note("hefkit.kind", "emulated"), "emulated model", id="our own emulation"),
     ],
 )
