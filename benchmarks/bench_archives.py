@@ -12,6 +12,7 @@ they are of a kind that is not understood.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -28,6 +29,8 @@ from hefkit.workshop.emulator.scales import TensorCodes, activation
 from tests.helpers.hailo_archive import WEIGHTED, Archive, Layer, Unreadable
 
 CLOSE = 1e-4  # ratios that differ from 1 by more are named in `why`
+NOT_UNDERSTOOD = (Unreadable, KeyError, ValueError, IndexError, TypeError)  # what an unknown layer can end in
+PREDICTED = ("scale_median_ratio", "scale_worst_ratio", "kernel_snr_db", "kernel_snr_db_archive")
 Row = dict[str, Any]
 
 
@@ -68,9 +71,6 @@ def empty_row(layer: Layer, why: str) -> Row:
     return {"name": layer.name, **dict.fromkeys(figures), "why": why, "predicted": dict.fromkeys(PREDICTED)}
 
 
-PREDICTED = ("scale_median_ratio", "scale_worst_ratio", "kernel_snr_db", "kernel_snr_db_archive")
-
-
 def weighted_row(layer: Layer, predicted: Prediction) -> Row:
     """Both halves of one layer with weights."""
     row = empty_row(layer, "")
@@ -79,7 +79,7 @@ def weighted_row(layer: Layer, predicted: Prediction) -> Row:
         row["bits"] = layer.bits
         row.update(given_half(layer))
         reasons += differences(layer, row)
-    except (Unreadable, KeyError, ValueError, IndexError, TypeError) as exc:
+    except NOT_UNDERSTOOD as exc:
         reasons.append(f"not compared: {exc}")
     try:
         numbers = predicted.numbers[layer.name]
@@ -89,7 +89,7 @@ def weighted_row(layer: Layer, predicted: Prediction) -> Row:
         row["predicted"] = predicted_half(layer, numbers)
         if abs(row["range_ratio"] - 1) > CLOSE:
             reasons.append(f"the archive's range is {1 / row['range_ratio']:.4g} times as wide")
-    except (Unreadable, KeyError, ValueError, IndexError, TypeError) as exc:
+    except NOT_UNDERSTOOD as exc:
         reasons.append(predicted.why.get(layer.name, f"not predicted: {exc}"))
     return {**row, "why": "; ".join(reasons) or None}
 
@@ -97,20 +97,12 @@ def weighted_row(layer: Layer, predicted: Prediction) -> Row:
 def given_half(layer: Layer) -> Row:
     """Codes, K, biases and shift from the archive's own scales."""
     ours = layer_numbers(layer.float_layer, layer.input_scale, layer.bits, output=layer.output)
-    by_input = layer.input_scale
-    if layer.kind == "conv" and layer.groups == 1:
-        by_input = by_input.reshape(1, -1, 1, 1)
-    elif layer.kind == "conv":
-        by_input = by_input[:1].reshape(1, 1, 1, 1)
-    elif layer.kind == "dw":
-        by_input = by_input.reshape(-1, 1, 1, 1)
-    by_output = layer.output.scale.reshape(-1, *[1] * (ours.codes.ndim - 1))
-    k = np.median(layer.kernel_scale * by_input / by_output)
     factor = int(layer.value("bias_add_op/bias_factor_0"))
     same = (ours.bias_codes == layer.value("bias", "q").reshape(-1)) & (ours.bias_factor == factor)
     return {
         "codes_equal": float((ours.codes == layer.codes).mean()),
-        "k_ratio": float(ours.k[0] / k),
+        # both have the same S_out / S_in in them, so this is the ratio of K as well
+        "k_ratio": float(np.median(ours.kernel_scale / layer.kernel_scale)),
         "bias_equal": float(same.mean()),
         "mac_shift_equal": ours.mac_shift == int(layer.value("conv_op/mac_shift")),
     }
@@ -175,8 +167,10 @@ class Prediction:
         for name, layer in self.archive.layers.items():
             try:
                 self._codes[name] = self._written(layer)
-            except (Unreadable, KeyError, ValueError, IndexError, TypeError) as exc:
+            except NOT_UNDERSTOOD as exc:
                 self.why[name] = f"not predicted: {exc}"
+                with contextlib.suppress(*NOT_UNDERSTOOD):
+                    self._codes[name] = layer.output
 
     def _written(self, layer: Layer) -> TensorCodes:
         if layer.kind == "input_layer":

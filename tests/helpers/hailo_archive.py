@@ -77,8 +77,7 @@ class Layer:
     @property
     def output_bits(self) -> int:
         """Of its output."""
-        key = "passthru_op/output_bits:0" if self.widens else "output_op/output_bits:0"
-        return int(self.value(key))
+        return int(self.value("act_op/output_bits:0"))
 
     @property
     def activation(self) -> str:
@@ -89,20 +88,18 @@ class Layer:
     @property
     def groups(self) -> int:
         """Of the convolution; every channel is its own in a depthwise one."""
-        return self.value("kernel", "fpo").shape[2] if self.kind == "dw" else self._parameter("groups", 1)
-
-    def _parameter(self, name: str, default: int) -> int:
-        return int(self.entry.get("params", {}).get(name, default))
+        if self.kind == "dw":
+            return max(self.value("kernel", "fpo").shape[-2:])
+        return int(self.entry.get("params", {}).get("groups", 1))
 
     def onnx_layout(self, kernel: np.ndarray) -> np.ndarray:
-        """(H, W, I, O), for dense layers (I, O), depthwise (H, W, C, 1) -> (O, I, H, W), dense (O, I)."""
+        """(H, W, I, O), depthwise (H, W, C, 1) or (H, W, 1, C), dense (I, O) -> (O, I, H, W), dense (O, I)."""
         if self.kind == "dense":
             return kernel.reshape(kernel.shape[-2:]).T
         if kernel.ndim != 4:
             raise Unreadable(f"a kernel of shape {kernel.shape}")
         if self.kind == "dw":
-            height, width, channels, each = kernel.shape
-            return kernel.transpose(2, 3, 0, 1).reshape(channels * each, 1, height, width)
+            return kernel.transpose(2, 3, 0, 1).reshape(-1, 1, *kernel.shape[:2])
         return kernel.transpose(3, 2, 0, 1)
 
     @property

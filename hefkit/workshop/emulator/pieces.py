@@ -1,6 +1,7 @@
 """The sigmoid as the chip computes it: nine straight pieces on the accumulator [M].
 
-It is up to 0.0063 off, 1.6 codes of 1/255, and zero below -5.54. The pieces of SiLU and of other curves have not been
+It is up to 0.0063 off, 1.6 codes of 1/255, and zero below -5.54; there it jumps by 0.002, at the other breaks the
+pieces meet. The pieces of SiLU and of other curves have not been
 seen, so the emulator computes those exactly [I].
 Marks: [M] measured in archives of SDK 3.33 (hailo8, level 0), [I] inferred, not seen there.
 """
@@ -53,7 +54,7 @@ def _sigmoid_pieces() -> Pieces:
     )
 
 
-SIGMOID = _sigmoid_pieces()  # [M] equal in all archives, 8 and 15 bits
+SIGMOID = _sigmoid_pieces()  # [M] the same numbers for 8 and 15 bits
 
 
 def coded(pieces: Pieces, accumulator_scale: float, output_scale: float, zero_point: int, bits: int = 8) -> CodedPieces:
@@ -64,7 +65,7 @@ def coded(pieces: Pieces, accumulator_scale: float, output_scale: float, zero_po
         output_scale, zero_point: of the codes that the layer writes.
     """
     limit = ACCUMULATOR[bits]
-    breaks = np.clip(np.rint(pieces.breaks / accumulator_scale), -limit, limit)
+    breaks = np.rint(pieces.breaks.astype(np.float32) / np.float32(accumulator_scale)).astype(np.float64)
     offsets = np.rint((pieces.offsets / output_scale + zero_point) * 2**OUTPUT_SHIFT)
     slopes = np.abs(pieces.slopes) * (accumulator_scale / output_scale)
     flat = slopes == 0
@@ -72,7 +73,7 @@ def coded(pieces: Pieces, accumulator_scale: float, output_scale: float, zero_po
     shift = EXPONENT_SHIFT[bits] + OUTPUT_SHIFT
     mantissas = np.rint(np.where(flat, 0.0, slopes) * 2.0**exponents)
     return CodedPieces(
-        breaks.astype(np.int64),
+        np.clip(breaks, -limit, limit).astype(np.int64),
         offsets.astype(np.int64),
         (np.sign(pieces.slopes) * mantissas).astype(np.int64),
         np.where(flat, 1, exponents - shift).astype(np.int64),
