@@ -97,6 +97,19 @@ def test_a_difference_is_named(run_script: Run, tmp_path: Path) -> None:
     assert "weight codes differ with the same K; bias codes or their factor differ" in row["why"]
 
 
+def test_weights_that_the_compiler_changed(run_script: Run, tmp_path: Path) -> None:
+    """The codes are compared with what was quantised; `why` says that it is not the float network's."""
+    folder = write_archive(tmp_path / "toy")
+    with np.load(folder / "fpo.npz") as arrays:
+        changed = dict(arrays)
+    changed["toy/conv3/kernel:0"][0, 0, 0, 2] *= 0.5
+    np.savez(folder / "fpo.npz", **changed)
+    row = _rows(run_script, folder)["conv3"]
+
+    assert row["codes_equal"] == 1
+    assert "the compiler changed the weights of 1 channel in a way not known" in row["why"]
+
+
 def test_the_table(run_script: Run, tmp_path: Path) -> None:
     """Without --json: a line a layer under the archive's name."""
     lines = run_script(BENCH, write_archive(tmp_path / "toy")).out.splitlines()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,15 @@ class Layer:
         if not all(v.shape == bias.shape for v in (low, high, layer.preactivation)) or len(weight) != len(bias):
             raise Unreadable("statistics and weights of different channel counts")
         return without_static_channels(layer) if self.kind in CONVOLUTIONS else layer
+
+    @property
+    def optimised(self) -> FloatLayer:
+        """The same with the weights that the archive says were quantised, which its optimiser may have changed."""
+        known = self.float_layer
+        weight, bias = self.onnx_layout(self.value("kernel")), self.value("bias").reshape(-1)
+        if weight.shape != known.weight.shape or bias.shape != known.bias.shape:
+            raise Unreadable("weights whose shape the optimiser changed")
+        return replace(known, weight=weight, bias=bias)
 
     @property
     def codes(self) -> np.ndarray:

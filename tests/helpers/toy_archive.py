@@ -103,6 +103,8 @@ def _write_weighted(
         layer.name,
         {
             **_range_of(scale),
+            "kernel": _hailo_layout(layer, weight),
+            "bias": bias,
             "stats/preact/min": -scale * 300,
             "stats/preact/max": scale * 255,
             "conv_op/mac_shift": np.float32(found.mac_shift),
@@ -110,6 +112,7 @@ def _write_weighted(
             "conv_op/kernel_scale": kernel_scale if layer.kind == "dw" else kernel_scale.T,
             "conv_op/kernel_zero_point": np.float32(found.kernel_zero_point),
             "conv_op/input_scale:0": inputs,
+            "conv_op/input_zero_point:0": np.float32(0),
             "bias_add_op/bias_factor_0": np.float32(found.bias_factor),
             "act_op/output_bits:0": np.float32(8),
             "layer_params/output_scales": scale[None],
