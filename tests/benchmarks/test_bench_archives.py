@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -45,6 +46,19 @@ def test_what_is_not_understood_has_a_reason(run_script: Run, tmp_path: Path) ->
     assert rows["add1"]["why"] == "layers of kind 'ew_add' are not understood"
     assert rows["add1"]["codes_equal"] is None and set(rows["add1"]["predicted"].values()) == {None}
     assert rows["conv2"]["codes_equal"] == 1 and rows["fc2"]["predicted"]["scale_median_ratio"] is not None
+
+
+def test_an_input_that_does_not_exist(run_script: Run, tmp_path: Path) -> None:
+    """The layer is compared, but not predicted; the layers behind it start from the archive's scales."""
+    folder = write_archive(tmp_path / "toy")
+    described = json.loads((folder / "hn.json").read_text())
+    described["layers"]["toy/conv2"]["input"] = ["elsewhere"]
+    (folder / "hn.json").write_text(json.dumps(described))
+    rows = _rows(run_script, folder)
+
+    assert rows["conv2"]["codes_equal"] == 1 and rows["conv2"]["zero_point_equal"] is None
+    assert rows["conv2"]["why"] == "not predicted: the scales of its input are not known"
+    assert rows["conv3"]["predicted"]["scale_median_ratio"] is not None
 
 
 @pytest.mark.parametrize(

@@ -45,17 +45,23 @@ class Prediction:
         if layer.kind == "input_layer":
             return self.archive.input_codes(layer)
         if layer.moves_codes:
-            return self._codes[layer.inputs[0]]
+            return self._read_codes(layer)
         if layer.widens:
-            return self.archive.input_codes(self.archive.writer(layer.inputs[0]), layer.output_bits)
+            source = self.archive.writer(layer.inputs[0])
+            return layer.output if source is None else self.archive.input_codes(source, layer.output_bits)
         if layer.kind not in WEIGHTED:
             return layer.output
         known = replace(layer.float_layer, reader_peak=self._reader_peak(layer))
         known = replace(known, raised=self._raised.get(layer.name, 1.0))
-        scale = input_scale(self._codes[layer.inputs[0]], known)
+        scale = input_scale(self._read_codes(layer), known)
         output = layer_output(known, scale, layer.output_bits)
         self.numbers[layer.name] = layer_numbers(known, scale, layer.bits, output=output)
         return output
+
+    def _read_codes(self, layer: Layer) -> TensorCodes:
+        if not layer.inputs or layer.inputs[0] not in self._codes:
+            raise Unreadable("the scales of its input are not known")
+        return self._codes[layer.inputs[0]]
 
     def _reader_peak(self, layer: Layer) -> np.ndarray | None:
         """(C,) the largest weight that reads each channel, or None where not every reader can take a factor back."""
@@ -68,9 +74,9 @@ class Prediction:
     def _raise_writers(self) -> None:
         for name, numbers in self.numbers.items():
             writer = self.archive.writer(self.archive.layers[name].inputs[0])
-            if writer.kind not in WEIGHTED or activation(writer.activation).fixed_range is not None:
+            if writer is None or writer.kind not in WEIGHTED or numbers.input_raise == 1:
                 continue
-            if numbers.input_raise > 1:
+            if activation(writer.activation).fixed_range is None:
                 self._raised[writer.name] = max(self._raised.get(writer.name, 1.0), numbers.input_raise)
 
 

@@ -221,7 +221,9 @@ class Archive:
                 else:
                     yield layer
 
-    def writer(self, name: str) -> Layer:
+    def writer(self, name: str) -> Layer | None:
         """The layer that has written a tensor's values, past those that only move them."""
-        layer = self.layers[name]
-        return self.writer(layer.inputs[0]) if layer.moves_codes else layer
+        layer = self.layers.get(name)
+        while layer is not None and layer.moves_codes:
+            layer = self.layers.get(layer.inputs[0]) if layer.inputs else None
+        return layer
