@@ -19,7 +19,7 @@ CURES = {
     62: "hailort.service", 64: "apt install", 73: "lsof /dev/hailo0", 74: "hailortcli scan", 75: "for this chip",
     76: "one version", 77: "hailort.service", 78: "one version", 79: "hailo-h10-all", 81: "cma=", 82: "bug of hefkit",
     85: "one version", 86: "one version", 87: "off and on", 88: "reboot", 91: "download it again", 92: "update",
-    93: "--hw-arch", 6: "bug of hefkit", 63: "log names the first",
+    93: "--hw-arch", 6: "bug of hefkit", 63: "log names that",
 }  # fmt: skip
 
 

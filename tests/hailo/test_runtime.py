@@ -18,7 +18,7 @@ import pytest
 
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
-from hefkit.hailo import ring as hailoring
+from hefkit.hailo import ring
 from hefkit.hailo.engine import HailoEngine
 from hefkit.hailo.runtime import Chip, load_platform
 from hefkit.open_model import open_engine
@@ -223,7 +223,7 @@ def test_a_chip_that_does_not_say_what_it_is(
         assert marks(engine.infer(pictures(6))) == [6]
         assert engine.facts.arch is None and engine.facts.library == "4.23.0"
 
-    assert f"(status {status}, " in caplog.text and "trying all the same" in caplog.text
+    assert f"(status {status}, " in caplog.text and "hefkit tries to run the model anyway" in caplog.text
     chip.reset(faults={stage: status}, devices=[{"id": "0001:01:00.0", "arch": "HAILO8L"}])
     with pytest.raises(DeviceError, match="the HEF is for another chip"):
         open_hef()
@@ -360,17 +360,17 @@ def test_the_collector_waits_for_the_cause(chip: Any, open_hef: Open) -> None:
 
 def test_an_abort_without_a_cause_is_told_as_such(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing else ever comes."""
-    monkeypatch.setattr(hailoring, "AFTERMATH_S", 0.05)
+    monkeypatch.setattr(ring, "CAUSE_S", 0.05)
     chip.reset(faults={"job": 63})
 
-    with open_hef() as engine, pytest.raises(DeviceError, match="cut off after an earlier failure"):
+    with open_hef() as engine, pytest.raises(DeviceError, match="the run ended after an earlier failure"):
         engine.infer(pictures(1))
 
 
 def test_a_chip_that_hangs(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds without an answer are a failure; results before it are delivered, and it can be closed."""
-    monkeypatch.setattr(hailoring, "DEADLINE_S", 0.2)
-    monkeypatch.setattr(hailoring, "AFTERMATH_S", 0.05)
+    monkeypatch.setattr(ring, "ANSWER_S", 0.2)
+    monkeypatch.setattr(ring, "CAUSE_S", 0.05)
     chip.reset(hang_after=1)
 
     with open_hef() as engine:
@@ -387,8 +387,8 @@ def test_a_chip_that_hangs(chip: Any, open_hef: Open, monkeypatch: pytest.Monkey
 
 def test_a_queue_that_never_empties(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The submitter waits for room again and again, but not for ever."""
-    monkeypatch.setattr(hailoring, "DEADLINE_S", 0.3)
-    monkeypatch.setattr(hailoring, "READY_MS", 50)
+    monkeypatch.setattr(ring, "ANSWER_S", 0.3)
+    monkeypatch.setattr(ring, "ROOM_POLL_MS", 50)
     chip.reset(queue_size=2, hang_after=0)
 
     with open_hef() as engine:
@@ -400,7 +400,7 @@ def test_a_queue_that_never_empties(chip: Any, open_hef: Open, monkeypatch: pyte
 
 def test_a_chip_that_is_slow_to_be_ready(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time-out of the wait alone is no failure."""
-    monkeypatch.setattr(hailoring, "READY_MS", 10)
+    monkeypatch.setattr(ring, "ROOM_POLL_MS", 10)
     chip.reset(not_ready=5)
 
     with open_hef() as engine:
