@@ -133,7 +133,7 @@ sys.exit(cli.run_main(main, []))
 
 @pytest.mark.parametrize(("number", "code", "word"), [("SIGINT", 130, "interrupted"), ("SIGTERM", 143, "terminated")])
 def test_a_signal_waits_for_an_import(tmp_path: Path, number: str, code: int, word: str) -> None:
-    """In the middle of an import it would look like a package that is missing; right behind it the program ends."""
+    """In the middle of an import it would look like a missing package; right after it the program ends."""
     (tmp_path / "yaml.py").write_text(INTERRUPTED_IMPORT.format(signal=number))
     paths = os.pathsep.join([str(tmp_path), str(ROOT)])
 
@@ -210,7 +210,7 @@ def test_logging_words(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_json_is_strict(capsys: pytest.CaptureFixture[str]) -> None:
-    """One ASCII line; a value that is no JSON is our bug, not the reader's problem."""
+    """One ASCII line; a value that is not JSON is our bug, not the reader's problem."""
     cli.print_json({"a": "é\n", "b": None})
 
     assert capsys.readouterr().out == '{"a": "\\u00e9\\n", "b": null}\n'

@@ -84,7 +84,7 @@ def test_staging_commits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_staging_without_commit(tmp_path: Path, error: type[BaseException]) -> None:
-    """Whatever ends the block early, the target is as it was."""
+    """However the block ends early, the target is as it was."""
     target = tmp_path / "out"
     target.mkdir()
     (target / "a").write_text("before")

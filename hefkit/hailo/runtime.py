@@ -66,7 +66,7 @@ def load_platform() -> Platform:
 
 def _redirect_logs() -> None:
     """Keep hailort.log out of the working directory; libhailort reads these variables once, when it is loaded."""
-    os.environ.setdefault("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")  # our own messages tell the same
+    os.environ.setdefault("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")  # our own messages say the same
     if "HAILORT_LOGGER_PATH" in os.environ:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "hefkit"
@@ -128,7 +128,7 @@ class Chip:
             for device in self._devices[:1]:
                 self.facts = device_facts(self.platform, device, sys)
         except (AttributeError, *self.errors) as exc:  # type: ignore[misc]
-            self.identify_error = failure(exc, "ask the chip what it is")
+            self.identify_error = failure(exc, "identify the chip")
             release_frames(exc)
 
     def temperature_c(self) -> float | None:

@@ -46,7 +46,7 @@ def test_every_frame_once(tmp_path: Path) -> None:
 
 
 def test_a_loop(tmp_path: Path) -> None:
-    """A looping film begins again, without a frame too many or too few, until it is closed."""
+    """A looped file begins again, without a frame too many or too few, until it is closed."""
     camera = opened(film(tmp_path / "a.mp4", 3), loop=True)
 
     assert brightness(camera, 10) == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]

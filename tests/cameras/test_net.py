@@ -22,7 +22,7 @@ from hefkit.cameras import net
 from hefkit.cameras.camera import Camera
 from hefkit.cameras.deadline import within
 from hefkit.cameras.open import open_camera
-from hefkit.cameras.source import CameraSource, parse_source
+from hefkit.cameras.source import parse_source
 from hefkit.errors import DeviceError
 from hefkit.spec import InputSpec
 from tests.conftest import ROOT
@@ -129,7 +129,7 @@ def test_a_wrong_path(rtsp: tuple[subprocess.Popen[str], int]) -> None:
 
 @pytest.mark.parametrize("kind", ["basic", "digest"])
 def test_passwords(kind: str) -> None:
-    """The right one opens; a wrong one, none, and a wrong path behind the right one are told apart; none is shown."""
+    """The right one opens; a wrong one, none, and a wrong path have a sentence each; none is shown."""
     if missing():
         pytest.skip(missing())
     with rtsp_server(auth=kind) as (_, port):
@@ -287,19 +287,24 @@ def test_http_passwords() -> None:
         assert "it wants a user name and a password" in refusal(f"http://127.0.0.1:{port}/live")
 
 
-@pytest.mark.parametrize("size_wh, large", [((1920, 1080), False), ((2560, 1440), True)])
-def test_a_large_picture_is_decoded_on_all_cores(
-    size_wh: tuple[int, int], large: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """One thread has the least delay; what may be too much for it is opened again, where OpenCV can choose."""
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """For every cv2.VideoCapture that is opened: was one decoding thread asked for?"""
     asked: list[bool] = []
-    real = net._capture
+    real = cv2.VideoCapture
 
-    def capture(source: CameraSource, open_s: float, *, one_thread: bool) -> cv2.VideoCapture:
-        asked.append(one_thread)
-        return real(source, open_s, one_thread=one_thread)
+    def capture(url: str, backend: int, parameters: list[int]) -> cv2.VideoCapture:
+        names = dict(zip(parameters[::2], parameters[1::2], strict=True))
+        asked.append(names.get(getattr(cv2, "CAP_PROP_N_THREADS", None)) == 1)
+        return real(url, backend, parameters)
 
-    monkeypatch.setattr(net, "_capture", capture)
+    monkeypatch.setattr(cv2, "VideoCapture", capture)
+    return asked
+
+
+@pytest.mark.parametrize("size_wh, large", [((1920, 1080), False), ((2560, 1440), True)])
+def test_a_large_picture_is_decoded_on_all_cores(size_wh: tuple[int, int], large: bool, one_thread: list[bool]) -> None:
+    """One thread has the least delay; what may be too much for it is opened again, where OpenCV can choose."""
     with listening(mjpeg(500, size_wh=size_wh, rate=20)) as port:
         camera = opened(f"http://127.0.0.1:{port}/live")
         shot = soon(camera.read)
@@ -307,14 +312,17 @@ def test_a_large_picture_is_decoded_on_all_cores(
 
     assert shot is not None and shot.picture.shape == (size_wh[1], size_wh[0], 3)
     can_choose = hasattr(cv2, "CAP_PROP_N_THREADS")
-    assert asked == ([True, False][: 1 + large] if can_choose else [False])
+    assert one_thread == ([True, False][: 1 + large] if can_choose else [False])
 
 
-def test_the_user_s_own_number_of_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_user_s_own_number_of_threads(monkeypatch: pytest.MonkeyPatch, one_thread: list[bool]) -> None:
     """OPENCV_FFMPEG_THREADS is OpenCV's own setting, and stays in force."""
     monkeypatch.setenv("OPENCV_FFMPEG_THREADS", "2")
 
-    assert not net._can_choose_threads()
+    with listening(mjpeg(500)) as port:
+        opened(f"http://127.0.0.1:{port}/live").close()
+
+    assert one_thread == [False]
 
 
 # --- options ---------------------------------------------------------------------------------------------------------

@@ -84,7 +84,7 @@ def test_addresses(url: str, kind: str, name: str) -> None:
     ],
 )
 def test_a_wrong_address_is_refused_without_its_password(text: str) -> None:
-    """Whatever a user does to an address, the message says what is wrong and nothing that may be secret."""
+    """For every mistake in an address the message says what is wrong, and nothing that may be secret."""
     with pytest.raises((UsageError, DataError)) as refused:
         parse_source(text)
 

@@ -186,7 +186,7 @@ def test_damaged_pictures_are_passed_over(machine: Machine) -> None:
 
 
 def test_a_driver_that_hangs(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Opening has a limit; it is not tried again meanwhile; a camera that comes after all is given back."""
+    """Opening has a limit; it is not tried again meanwhile; a camera that opens too late is closed."""
     monkeypatch.setattr(usb, "OPEN_S", 0.1)
     come = threading.Event()
     node = machine.plug("/dev/video0", hangs=come)

@@ -19,7 +19,7 @@ def test_page_aligned(shape: tuple[int, ...]) -> None:
 
 
 def test_checked() -> None:
-    """What HailoRT would misread is a bug of ours, told before."""
+    """A buffer that HailoRT would misread is a bug of ours, and raises before HailoRT sees it."""
     good = page_aligned((4, 4, 3))
     assert checked_buffer(good, (4, 4, 3), "uint8", "x") is good
     for bad in (good[:2], good.view("int8"), good[:, :, ::-1], good.transpose(1, 0, 2)):

@@ -78,7 +78,7 @@ def test_nms_inside_is_run_as_well(chip: Any, tmp_path: Path) -> None:
     assert report.error is None and report.checks[-1].name == "run"
 
 
-def test_gen2_is_told_but_no_failure(chip: Any, hef: Path, tmp_path: Path) -> None:
+def test_gen2_is_reported_but_not_a_failure(chip: Any, hef: Path, tmp_path: Path) -> None:
     """An AI Kit runs at half the rate until a line is put into config.txt."""
     report = check_device(read_hef(hef), pci(tmp_path / "sys", speed="5.0 GT/s PCIe"))
 
@@ -87,7 +87,7 @@ def test_gen2_is_told_but_no_failure(chip: Any, hef: Path, tmp_path: Path) -> No
     assert text.startswith("5 GT/s x1: ") and "dtparam=pciex1_gen=3" in text
 
 
-def test_a_speed_that_is_not_told(chip: Any, hef: Path, tmp_path: Path) -> None:
+def test_an_unknown_speed(chip: Any, hef: Path, tmp_path: Path) -> None:
     """Some bridges do not know."""
     report = check_device(read_hef(hef), pci(tmp_path / "sys", speed="Unknown"))
 
@@ -112,7 +112,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 def test_what_is_missing(
     chip: Any, hef: Path, tmp_path: Path, machine: dict[str, Any], settings: dict[str, Any], name: str, words: str
 ) -> None:
-    """The last line says it; nothing is tried that needs it; whatever was opened is given back."""
+    """The last line says it; no check that depends on it is made; everything opened is released."""
     chip.reset(**settings)
 
     report = check_device(read_hef(hef), pci(tmp_path / "sys", **machine))
@@ -130,10 +130,10 @@ def test_what_is_missing(
         pytest.param({}, {"firmware": (4, 20, 0)}, "firmware", "4.20.0; the library is 4.23.0", id="firmware"),
     ],
 )
-def test_versions_that_differ_are_told(
+def test_versions_that_differ_are_reported(
     chip: Any, hef: Path, tmp_path: Path, machine: dict[str, Any], settings: dict[str, Any], name: str, words: str
 ) -> None:
-    """Whether they work together shows when the chip is opened; the difference is told in any case."""
+    """Opening the chip shows whether they work together; the difference is reported in any case."""
     chip.reset(**settings)
 
     report = check_device(read_hef(hef), pci(tmp_path / "sys", **machine))
@@ -174,7 +174,7 @@ def test_script_with_a_chip(run_script: Callable[..., Finished], chip_env: Any, 
 
 
 def test_script_without_hailort(run_script: Callable[..., Finished], hef: Path) -> None:
-    """The file and every check are shown all the same; then one line and exit 6. JSON is for what succeeded."""
+    """The file and every check are shown first; then one line and exit 6. JSON is only printed after success."""
     shown = run_script(SCRIPT, hef, "--device")
     done = run_script(SCRIPT, hef, "--device", "--json", "--quiet")
 
@@ -229,7 +229,7 @@ def test_an_unknown_chip_is_left_to_hailort() -> None:
     assert "hailo99" not in RUNS
 
 
-def test_hailort_5_is_not_told_what_it_drives() -> None:
+def test_hailort_5_is_not_checked() -> None:
     """Only 4.x is known to refuse the newer chips."""
     check_runtime(Path("m.hef"), "hailo10h", "5.2.0")
     with pytest.raises(DeviceError, match=r"HailoRT 4\.21\.0 does not drive"):

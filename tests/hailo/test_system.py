@@ -11,7 +11,7 @@ from tests.helpers.fake_sys import pci
 
 
 def test_links(tmp_path: Path) -> None:
-    """By vendor; other devices are none of ours."""
+    """By vendor; other devices are left out."""
     root = pci(tmp_path / "sys")
     other = root / "bus" / "pci" / "devices" / "0000:00:00.0"
     other.mkdir()
