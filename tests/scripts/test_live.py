@@ -246,7 +246,7 @@ def test_whoever_reads_stdout_may_leave(started: Callable[..., subprocess.Popen[
 
     _, err = process.communicate(timeout=30)
 
-    assert process.returncode == 2 and "went away" in err and "Traceback" not in err
+    assert process.returncode == 2 and "the reader of standard output closed it" in err and "Traceback" not in err
 
 
 def test_the_page_knows_the_run(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
