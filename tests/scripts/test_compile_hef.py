@@ -418,7 +418,7 @@ FAILURES: dict[str, tuple[dict[str, Any], int, str]] = {
     ),
     "mapping": (
         {"at": {"compile": [{"print": ["[error] Mapping Failed (allocation time: 1m 44s)"]},
-                            {"raise": ["Exception", "failed"]}]}}, 5, "no place on the chip for the network (",
+                            {"raise": ["Exception", "failed"]}]}}, 5, "the SDK cannot place the network on the chip (",
     ),
     "unknown": ({"at": {"compile": {"raise": ["KeyError", "meta"]}}}, 5, "it said: KeyError: meta"),
     "killed while quantising": ({"at": {"optimize": {"kill": 9}}}, 5, "was killed while quantising"),

@@ -15,8 +15,8 @@ import pytest
 
 from hefkit.errors import DataError, ToolchainError
 from hefkit.workshop.dfc.client import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
-from hefkit.workshop.dfc.listen import SdkVoice
-from hefkit.workshop.dfc.process import LogTail, WorkerDied, WorkerProcess, sdk_environment
+from hefkit.workshop.dfc.listen import LogTail, SdkListener
+from hefkit.workshop.dfc.process import WorkerDied, WorkerProcess, sdk_environment
 from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import Bench
 
@@ -40,7 +40,7 @@ def test_every_call(bench: Bench) -> None:
     assert all(t.dtype == np.float32 for t in found) and not list(bench.folder.glob("t*.npy"))
     assert 0 < max(np.abs(a - b).max() for a, b in zip(found, exact, strict=True)) < 0.1
     assert (bench.folder / "toy.hef").stat().st_size == size
-    assert dfc.voice.facts.entries == {"calibration": 6}
+    assert dfc.listener.facts.entries == {"calibration": 6}
     assert [o.producer.split("/")[0] for o in graph.outputs] == ["toy"] * 6
 
 
@@ -70,7 +70,7 @@ def test_garbage_does_not_break_the_protocol(bench: Bench) -> None:
         assert len(dfc.infer(QUANTIZED, bench.calibration.path, bench.folder / "t")) == 6
         assert dfc.compile(bench.folder / "toy.hef") > 0
 
-    assert all(line.isprintable() for line in dfc.voice.last)
+    assert all(line.isprintable() for line in dfc.listener.last)
 
 
 def test_a_log_without_line_ends_fills_no_memory(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_calibration_in_the_form_that_the_sdk_takes(
         _, outputs = bench.parse(dfc)
         bench.quantize(dfc, outputs)
         assert dfc._form == used
-        assert dfc.voice.facts.entries["calibration"] == 6
+        assert dfc.listener.facts.entries["calibration"] == 6
 
     assert len([r for r in caplog.records if "trying another form" in r.getMessage()]) == warned
 
@@ -208,7 +208,7 @@ def hanging(folder: Path, how: str) -> tuple[WorkerProcess, int]:
     """A worker that hangs in the import, and the pid of a child that it has started."""
     pid_file = folder / "child.pid"
     python = make_sdk(folder, at={"import": [{"child": str(pid_file)}, {"hang": how}]})
-    worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkVoice())
+    worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkListener())
     while not pid_file.exists() or not pid_file.read_text():
         time.sleep(0.02)
     return worker, int(pid_file.read_text())
@@ -234,9 +234,9 @@ def test_a_driver_that_is_killed_takes_its_worker_along(tmp_path: Path) -> None:
     program = (
         "import sys, os; from pathlib import Path\n"
         "from hefkit.workshop.dfc.process import WorkerProcess, sdk_environment\n"
-        "from hefkit.workshop.dfc.listen import SdkVoice\n"
+        "from hefkit.workshop.dfc.listen import SdkListener\n"
         f"python, folder = Path({str(python)!r}), Path({str(tmp_path)!r})\n"
-        "worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkVoice())\n"
+        "worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkListener())\n"
         "print(worker.pid, flush=True)\n"
         "worker.wait()\n"
     )
@@ -258,7 +258,7 @@ def test_a_worker_that_nobody_asked_to_leave(tmp_path: Path) -> None:
     """Its exit status comes back, and so does the group: its child is ended."""
     pid_file = tmp_path / "child.pid"
     python = make_sdk(tmp_path, at={"import": [{"child": str(pid_file)}, {"exit": 7}]})
-    worker = WorkerProcess(python, tmp_path, sdk_environment(python, {}), SdkVoice())
+    worker = WorkerProcess(python, tmp_path, sdk_environment(python, {}), SdkListener())
 
     with pytest.raises(WorkerDied) as caught, worker:
         worker.wait()
