@@ -21,12 +21,6 @@ from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import Bench
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A toy network with pictures."""
-    return Bench.make(tmp_path)
-
-
 def test_every_call(bench: Bench) -> None:
     """Parse, script, full precision, quantise, emulate twice, compile: with the double, as with the real one."""
     with bench.dfc() as dfc:
@@ -44,7 +38,7 @@ def test_every_call(bench: Bench) -> None:
     assert [o.producer.split("/")[0] for o in graph.outputs] == ["toy"] * 6
 
 
-def test_the_environment_is_settled_before_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_settled_before_the_import(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs go to the run folder, the card is chosen; another interpreter does not look into our packages."""
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.setenv("VIRTUAL_ENV", "/ours")
@@ -53,7 +47,6 @@ def test_the_environment_is_settled_before_the_import(tmp_path: Path, monkeypatc
 
     assert "PYTHONPATH" not in other and "VIRTUAL_ENV" not in other and other["CUDA_VISIBLE_DEVICES"] == "1"
     assert same["PYTHONPATH"] == "/ours"
-    bench = Bench.make(tmp_path)
     with bench.dfc() as dfc:
         bench.parse(dfc)
         printed = dfc.log.read_text()

@@ -115,11 +115,10 @@ def road(bench: Bench, python: Path | str) -> tuple[dict[str, object], list[np.n
     return facts, tensors, (work / "toy.hef").read_bytes()
 
 
-def test_the_worker_on_an_old_python(tmp_path: Path) -> None:
+def test_the_worker_on_an_old_python(bench: Bench) -> None:
     """Python 3.8 and numpy 1.x, where TensorFlow's place is taken by the double's: the same codes, the same HEF."""
     if not OLD_PYTHON.exists():
         pytest.skip("no .venv-old: `make test` makes it where there is a Python 3.8 or 3.9")
-    bench = Bench.make(tmp_path)
     record_answers(bench)
 
     old, tensors, hef = road(bench, OLD_PYTHON)
