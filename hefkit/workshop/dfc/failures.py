@@ -265,7 +265,7 @@ def explain_death(returncode: int, *, doing: str, log: Path, last_lines: Iterabl
     how = f"signal {number} ({_signal_name(number)})" if number > 0 else f"exit status {returncode}"
     said = one_line(" / ".join(line.strip() for line in lines[-3:]), MAX_QUOTE)
     return ToolchainError(
-        f"Hailo's SDK crashed while {doing} with {how}; its last words: {said or 'none'}; run again, and if it "
+        f"Hailo's SDK crashed while {doing} with {how}; its last lines: {said or 'none'}; run again, and if it "
         f"crashes again try another SDK release; log: {log}"
     )
 

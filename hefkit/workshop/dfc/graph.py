@@ -70,7 +70,7 @@ class ParsedGraph:
         return tuple(found)
 
     def _by_original_name(self, convs: Sequence[HeadConv]) -> list[Output] | None:
-        """One output for each convolution, or None where a name is missing or stands twice."""
+        """One output for each convolution, or None where a name is missing or there twice."""
         found = []
         for conv in convs:
             named = [output for output in self.outputs if conv.node_name in output.original_names]

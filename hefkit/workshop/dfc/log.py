@@ -56,7 +56,7 @@ class RunLog:
     no_gpu: bool = False
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    understood: int = 0  # lines that told a fact
+    understood: int = 0  # lines with a fact
 
     def feed(self, line: str) -> None:
         """Read one line, without colour codes."""

@@ -52,7 +52,7 @@ def check_memory(available: int | None, calibration_bytes: int) -> list[str]:
 
     Args:
         available: bytes, or None where that is not known.
-        calibration_bytes: size of the pictures as the SDK holds them.
+        calibration_bytes: size of the pictures in the SDK's memory.
     """
     if available is None:
         return []

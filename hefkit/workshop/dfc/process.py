@@ -81,7 +81,7 @@ class WorkerProcess:
             WorkerDied: the process has ended.
         """
         self._do = do
-        with contextlib.suppress(BrokenPipeError):  # told by wait() as what it is: a worker that died
+        with contextlib.suppress(BrokenPipeError):  # wait() reports the dead worker
             os.write(self._commands, json.dumps({"do": do, **arguments}).encode() + b"\n")
         return self.wait()
 

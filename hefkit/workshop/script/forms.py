@@ -73,8 +73,8 @@ class Form:
     """The arguments and keywords of one command, or of one feature of a command."""
 
     args: tuple[Value, ...] = ()  # positional, after the feature
-    required: int = 0  # how many of them must stand there
+    required: int = 0  # how many of them are required
     keywords: Mapping[str, Value] = field(default_factory=dict)
-    named: bool = False  # a name stands on the left
+    named: bool = False  # takes a name on the left
     only_5x: frozenset[str] = frozenset()  # keywords seen only in scripts for compiler 5.x
     strict: bool = False  # the compiler is known to refuse other keywords

@@ -40,7 +40,7 @@ class Fault:
 
     line: int  # from 1
     what: str  # what is wrong and what was expected
-    text: str  # the statement, as far as it goes
+    text: str  # the statement, or what there is of it
 
 
 class _BadStatement(Exception):

@@ -143,7 +143,7 @@ def _twice(script: Script) -> Iterator[Finding]:
     ):
         if keys.count((name, feature)) > 1:
             first, second = script.named(name, feature)[:2]
-            text = f"{title(second)} stands in line {first.line} already; keep one of them"
+            text = f"{title(second)} is in line {first.line} already; keep one of them"
             yield Finding(second.line, text)
 
 

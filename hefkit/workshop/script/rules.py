@@ -29,7 +29,7 @@ class Finding:
 
 
 def check_command(command: Command, arch: str | None = None) -> Iterator[Finding]:
-    """The findings of one command; what other commands say does not count."""
+    """The findings of one command, without regard to the other commands."""
     refusal = _refusal(command)
     if refusal is not None:
         yield Finding(command.line, refusal)
@@ -52,7 +52,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _refusal(command: Command) -> str | None:
-    """Why a command cannot stand in a script at all, or None."""
+    """Why a script must not have this command at all, or None."""
     name = command.name
     if name in cures.INVENTED:
         return cures.INVENTED[name](command)
@@ -113,12 +113,12 @@ def _too_few(command: Command, form: Form) -> str:
 
 
 def _keywords(command: Command, form: Form) -> Iterator[Finding]:
-    """Each keyword is listed, stands once and has a value that has been seen."""
+    """Each keyword is listed, is given once and has a value that has been seen."""
     given = Counter(key for key, _ in command.keywords)
     for key, times in given.items():
         if times > 1:
             same = len({v for k, v in command.keywords if k == key}) == 1
-            yield Finding(command.line, f"{key} stands there {times} times; keep one", error=not same)
+            yield Finding(command.line, f"{key} is given {times} times; keep one", error=not same)
     for key, value in command.keywords:
         allowed = form.keywords.get(key)
         if allowed is not None:

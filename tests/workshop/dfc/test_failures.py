@@ -196,7 +196,7 @@ DEATHS = {
     "a helper was killed": (1, ["whatever"], True, "the kernel ended it", "16 GiB"),
     "no AVX": (-signal.SIGILL, [], False, "illegal instruction", "AVX"),
     "crash": (-signal.SIGSEGV, ["Fatal Python error: Segmentation fault"], False, "SIGSEGV", "another SDK release"),
-    "exit": (3, ["bye"], False, "exit status 3; its last words: bye", "run again"),
+    "exit": (3, ["bye"], False, "exit status 3; its last lines: bye", "run again"),
     "full disk in its last words": (1, ["OSError: [Errno 28] No space left on device"], False, "disk became full", ""),
 }
 

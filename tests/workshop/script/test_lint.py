@@ -277,7 +277,7 @@ WRONG = {
     "words in quotes, in a list": ('quantization_param(["conv1"], precision_mode=a8_w8)', "write it without quotes"),
     "a relative path": ('platform_param(targets="config/targets.json")', "relative path"),
     "a path with a variable": ('platform_param(targets="$HOME/targets.json")', "relative path"),
-    "a keyword twice": ("performance_param(fps=30, fps=60)", "fps stands there 2 times"),
+    "a keyword twice": ("performance_param(fps=30, fps=60)", "fps is given 2 times"),
     "two numbers wanted": ("quantization_param(conv1, force_range_out=[0, 1, 2])", "a list of two numbers"),
     "normalization without a name": ("normalization([0, 0, 0], [255, 255, 255])", "needs a name on the left"),
     "normalization of 0..1": (
@@ -307,11 +307,11 @@ TOGETHER = {
         " line 3: normalization needs a name on the left",
     ),
     "two normalizations": (f"{NORMALIZATION}\n{NORMALIZATION}", ": 2 normalization commands"),
-    "two levels": (f"{NORMALIZATION}\n{FLAVOR}\n\n{FLAVOR}", " line 4: model_optimization_flavor stands in line 2"),
+    "two levels": (f"{NORMALIZATION}\n{FLAVOR}\n\n{FLAVOR}", " line 4: model_optimization_flavor is in line 2"),
     "two calibrations": (
         f"{NORMALIZATION}\nmodel_optimization_config(calibration, batch_size=1)\n"
         "model_optimization_config(calibration, calibset_size=64)",
-        " line 3: model_optimization_config(calibration) stands in line 2",
+        " line 3: model_optimization_config(calibration) is in line 2",
     ),
     "activation and range": (
         f"{NORMALIZATION}\nchange_output_activation(conv42, sigmoid)\n"
