@@ -21,7 +21,7 @@ from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
-from hefkit.workshop.script.read import not_emulated
+from hefkit.workshop.script.lint import not_emulated
 
 log = logging.getLogger("hefkit")
 
