@@ -17,8 +17,8 @@ from hefkit.errors import UsageError
 from hefkit.files import Staging, explained
 from hefkit.spec import HeadSpec
 from hefkit.text import one_line
+from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
 from hefkit.workshop.compile.run import Compilation
-from hefkit.workshop.emulator.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
 from hefkit.workshop.script.read import not_emulated
@@ -45,13 +45,12 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
         wide = emulator.wide_tensors()
         log.info("  every layer corrected on %d pictures; %d tensors in 16 bit", emulator.corrected_on, len(wide))
         head = emulator.head_spec()
-        quality = measure_agreement(
-            run.file, run.layout, model, head, (calibration[i] for i in held_out), in_sample=in_sample
-        )
+        exact = FloatHeads(run.file, run.layout, lambda: (calibration[i] for i in held_out), in_sample=in_sample)
+        quality = compare_emulated(exact, model, head)
         quality["tensors_16bit"] = wide
         run.tell_quality(quality)
         if quality["recall"] is None and run.options.gate is None:
-            run.warn(nothing_compared(quality))
+            run.warn(no_boxes(quality))
     _finish_spec(run, emulator, len(train), quality)
     refused = run.gate(quality)
     if refused is None:

@@ -164,7 +164,7 @@ class HefRun:
             return None
         heads = quality.FloatHeads(self.file, self.layout, pictures, in_sample=self.in_sample)
         found = quality.sorted_outputs(tensors, parsed.order, heads.spec)
-        return quality.compare(heads, found, baked=not self.options.logits)
+        return quality.compare_sdk(heads, found, baked=not self.options.logits)
 
     def _finish_spec(self, parsed: Parsed, measured: dict[str, Any] | None) -> None:
         """What quantisation has decided; of a HAR of which nothing is noted, nobody knows what calibrated it."""
