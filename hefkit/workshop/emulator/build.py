@@ -17,7 +17,7 @@ from hefkit.spec import HeadSpec
 from hefkit.workshop.emulator.codes import Quantization, from_range, search
 from hefkit.workshop.emulator.correction import correct, picture_budget
 from hefkit.workshop.emulator.noise import channel_importance, measured_tensors
-from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.qdq import INPUT, QdqWriter
 from hefkit.workshop.emulator.sensitivity import head_noise
 from hefkit.workshop.emulator.statistics import ChannelStats, channel_stats, histograms
@@ -64,7 +64,7 @@ class Emulator:
             network = with_sigmoids(network, self.layout.tensors[1::2])
         renamed = set_apart(network, {INPUT, *self.output_names()})
         self.tensors = [renamed.get(t, t) for t in self.tensors]
-        self.plan = Plan(network)
+        self.plan = RoundingPlan(network)
         self.stats: dict[str, ChannelStats] = {}
         self.ranges: dict[str, Quantization] = {}
         self.corrected_on = 0
