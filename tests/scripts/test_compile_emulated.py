@@ -21,7 +21,6 @@ import pytest
 
 from compile_to_hef import main
 from hefkit.cli import run_main
-from hefkit.workshop.compile.paths import check_output
 from tests.conftest import ROOT, Finished, fill
 from tests.helpers.pictures import encode, noise, write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
@@ -195,22 +194,6 @@ def test_one_photograph_is_one_tensor_in_all_three_scripts(run_script: Run, yolo
     # the last two passes over the set; the proof before them feeds pictures of its own
     measured = [t for t in compiled if t.dtype == np.float32 and t.shape == normal.shape and np.array_equal(t, normal)]
     assert len(measured) >= 2
-
-
-OUTPUTS = {
-    "a name": ("m", "m"),
-    "with .hef": ("m.hef", "m"),
-    "with .emulated.onnx": ("m.emulated.onnx", "m"),
-    "in capitals": ("M.HEF", "M"),
-    "dots and a folder": ("sub/my.model-1", "sub/my.model-1"),
-    "a suffix and nothing else": (".hef", ".hef"),
-}
-
-
-@pytest.mark.parametrize("given, expected", OUTPUTS.values(), ids=OUTPUTS.keys())
-def test_names_of_the_output(given: str, expected: str) -> None:
-    """The suffix is optional."""
-    assert check_output(Path(given), Path("best.onnx")) == Path(expected)
 
 
 def test_default_run_folder(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:

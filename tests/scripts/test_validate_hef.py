@@ -174,7 +174,7 @@ def test_an_onnx_is_told_what_the_inspection_is_for(run_script: Run, tmp_path: P
     """Emulated models are not inspected yet."""
     (tmp_path / "m.emulated.onnx").write_bytes(b"")
 
-    assert "HEF files" in run_script(SCRIPT, tmp_path / "m.emulated.onnx").errors[0]
+    assert "only HEF files can be inspected" in run_script(SCRIPT, tmp_path / "m.emulated.onnx").errors[0]
 
 
 # a name that clears the screen, one of two lines, one that turns the writing direction, one that is a fake table row

@@ -1,6 +1,6 @@
-"""Read the compiled HEF back before it gets its name: the right chip, six raw heads, the bits that were asked for.
+"""Read the compiled HEF back before it gets its name: is it for the right chip, with raw heads of the right bits?
 
-Scales and zero points of the spec come from here, so that what the Pi decodes with is what the compiler wrote.
+The scales and zero points of the spec come from here, so the Pi decodes with the numbers that the compiler wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 from hefkit.text import one_line
 from hefkit.workshop.dfc.graph import Output
 
-OUTSIDE = 0.02  # how far codes of a probability may reach beyond 0 and 1
+OUTSIDE = 0.02  # by how much the codes of a probability may exceed 0 and 1
 
 
 def check_hef(
@@ -29,7 +29,7 @@ def check_hef(
     wide: frozenset[int],
     baked: bool,
 ) -> HeadSpec:
-    """The head with streams, code types, scales and zero points of the HEF.
+    """Check the HEF; returns the head with its streams, code types, scales and zero points.
 
     Args:
         head: of the float network, in contract order.
@@ -38,7 +38,7 @@ def check_hef(
         baked: the class tensors should be probabilities.
 
     Raises:
-        ToolchainError: the HEF is not what was asked for.
+        ToolchainError: the HEF differs from what was asked for.
     """
     if not hef.digest_ok:
         raise _wrong("its checksum does not fit its content")
@@ -61,7 +61,7 @@ def check_hef(
 
 
 def _matched(streams: Sequence[VStream], head: HeadSpec, graph: Sequence[Output]) -> list[VStream]:
-    """One stream a head: by the layer's name, else by the ONNX node's, else by the file's order."""
+    """One stream for each head: by the name of the layer, else of the ONNX node, else by the order in the file."""
     by_name = {stream.name: stream for stream in streams}
     if all(output.producer in by_name for output in graph):
         return [by_name[output.producer] for output in graph]
@@ -105,7 +105,7 @@ def _checked(output: OutputSpec, stream: VStream, *, wide: bool, baked: bool) ->
 
 
 def _is_probability(scales: Sequence[float], zeros: Sequence[float], largest: int) -> bool:
-    """Do all codes lie between 0 and 1? Logits do not: those of the background are far below zero."""
+    """Do all codes lie between 0 and 1? Logits do not: the background is far below zero."""
     features = max(len(scales), len(zeros))
     pairs = zip(_repeated(scales, features), _repeated(zeros, features), strict=True)
     return all(-zero * scale >= -OUTSIDE and (largest - zero) * scale <= 1 + OUTSIDE for scale, zero in pairs)

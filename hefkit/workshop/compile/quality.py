@@ -24,8 +24,8 @@ from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.session import open_session, run_session
 
-SPREAD_ANCHORS = 100  # a picture, those of the highest float scores
-MIN_SPREAD = 0.05  # cells; boxes of a float model that are more alike tell nothing
+SPREAD_ANCHORS = 100  # of a picture: those with the highest float scores
+MIN_SPREAD = 0.05  # cells; where the float model's boxes vary less, the ratio says nothing
 COLLAPSED = 0.25  # of the float model's spread
 FEW_BOXES = 5
 SAME_RECALL, SAME_DECIBEL = 0.9, 10.0  # in full precision the SDK must find what the ONNX finds
@@ -36,7 +36,7 @@ Heads = tuple[list[np.ndarray], list[np.ndarray]]  # of one picture: the float n
 
 
 class FloatHeads:
-    """The float network's heads of the pictures that quality is measured on, computed anew for each comparison.
+    """The pictures that quality is measured on, each with the float network's heads; computed again by each iteration.
 
     Args:
         pictures: called for an iterator over (H, W, 3) uint8 RGB.
@@ -89,7 +89,7 @@ def sorted_outputs(tensors: Sequence[np.ndarray], order: Sequence[int], head: He
 
 
 def _by_shape(tensors: Sequence[np.ndarray], head: HeadSpec) -> list[np.ndarray]:
-    """Another order than the graph's: as long as every shape is there once, nothing is ambiguous."""
+    """The SDK returned another order than the graph's: sort by shape, which is unique in most networks."""
     by_shape = {t.shape[1:]: t for t in tensors}
     wanted = [o.shape for o in head.outputs]
     if len(by_shape) != len(tensors) or set(by_shape) != set(wanted):
@@ -127,7 +127,7 @@ def compare_sdk(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool
 
 
 class Spread:
-    """How much box sizes vary, in cells, at the same anchors in two models."""
+    """How much box sizes vary, in cells of their stride, at the same anchors of two models."""
 
     def __init__(self, exact: HeadSpec, found: HeadSpec) -> None:
         self._specs = exact, found
@@ -143,7 +143,7 @@ class Spread:
 
     @property
     def ratio(self) -> float | None:
-        """Standard deviation of the found sizes / of the exact ones; None where the exact ones are all alike."""
+        """Standard deviation of the found sizes / of the exact ones; None where the exact ones hardly vary."""
         if not self._sizes[0]:
             return None
         exact, found = (float(np.concatenate(sizes).std()) for sizes in self._sizes)
@@ -151,7 +151,7 @@ class Spread:
 
 
 def collapsed(quality: dict[str, Any]) -> str | None:
-    """Why this quantisation must not be compiled, or None."""
+    """Why this network must not be compiled, or None."""
     ratio = quality["box_spread_ratio"]
     if ratio is None or ratio >= COLLAPSED:
         return None
@@ -163,7 +163,7 @@ def collapsed(quality: dict[str, Any]) -> str | None:
 
 
 def check_full_precision(quality: dict[str, Any]) -> None:
-    """Refuse (exit 5) a network that differs before any quantisation: then it is not the ONNX."""
+    """Refuse (exit 5) a network that differs from the ONNX before any quantisation."""
     recall, boxes = quality["recall"], quality["boxes_float"]
     noisy = [o["snr_db"] for o in quality["outputs"] if o["snr_db"] is not None]
     found = ""
@@ -189,7 +189,7 @@ def no_boxes(quality: Mapping[str, Any]) -> str:
 
 
 def low_agreement(quality: dict[str, Any]) -> str | None:
-    """What to warn of when nobody has set a gate."""
+    """The warning where no gate was set, or None."""
     recall = quality["recall"]
     if recall is None:
         return no_boxes(quality)

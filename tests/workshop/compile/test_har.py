@@ -98,7 +98,7 @@ def test_what_is_no_har(tmp_path: Path) -> None:
     (tmp_path / "folder.har").mkdir()
 
     check_har(archive(tmp_path / "good.har", "best.hn", "best.npz"))
-    for name, words in (("gone", "does not exist"), ("text", "is no HAR"), ("folder", "does not exist")):
+    for name, words in (("gone", "does not exist"), ("text", "is not a HAR"), ("folder", "does not exist")):
         with pytest.raises(ModelError, match=words):
             check_har(tmp_path / f"{name}.har")
     with pytest.raises(ModelError, match="without a network"):
@@ -141,14 +141,14 @@ def test_a_har_of_something_else_is_refused(record: HarRecord, words: str) -> No
 def test_the_sdk_s_word_on_the_chip_counts_first() -> None:
     """Also where nothing is noted."""
     for record in (RECORD, None):
-        with pytest.raises(ModelError, match="is for hailo15h, and not for hailo8"):
+        with pytest.raises(ModelError, match="is for hailo15h, expected hailo8"):
             check_resume(Path("x.har"), record, RECORD, "hailo15h")
     assert check_resume(Path("x.har"), RECORD, RECORD, None) == []
 
 
 def test_what_cannot_be_proven_is_told() -> None:
     """No note; another calibration set, which then only measures."""
-    assert "shown by its boxes alone" in check_resume(Path("x.har"), None, RECORD, "hailo8")[0]
+    assert "has no record beside it" in check_resume(Path("x.har"), None, RECORD, "hailo8")[0]
     other = replace(RECORD, calibration={"count": 32, "digest": "ee"})
     assert "another calibration set" in check_resume(Path("x.har"), other, RECORD, "hailo8")[0]
     assert check_resume(Path("x.har"), replace(RECORD, calibration=None), RECORD, "hailo8") == []
