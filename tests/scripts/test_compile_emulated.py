@@ -279,7 +279,7 @@ def test_a_dynamic_export(emulated: Run, calib: Path, tmp_path: Path) -> None:
 
 
 def test_end_nodes(emulated: Run, yolo: Path) -> None:
-    """The nodes that were found, given back in any order, give the same head; one that is none is exit 4."""
+    """The nodes that were found, given back in any order, give the same head; an unknown one is exit 4."""
     found = emulated(yolo, "--check", "--json")
     nodes = [o["onnx_node"] for o in found.json["head"]["outputs"]]
 
@@ -358,7 +358,7 @@ def test_refusals(
     assert snapshot(tmp_path) == before and not (tmp_path / "cwd" / "runs").exists()
 
 
-# the same, told by main() itself: a process for each would only take longer
+# the same from main() in this process, which is quicker
 MORE_REFUSALS = {
     "a folder": (["{empty}", "--emulate"], 4, "is a folder"),
     "imgsz against a fixed size": (["{yolo}", "--imgsz", "96", "--emulate"], 4, "--imgsz"),
@@ -429,7 +429,7 @@ def make_wrong_inputs(folder: Path, yolo: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("package", ["numpy", "cv2", "onnx", "onnxruntime"])
 def test_a_missing_package_is_one_line(run_script: Run, yolo: Path, calib: Path, tmp_path: Path, package: str) -> None:
-    """Exit 5 with the command that installs it; a missing model (4) and a missing set (3) are told first."""
+    """Exit 5 with the command that installs it; a missing model (4) and a missing set (3) come first."""
     (tmp_path / "stubs").mkdir()
     (tmp_path / "stubs" / f"{package}.py").write_text(f"raise ModuleNotFoundError('blocked', name={package!r})\n")
     blocked = partial(run_script, SCRIPT, PYTHONPATH=str(tmp_path / "stubs"))
@@ -469,7 +469,7 @@ def test_run_folder_and_model_may_lie_together(emulated: Run, yolo: Path, calib:
     assert there == {"m.emulated.onnx", "m.emulated.json", "report.json", "script.mscript"}
 
 
-def test_what_is_not_emulated_is_told_once(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+def test_what_is_not_emulated_is_one_warning(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
     """A name of the compiler's own cannot be found in the ONNX."""
     script = tmp_path / "wide.mscript"
     lines = (ROOT / "hailo_optimization.mscript").read_text()
@@ -509,7 +509,7 @@ def test_a_gate_that_is_missed_writes_nothing(emulated: Run, yolo: Path, calib: 
     assert snapshot(tmp_path) == before
 
 
-def test_a_comparison_without_boxes_is_told(emulated: Run, calib: Path, tmp_path: Path) -> None:
+def test_a_comparison_without_boxes_is_a_warning(emulated: Run, calib: Path, tmp_path: Path) -> None:
     """Every class logit lowered by 20: the float model finds nothing, so there is no agreement, and a warning."""
     model = tiny_yolo()
     for node in model.graph.node:

@@ -1,7 +1,7 @@
 """The INT8 emulator: an ONNX that computes what the chip is expected to compute.
 
-Three steps, each a method: `measure` streams the calibration pictures through the float network, `quantize`
-chooses ranges and corrects weights, `model` is the result. docs/emulator.md tells where it rounds, and why.
+Two steps, each a method: `measure` streams the calibration pictures through the float network; `quantize` chooses
+ranges, corrects weights and returns the model. docs/emulator.md says where it rounds, and why.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class Emulator:
         self._histograms: dict[str, np.ndarray] = {}
 
     def unknown_layers(self) -> list[str]:
-        """Layer names asked for in 16 bit that are no layer of this network."""
+        """The names in `precision.layers` that this network does not have."""
         known = {self.plan.graph.nodes[p.node].name for p in self.plan.points}
         return sorted(self.precision.layers - known)
 

@@ -1,4 +1,4 @@
-"""Bias correction: what rounding shifts on average, the layer's scale and bias take back.
+"""Bias correction: change the scale and bias of every layer so that rounding does not shift its results on average.
 
 The float network and its quantised copy walk through the graph side by side, layer by layer, on a few
 calibration pictures. At each convolution the quantised result q is compared with the float one f, channel by

@@ -3,7 +3,7 @@
 A layer on the chip is a convolution with its bias and its activation; it writes one tensor, so there is no
 rounding between a Conv and its SiLU. Element-wise operations and concatenations write their own tensor.
 Moving or selecting values (max pooling, nearest resize, reshape, split ...) writes codes that were rounded
-before. Everything is read from the graph's structure; names play no part.
+before. Everything is read from the graph's structure; names are not used.
 """
 
 from __future__ import annotations
