@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
-    with_spec = hef.digest_ok and existing(spec)  # a damaged file is not compared with its spec
+    with_spec = hef.digest_ok and existing(spec)  # what a damaged file says proves nothing about its spec
     if with_spec:
         check_spec(hef, read_spec(spec))
     if not args.json:

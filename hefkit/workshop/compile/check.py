@@ -16,7 +16,7 @@ from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 from hefkit.text import one_line
 from hefkit.workshop.dfc.graph import Output
 
-OUTSIDE = 0.02  # by how much the codes of a probability may exceed 0 and 1
+OUTSIDE = 0.02  # how far codes of a probability may reach beyond 0 and 1
 
 
 def check_hef(
@@ -105,7 +105,7 @@ def _checked(output: OutputSpec, stream: VStream, *, wide: bool, baked: bool) ->
 
 
 def _is_probability(scales: Sequence[float], zeros: Sequence[float], largest: int) -> bool:
-    """Do all codes lie between 0 and 1? Logits do not: the background is far below zero."""
+    """Do all codes lie between 0 and 1? Logits do not: those of the background are far below zero."""
     features = max(len(scales), len(zeros))
     pairs = zip(_repeated(scales, features), _repeated(zeros, features), strict=True)
     return all(-zero * scale >= -OUTSIDE and (largest - zero) * scale <= 1 + OUTSIDE for scale, zero in pairs)
