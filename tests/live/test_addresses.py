@@ -150,6 +150,8 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 def test_needs_nothing_but_the_standard_library() -> None:
     """--help asks for these parsers and must not wait for numpy."""
-    code = "import sys, hefkit.netaddress; sys.exit(any(m in sys.modules for m in ('numpy', 'cv2', 'asyncio', 'ssl')))"
+    code = (
+        "import sys, hefkit.live.addresses; sys.exit(any(m in sys.modules for m in ('numpy', 'cv2', 'asyncio', 'ssl')))"
+    )
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0

@@ -21,7 +21,7 @@ import pytest
 
 from hefkit.detect.detections import Detections
 from hefkit.errors import UsageError
-from hefkit.live import filesinks as livesinks
+from hefkit.live import filesinks, sinks
 from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder, fresh_file, part_of, timestamp
 from hefkit.live.sinks import ThreadSink
 from hefkit.pictures.video import VideoWriter
@@ -33,7 +33,7 @@ from tests.helpers.fake_live import live_result
 def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
     """What was said; failures rest only a moment; no sink's thread is left."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
-    monkeypatch.setattr(livesinks, "RETRY_S", 0.05)
+    monkeypatch.setattr(sinks, "RETRY_S", 0.05)
     caplog.set_level(logging.INFO, "hefkit")
     yield caplog
     assert not [t.name for t in threading.enumerate() if t.name.startswith("sink")]
@@ -220,7 +220,7 @@ class TestRecorder:
         self.put(sink, 0.0, 3600.0)
         sink.close()
 
-        assert len(frames_in(tmp_path / "a.mp4")) == 1 + 5 * livesinks.LONGEST_GAP_S
+        assert len(frames_in(tmp_path / "a.mp4")) == 1 + 5 * filesinks.LONGEST_GAP_S
 
     def test_every_frame_once(self, tmp_path: Path) -> None:
         """A file that is processed faster than it plays keeps its own rate."""
@@ -254,7 +254,7 @@ class TestRecorder:
     ) -> None:
         """What was recorded is kept and can be played; when there is room again the next film begins."""
         usage = [shutil._ntuple_diskusage(10**9, 0, 10**9)]  # type: ignore[attr-defined]
-        monkeypatch.setattr(livesinks.shutil, "disk_usage", lambda folder: usage[0])
+        monkeypatch.setattr(filesinks.shutil, "disk_usage", lambda folder: usage[0])
         sink = Recorder(tmp_path / "a.mp4", None)
         self.put(sink, 0.0, 0.1)
         usage[0] = usage[0]._replace(free=10**6)
@@ -296,7 +296,7 @@ class TestFrameSaver:
         sink.close()
 
         pictures = sorted((tmp_path / "new").iterdir())
-        assert len(pictures) == 3 and all(livesinks.SAVED_LIVE.fullmatch(p.name) for p in pictures)
+        assert len(pictures) == 3 and all(filesinks.SAVED_LIVE.fullmatch(p.name) for p in pictures)
         picture = cv2.imread(str(pictures[0]))
         assert picture.shape == (48, 64, 3) and (np.abs(picture.astype(int) - 100) > 50).any()
 
@@ -318,7 +318,7 @@ class TestFrameSaver:
     ) -> None:
         """Said once, and pictures come again when there is room."""
         usage = [shutil._ntuple_diskusage(10**9, 0, 0)]  # type: ignore[attr-defined]
-        monkeypatch.setattr(livesinks.shutil, "disk_usage", lambda folder: usage[0])
+        monkeypatch.setattr(filesinks.shutil, "disk_usage", lambda folder: usage[0])
         sink = FrameSaver(tmp_path, 3, 0.0)
         for second in range(3):
             sink.put(live_result(captured=float(second)))
