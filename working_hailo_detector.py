@@ -139,7 +139,7 @@ def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
         grabber = open_grabber(args, engine, film, controls, stats)
         stack.callback(grabber.close)
         run = LiveRun(
-            engine, lambda: open_engine(args.model, options), settings, grabber, [desk], controls, stats,
+            engine, lambda: open_engine(args.model, options), settings, grabber, desk, controls, stats,
             Limits(args.max_frames, args.duration), names, idle,
         )  # fmt: skip
         signals.listening()
@@ -183,7 +183,7 @@ def open_sinks(
 ) -> tuple[Desk, Callable[[], None]]:
     """The sinks that were asked for, and what keeps a window alive."""
     from hefkit.live.desk import Desk
-    from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder
+    from hefkit.live.filesinks import FrameSaver, JsonlSink, Recorder
 
     def recorder() -> Recorder:
         """Cameras are recorded as time passed; a file that is read as fast as possible, frame by frame."""
@@ -199,7 +199,7 @@ def open_sinks(
 
         desk.add(WebSink(args.web, stats, controls))
     if args.jsonl is not None:
-        desk.add(JsonLines(args.jsonl))
+        desk.add(JsonlSink(args.jsonl))
     if args.save_dir is not None:
         desk.add(FrameSaver(args.save_dir, args.save_max or SAVE_MAX, args.save_every or SAVE_EVERY_S))
     if args.mqtt is not None:

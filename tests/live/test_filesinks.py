@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +23,18 @@ import pytest
 from hefkit.detect.detections import Detections
 from hefkit.errors import UsageError
 from hefkit.live import filesinks, sinks
-from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder, fresh_file, part_of, timestamp
+from hefkit.live.filesinks import FrameSaver, JsonlSink, Recorder, fresh_file, part_of, timestamp
 from hefkit.live.sinks import ThreadSink
+from hefkit.live.state import LiveResult
 from hefkit.pictures.video import VideoWriter
 from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
 def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
-    """What was said; failures rest only a moment; no sink's thread is left."""
+    """The log; a sink that failed tries again soon; no thread of a sink may be left."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     monkeypatch.setattr(sinks, "RETRY_S", 0.05)
     caplog.set_level(logging.INFO, "hefkit")
@@ -39,20 +42,41 @@ def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> I
     assert not [t.name for t in threading.enumerate() if t.name.startswith("sink")]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    """Until it is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.005)
+def put_singly(sink: ThreadSink, *results: LiveResult) -> None:
+    """Put results, each after the sink's thread has handled the one before: nothing is dropped."""
+    handle = type(sink).handle
+    handled: list[LiveResult] = []
+
+    def watched(result: LiveResult) -> None:
+        try:
+            handle(sink, result)
+        finally:
+            handled.append(result)
+
+    sink.handle = watched  # type: ignore[method-assign]
+    for number, result in enumerate(results, 1):
+        sink.put(result)
+        wait_for(lambda number=number: len(handled) == number)
 
 
-class TestJsonLines:
+class SmallDisk(io.FileIO):
+    """A file that takes ten more bytes and then reports a full disk, while `full`."""
+
+    full = False
+
+    def write(self, data: Any) -> int:
+        if not self.full:
+            return super().write(data)
+        super().write(data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class TestJsonlSink:
     """--jsonl FILE and --jsonl -."""
 
     def test_one_flushed_line_a_frame(self, tmp_path: Path) -> None:
         """The keys of detections.jsonl, the moment of capture in UTC, and the latency."""
-        sink = JsonLines(str(tmp_path / "new" / "out.jsonl"))
+        sink = JsonlSink(str(tmp_path / "new" / "out.jsonl"))
         sink.put(live_result(7))
         lines = (tmp_path / "new" / "out.jsonl").read_text().splitlines()  # before it is closed
         sink.close()
@@ -74,7 +98,7 @@ class TestJsonLines:
         path.write_text('{"whole": 1}\n{"half": ')
 
         for number in (1, 2):
-            sink = JsonLines(str(path))
+            sink = JsonlSink(str(path))
             sink.put(live_result(number))
             sink.close()
 
@@ -85,28 +109,19 @@ class TestJsonLines:
     def test_a_file_that_cannot_be_written(self, tmp_path: Path) -> None:
         """Told at start, as a usage error."""
         with pytest.raises(UsageError, match="cannot write"):
-            JsonLines(str(tmp_path))
+            JsonlSink(str(tmp_path))
 
     def test_a_full_disk_loses_lines_and_nothing_else(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
     ) -> None:
         """Said once; when there is room again lines go on, on a line of their own, and that is said too."""
-        sink = JsonLines(str(tmp_path / "out.jsonl"))
+        monkeypatch.setattr(filesinks, "open", lambda path, mode, **more: SmallDisk(path, mode), raising=False)
+        sink = JsonlSink(str(tmp_path / "out.jsonl"))
         sink.put(live_result(0))
-        real = sink._file
-
-        class Full:
-            def write(self, data: bytes) -> int:
-                real.write(data[:10])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-            def close(self) -> None:
-                real.close()
-
-        sink._file = Full()  # type: ignore[assignment]
+        monkeypatch.setattr(SmallDisk, "full", True)
         for number in range(1, 20):
             sink.put(live_result(number))
-        sink._file = real
+        monkeypatch.setattr(SmallDisk, "full", False)
         time.sleep(0.06)
         sink.put(live_result(20))
         sink.close()
@@ -121,8 +136,8 @@ class TestJsonLines:
     def test_standard_output(self) -> None:
         """`-` is standard output, line by line; a reader that leaves is told to the caller."""
         program = (
-            "from hefkit.live.filesinks import JsonLines\nfrom tests.helpers.fake_live import live_result\n"
-            "sink = JsonLines('-')\n"
+            "from hefkit.live.filesinks import JsonlSink\nfrom tests.helpers.fake_live import live_result\n"
+            "sink = JsonlSink('-')\n"
             "try:\n    for i in range(100000): sink.put(live_result(i))\n"
             "except BrokenPipeError: raise SystemExit(9)\n"
         )
@@ -172,9 +187,7 @@ class TestThreadSink:
         """A sink that fails goes on being asked."""
         sink = Slow()
         sink.error = OSError(errno.EIO, "the stick was pulled out")
-        for number in range(5):
-            sink.put(live_result(number))
-            wait_for(lambda: not sink._waiting)
+        put_singly(sink, *map(live_result, range(5)))
         sink.error = None
         sink.put(live_result(5))
         sink.close()
@@ -197,10 +210,11 @@ class TestRecorder:
     """--record FILE.mp4."""
 
     def put(self, sink: Recorder, *captured: float) -> None:
-        """One result for each moment, one at a time: nothing is dropped."""
-        for number, moment in enumerate(captured):
-            sink.put(live_result(10 * number, captured=moment, found=Detections.empty()))
-            wait_for(lambda: not sink._waiting)
+        """One result for each moment."""
+        put_singly(
+            sink,
+            *(live_result(10 * n, captured=moment, found=Detections.empty()) for n, moment in enumerate(captured)),
+        )
 
     def test_it_plays_as_time_passed(self, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
         """At 10 frames a second: 0.0, 0.1, a gap to 0.5, and two frames within one tick."""
@@ -288,11 +302,12 @@ class TestFrameSaver:
     def test_frames_with_detections_not_too_often(self, tmp_path: Path) -> None:
         """Empty frames are not kept, nor two within `every_s`; names tell the moment; the boxes are drawn."""
         sink = FrameSaver(tmp_path / "new", 10, 1.0)
-        for second in range(40):
-            found = {"found": Detections.empty()} if second < 10 else {}
-            result = live_result(100, captured=second / 10, wall=1_764_042_000 + second / 10, **found)
+        for tenth in range(40):
+            found = {"found": Detections.empty()} if tenth < 10 else {}
+            result = live_result(100, captured=tenth / 10, wall=1_764_042_000 + tenth / 10, **found)
             sink.put(result)
-            wait_for(lambda: not sink._waiting)
+            if tenth % 10 == 0:  # the one that is saved
+                wait_for(lambda tenth=tenth: len(list((tmp_path / "new").glob("hefkit-*.jpg"))) == tenth // 10)
         sink.close()
 
         pictures = sorted((tmp_path / "new").iterdir())
@@ -305,9 +320,7 @@ class TestFrameSaver:
         for name in ("hefkit-20200101-000000-000000.jpg", "hefkit-20200101-000001-000000.jpg", "holiday.jpg"):
             (tmp_path / name).touch()
         sink = FrameSaver(tmp_path, 3, 0.0)
-        for second in range(4):
-            sink.put(live_result(captured=float(second), wall=1_764_042_000.0 + second))
-            wait_for(lambda: not sink._waiting)
+        put_singly(sink, *(live_result(captured=float(second), wall=1_764_042_000.0 + second) for second in range(4)))
         sink.close()
 
         names = sorted(p.name for p in tmp_path.iterdir())
@@ -320,9 +333,7 @@ class TestFrameSaver:
         usage = [shutil._ntuple_diskusage(10**9, 0, 0)]  # type: ignore[attr-defined]
         monkeypatch.setattr(filesinks.shutil, "disk_usage", lambda folder: usage[0])
         sink = FrameSaver(tmp_path, 3, 0.0)
-        for second in range(3):
-            sink.put(live_result(captured=float(second)))
-            wait_for(lambda: not sink._waiting)
+        put_singly(sink, *(live_result(captured=float(second)) for second in range(3)))
         assert not list(tmp_path.iterdir())
         usage[0] = usage[0]._replace(free=10**9)
         time.sleep(0.06)
@@ -336,7 +347,7 @@ class TestFrameSaver:
 def test_a_real_full_disk(small_disk: Path, told: pytest.LogCaptureFixture) -> None:
     """A tmpfs of two megabytes, filled to the brim: every sink says so once, and none raises or hangs."""
     sinks = [
-        JsonLines(str(small_disk / "a.jsonl")),
+        JsonlSink(str(small_disk / "a.jsonl")),
         Recorder(small_disk / "a.mp4", None),
         FrameSaver(small_disk, 100, 0.0),
     ]

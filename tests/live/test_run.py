@@ -73,7 +73,7 @@ class Stage:
 
     def run(self, **limits: Any) -> LiveRun:
         run = LiveRun(
-            self.engines[0], lambda: self.spare.pop(0), DecodeSettings(), self.grabber, [self.sink], self.controls,
+            self.engines[0], lambda: self.spare.pop(0), DecodeSettings(), self.grabber, self.sink, self.controls,
             self.stats, Limits(**limits), NAMES,
         )  # fmt: skip
         try:
@@ -199,7 +199,7 @@ def test_a_window_is_kept_alive_while_no_frames_come() -> None:
             stage.controls.stop.set()
 
     run = LiveRun(
-        stage.engines[0], lambda: stage.engines[0], DecodeSettings(), stage.grabber, [stage.sink], stage.controls,
+        stage.engines[0], lambda: stage.engines[0], DecodeSettings(), stage.grabber, stage.sink, stage.controls,
         stage.stats, Limits(), NAMES, idle,
     )  # fmt: skip
     run.run()
