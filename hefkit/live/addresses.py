@@ -74,7 +74,7 @@ def parse_mqtt_url(text: str) -> Broker:
     """
     if "@" in text:
         raise ArgumentTypeError(
-            "the URL holds a user or a password, which everybody on this machine could read; "
+            "the URL holds a user or a password, which every user of this machine could read; "
             "expected mqtt://HOST[:PORT]; put them into HEFKIT_MQTT_USERNAME and HEFKIT_MQTT_PASSWORD"
         )
     scheme, _, rest = text.partition("://")

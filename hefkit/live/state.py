@@ -90,7 +90,7 @@ class Controls:
 
     @property
     def paused(self) -> bool:
-        """Whether frames are left unprocessed because somebody asked for a pause."""
+        """Whether frames are left unprocessed because of a pause."""
         return not self._running.is_set()
 
     def pause(self, paused: bool) -> None:
@@ -101,7 +101,7 @@ class Controls:
             self._running.set()
 
     def wait_while_paused(self, timeout_s: float) -> None:
-        """Return when there is no pause any more, or after `timeout_s`."""
+        """Return when there is no pause, or after `timeout_s`."""
         self._running.wait(timeout_s)
 
 

@@ -93,7 +93,7 @@ class MqttSink:
 
     def _publish(self) -> None:
         if self._link.connections != self._connection:
-            self._start_anew()
+            self._republish()
         if not self._publish_lines():
             return
         now = time.monotonic()
@@ -105,7 +105,7 @@ class MqttSink:
             self._next_counts = now + COUNTS_S
             self._publish_counts()
 
-    def _start_anew(self) -> None:
+    def _republish(self) -> None:
         """There is a new connection: the broker may have forgotten what was published on the old one."""
         self._connection = self._link.connections
         self._retained.clear()

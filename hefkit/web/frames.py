@@ -25,7 +25,7 @@ class Picture:
 class Relay:
     """Hands the results of the main thread to the coroutines of one event loop, as pictures.
 
-    Nothing is queued: a coroutine gets the newest frame, so a slow viewer misses frames and delays nobody else.
+    Nothing is queued: a coroutine gets the newest frame, so a slow viewer misses frames and delays no other viewer.
     Without a viewer nothing is encoded.
     """
 

@@ -126,10 +126,10 @@ def test_a_password_is_refused_and_not_repeated(text: str, capsys: pytest.Captur
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(["--mqtt", text])
 
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 2
-    assert "HEFKIT_MQTT_PASSWORD" in told.err
-    assert "s3c" not in told.err + told.out and "ann" not in told.err + told.out
+    assert "HEFKIT_MQTT_PASSWORD" in printed.err
+    assert "s3c" not in printed.err + printed.out and "ann" not in printed.err + printed.out
 
 
 @pytest.mark.parametrize("text", ["hefkit", "garden/cam 1", "Straße/Übersicht", "a/b/c/d", "x" * 200])
@@ -225,7 +225,7 @@ def test_unusable_files_of_secrets(
 
 
 def test_unusable_values_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty, or bytes that are no text."""
+    """Empty, or bytes that are not text."""
     for value in (b"", b"s3cret\xff", b"a\nb"):
         monkeypatch.setitem(os.environb, NAME.encode(), value)
         with pytest.raises(UsageError, match="empty or holds unprintable") as caught:
@@ -234,7 +234,7 @@ def test_unusable_values_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_secret_from_two_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nobody can tell which one is meant."""
+    """It is unclear which one is meant."""
     monkeypatch.setenv(NAME, "s3cret")
     monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path))
 

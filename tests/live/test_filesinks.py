@@ -33,7 +33,7 @@ from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
-def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
     """The log; a sink that failed tries again soon; no thread of a sink may be left."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     monkeypatch.setattr(sinks, "RETRY_S", 0.05)
@@ -112,9 +112,9 @@ class TestJsonlSink:
             JsonlSink(str(tmp_path))
 
     def test_a_full_disk_loses_lines_and_nothing_else(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """Said once; when there is room again lines go on, on a line of their own, and that is said too."""
+        """Logged once; when there is space again, lines go on, on a new line, and that is logged too."""
         monkeypatch.setattr(filesinks, "open", lambda path, mode, **more: SmallDisk(path, mode), raising=False)
         sink = JsonlSink(str(tmp_path / "out.jsonl"))
         sink.put(live_result(0))
@@ -128,13 +128,13 @@ class TestJsonlSink:
 
         lines = (tmp_path / "out.jsonl").read_text().splitlines()
         assert json.loads(lines[0])["frame"] == 0 and json.loads(lines[-1])["frame"] == 20 and len(lines) == 3
-        assert [m for m in told.messages if "No space left" in m] == [
+        assert [m for m in logged.messages if "No space left" in m] == [
             f"--jsonl {tmp_path}/out.jsonl: No space left on device; detection goes on"
         ]
-        assert told.messages[-1].startswith(f"--jsonl {tmp_path}/out.jsonl works again")
+        assert logged.messages[-1].startswith(f"--jsonl {tmp_path}/out.jsonl works again")
 
     def test_standard_output(self) -> None:
-        """`-` is standard output, line by line; a reader that leaves is told to the caller."""
+        """`-` is standard output, line by line; BrokenPipeError when the reader has left."""
         program = (
             "from hefkit.live.filesinks import JsonlSink\nfrom tests.helpers.fake_live import live_result\n"
             "sink = JsonlSink('-')\n"
@@ -183,7 +183,7 @@ class TestThreadSink:
         assert sink.seen == sorted(sink.seen) and sink.seen[-1] == 99
         assert sink.dropped == 100 - len(sink.seen) and sink.finished
 
-    def test_trouble_is_survived_and_told_once(self, told: pytest.LogCaptureFixture) -> None:
+    def test_trouble_is_survived_and_logged_once(self, logged: pytest.LogCaptureFixture) -> None:
         """A sink that fails goes on being asked."""
         sink = Slow()
         sink.error = OSError(errno.EIO, "the stick was pulled out")
@@ -194,7 +194,7 @@ class TestThreadSink:
         sink.close()
 
         assert sink.seen == [5]
-        assert told.messages == ["slow: the stick was pulled out; detection goes on"]
+        assert logged.messages == ["slow: the stick was pulled out; detection goes on"]
 
 
 def frames_in(path: Path) -> list[np.ndarray]:
@@ -216,7 +216,7 @@ class TestRecorder:
             *(live_result(10 * n, captured=moment, found=Detections.empty()) for n, moment in enumerate(captured)),
         )
 
-    def test_it_plays_as_time_passed(self, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    def test_it_plays_as_time_passed(self, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
         """At 10 frames a second: 0.0, 0.1, a gap to 0.5, and two frames within one tick."""
         sink = Recorder(tmp_path / "new" / "a.mp4", 10.0)
         self.put(sink, 5.0, 5.1, 5.5, 5.52, 5.6)
@@ -226,7 +226,7 @@ class TestRecorder:
         frames = frames_in(tmp_path / "new" / "a.mp4")
         assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.mp4"]
         assert [round(float(f.mean()) / 10) for f in frames] == [0, 1, 2, 2, 2, 2, 4]
-        assert told.messages == [f"recorded {tmp_path}/new/a.mp4, 7 frames"]
+        assert logged.messages == [f"recorded {tmp_path}/new/a.mp4, 7 frames"]
 
     def test_a_long_gap_is_cut(self, tmp_path: Path) -> None:
         """A camera that was away for an hour does not fill the disk with its last picture."""
@@ -263,10 +263,10 @@ class TestRecorder:
 
         assert not list(tmp_path.iterdir())
 
-    def test_a_full_disk_ends_the_film_and_room_begins_another(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    def test_a_full_disk_ends_the_file_and_free_space_starts_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """What was recorded is kept and can be played; when there is room again the next film begins."""
+        """What was recorded is kept and can be played; when there is space again, the next recording begins."""
         usage = [shutil._ntuple_diskusage(10**9, 0, 10**9)]  # type: ignore[attr-defined]
         monkeypatch.setattr(filesinks.shutil, "disk_usage", lambda folder: usage[0])
         sink = Recorder(tmp_path / "a.mp4", None)
@@ -280,12 +280,12 @@ class TestRecorder:
         sink.close()
 
         assert (len(frames_in(tmp_path / "a.mp4")), len(frames_in(tmp_path / "a-2.mp4"))) == (2, 1)
-        assert [m for m in told.messages if "disk is full" in m] == [
+        assert [m for m in logged.messages if "disk is full" in m] == [
             "recording a.mp4: the disk is full, less than 50 MB are free; detection goes on"
         ]
 
-    def test_a_film_that_lost_frames_is_told(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    def test_a_recording_that_lost_frames_is_reported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
         """OpenCV writes into the void without a word; the finished film is counted."""
         monkeypatch.setattr(VideoWriter, "check", lambda self: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
@@ -293,14 +293,14 @@ class TestRecorder:
         self.put(sink, 0.0)
         sink.close()
 
-        assert told.messages == ["recording a.mp4: full; detection goes on"] and not (tmp_path / "a.mp4").exists()
+        assert logged.messages == ["recording a.mp4: full; detection goes on"] and not (tmp_path / "a.mp4").exists()
 
 
 class TestFrameSaver:
     """--save-dir DIR."""
 
     def test_frames_with_detections_not_too_often(self, tmp_path: Path) -> None:
-        """Empty frames are not kept, nor two within `every_s`; names tell the moment; the boxes are drawn."""
+        """Empty frames are not kept, nor two within `every_s`; names hold the time; the boxes are drawn."""
         sink = FrameSaver(tmp_path / "new", 10, 1.0)
         for tenth in range(40):
             found = {"found": Detections.empty()} if tenth < 10 else {}
@@ -327,9 +327,9 @@ class TestFrameSaver:
         assert len(names) == 4 and names[-1] == "holiday.jpg" and not any("2020" in n for n in names)
 
     def test_a_full_disk_is_survived(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """Said once, and pictures come again when there is room."""
+        """Logged once; pictures are saved again when there is space."""
         usage = [shutil._ntuple_diskusage(10**9, 0, 0)]  # type: ignore[attr-defined]
         monkeypatch.setattr(filesinks.shutil, "disk_usage", lambda folder: usage[0])
         sink = FrameSaver(tmp_path, 3, 0.0)
@@ -341,11 +341,13 @@ class TestFrameSaver:
         sink.close()
 
         assert len(list(tmp_path.iterdir())) == 1
-        assert "disk is full" in told.messages[0] and "works again" in told.messages[1] and len(told.messages) == 2
+        assert (
+            "disk is full" in logged.messages[0] and "works again" in logged.messages[1] and len(logged.messages) == 2
+        )
 
 
-def test_a_real_full_disk(small_disk: Path, told: pytest.LogCaptureFixture) -> None:
-    """A tmpfs of two megabytes, filled to the brim: every sink says so once, and none raises or hangs."""
+def test_a_real_full_disk(small_disk: Path, logged: pytest.LogCaptureFixture) -> None:
+    """A tmpfs of two megabytes, filled up: every sink logs it once, and none raises or hangs."""
     sinks = [
         JsonlSink(str(small_disk / "a.jsonl")),
         Recorder(small_disk / "a.mp4", None),
@@ -359,7 +361,7 @@ def test_a_real_full_disk(small_disk: Path, told: pytest.LogCaptureFixture) -> N
         sink.close()
 
     for what in ("--jsonl", "recording a.mp4", "--save-dir small"):
-        assert len([m for m in told.messages if m.startswith(what)]) == 1, told.messages
+        assert len([m for m in logged.messages if m.startswith(what)]) == 1, logged.messages
 
 
 def test_timestamps_sort() -> None:

@@ -1,4 +1,4 @@
-"""Topics, ids and what Home Assistant is told, held against what its documentation and sources accept."""
+"""Topics, ids and entities, compared with what Home Assistant's documentation and sources accept."""
 
 from __future__ import annotations
 
@@ -22,9 +22,11 @@ COUNT = {"unit_of_measurement": "objects", "state_class": "measurement", "icon":
 def test_entities() -> None:
     """One device with its sensors; every one knows where its state is, and when it is gone."""
     entities = Entities(Topics("garden/cam"), "models/best.hef", {0: "drone"}, "hailort")
-    told = {topic: json.loads(payload) for topic, payload in entities.announced(())}
+    configs = {topic: json.loads(payload) for topic, payload in entities.announced(())}
     node = Topics("garden/cam").node
-    common = [{key: config.pop(key) for key in ("availability_topic", "device", "origin")} for config in told.values()]
+    common = [
+        {key: config.pop(key) for key in ("availability_topic", "device", "origin")} for config in configs.values()
+    ]
 
     assert re.fullmatch(r"hefkit_garden_cam_[0-9a-f]{6}", node)
     assert common == 5 * [
@@ -40,7 +42,7 @@ def test_entities() -> None:
             "origin": {"name": "hefkit", "sw_version": __version__},
         }
     ]
-    assert told == {
+    assert configs == {
         f"homeassistant/binary_sensor/{node}/present/config": {
             "name": "Object present", "unique_id": f"{node}_present", "state_topic": "garden/cam/present",
             "device_class": "occupancy",
@@ -107,7 +109,7 @@ def test_any_class_names(names: dict[int, str]) -> None:
 
 
 def test_a_large_model_announces_what_it_sees(caplog: pytest.LogCaptureFixture) -> None:
-    """All classes of a small one; of a large one those that came, up to a limit that is told once."""
+    """All classes of a small one; of a large one those that came, up to a limit that is logged once."""
     topics = Topics("t")
     small = Entities(topics, "m", dict.fromkeys(range(ALL_CLASSES), "x"), "float")
     large = Entities(topics, "m", {i: f"c{i}" for i in range(500)}, "float")
@@ -127,7 +129,7 @@ def test_a_large_model_announces_what_it_sees(caplog: pytest.LogCaptureFixture) 
 
 
 class TestPeakCounts:
-    """Counts over a second, as somebody wants to be told of them."""
+    """The highest counts between two calls."""
 
     def test_the_most_of_one_frame(self) -> None:
         """A bird that is there in three frames of thirty is there; two frames with one drone are one drone."""
@@ -140,7 +142,7 @@ class TestPeakCounts:
         seen.add([])
         assert seen.take() == Counts(0, {})
 
-    def test_nobody_knows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unknown_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without frames for long, the last counts are no longer true."""
         seen = PeakCounts()
         seen.add([0])

@@ -157,7 +157,7 @@ def test_without_a_display_there_is_no_window(run_script: Run, toy: Path, clip: 
 
 @pytest.fixture
 def started(toy: Path, clip: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """The script as a process that runs until it is told to stop."""
+    """The script as a process that runs until a signal."""
     running: list[subprocess.Popen[str]] = []
 
     def start(*flags: object, **env: str) -> subprocess.Popen[str]:
@@ -218,10 +218,10 @@ def test_lines_are_appended_to_earlier_ones(run_script: Run, toy: Path, clip: Pa
 
 
 @pytest.mark.parametrize("begins", ['{"source": "usb", "fr', '3.1]}], "timestamp": "x", "latency_ms": 3.2}', "", "\n"])
-def test_lines_that_were_cut_off_are_ours_all_the_same(
+def test_lines_that_were_cut_off_are_still_ours(
     run_script: Run, toy: Path, clip: Path, tmp_path: Path, begins: str
 ) -> None:
-    """By a full disk, by whoever trimmed the file: a detector that is started again must not stumble over it."""
+    """By a full disk, or by trimming the file: a detector that is started again must accept it."""
     (tmp_path / "out.jsonl").write_text(begins)
 
     assert run_script(SCRIPT, toy, clip, "--max-frames", 1, "--jsonl", tmp_path / "out.jsonl").code == 0
@@ -229,7 +229,7 @@ def test_lines_that_were_cut_off_are_ours_all_the_same(
 
 
 def test_lines_into_a_pipe_of_the_shell(toy: Path, clip: Path, tmp_path: Path) -> None:
-    """`--jsonl >(...)`, which is a file in /dev/fd, where nobody may make another."""
+    """`--jsonl >(...)`, which is a file in /dev/fd, where no file can be made."""
     command = f"{sys.executable} {ROOT / SCRIPT} {toy} {clip} --headless --max-frames 3 --jsonl >(wc -l > lines)"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
@@ -237,7 +237,7 @@ def test_lines_into_a_pipe_of_the_shell(toy: Path, clip: Path, tmp_path: Path) -
     until(lambda: (tmp_path / "lines").exists() and (tmp_path / "lines").read_text().strip() == "3")
 
 
-def test_whoever_reads_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_the_reader_of_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:
     """`| head -1`: the detector ends, with one line."""
     process = started("--jsonl", "-")
     assert process.stdout is not None and json.loads(process.stdout.readline())["frame"] == 0
