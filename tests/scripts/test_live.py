@@ -19,9 +19,11 @@ from tests.conftest import ROOT, Finished
 from tests.helpers.pictures import write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.toy_emulation import write_emulation
+from tests.helpers.waiting import wait_for
 
 SCRIPT = "working_hailo_detector.py"
 FRAMES = 45
+PATIENCE_S = 30.0
 Run = Callable[..., Finished]
 
 
@@ -175,14 +177,6 @@ def started(toy: Path, clip: Path, tmp_path: Path) -> Iterator[Callable[..., sub
         process.communicate()
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["INT", "TERM"])
 @pytest.mark.parametrize("state", ["running", "starting"])
 def test_signals_end_it_cleanly(
@@ -192,9 +186,9 @@ def test_signals_end_it_cleanly(
     process = started("--jsonl", "out.jsonl", "--record", "film.mp4")
     lines = tmp_path / "out.jsonl"
     if state == "running":
-        until(lambda: lines.exists() and lines.read_text().count("\n") > 10)
+        wait_for(lambda: lines.exists() and lines.read_text().count("\n") > 10, PATIENCE_S)
     else:
-        until(lines.exists)
+        wait_for(lines.exists, PATIENCE_S)
 
     begun = time.monotonic()
     process.send_signal(number)
@@ -234,7 +228,7 @@ def test_lines_into_a_pipe_of_the_shell(toy: Path, clip: Path, tmp_path: Path) -
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stderr
-    until(lambda: (tmp_path / "lines").exists() and (tmp_path / "lines").read_text().strip() == "3")
+    wait_for(lambda: (tmp_path / "lines").exists() and (tmp_path / "lines").read_text().strip() == "3", PATIENCE_S)
 
 
 def test_the_reader_of_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:
@@ -258,7 +252,7 @@ def test_the_page_knows_the_run(started: Callable[..., subprocess.Popen[str]], t
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started("--web", port, "--jsonl", "out.jsonl")
-    until(lambda: (tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").stat().st_size > 5000)
+    wait_for(lambda: (tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").stat().st_size > 5000, PATIENCE_S)
 
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=10) as answer:
         stats = json.load(answer)
