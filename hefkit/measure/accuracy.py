@@ -35,10 +35,10 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def match(reference: Detections, found: Detections, iou: float = IOU) -> list[tuple[int, int]]:
-    """Pairs (index in reference, index in found): same class, IoU >= iou, each box once.
+def match_boxes(reference: Detections, found: Detections, iou: float = IOU) -> list[tuple[int, int]]:
+    """Match two sets of boxes: pairs (index in reference, index in found) of one class with IoU >= iou.
 
-    Found boxes choose in order of score, each the reference box that it overlaps most.
+    Found boxes choose, best score first: each takes the free reference box that it overlaps most.
     """
     overlap = box_iou(found.xyxy, reference.xyxy)
     overlap[found.class_id[:, None] != reference.class_id[None]] = 0.0
@@ -72,7 +72,7 @@ class Agreement:
         self.images += 1
         self.boxes_float += len(reference)
         self.boxes_quantized += len(found)
-        for i, j in match(reference, found, self.iou):
+        for i, j in match_boxes(reference, found, self.iou):
             a, b = reference.xyxy[i], found.xyxy[j]
             self.matched += 1
             self._iou.append(float(box_iou(a[None], b[None])[0, 0]))

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.detect.detections import Detections
-from hefkit.measure.accuracy import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match
+from hefkit.measure.accuracy import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match_boxes
 
 Box = tuple[float, float, float, float]
 
@@ -72,7 +72,7 @@ def test_matching_equals_plain_loops(a: list[tuple[float, ...]], b: list[tuple[f
     """Same pairs, in the same order; each box at most once, and both of one class."""
     reference, found = detections(*a), detections(*b)
 
-    pairs = match(reference, found, iou)
+    pairs = match_boxes(reference, found, iou)
 
     assert pairs == plain_match(reference, found, iou)
     for side in zip(*pairs, strict=True):
@@ -111,7 +111,7 @@ def test_matching_by_hand(
     a: list[tuple[float, ...]], b: list[tuple[float, ...]], expected: list[tuple[int, int]]
 ) -> None:
     """Pairs (reference, found) at IoU 0.5."""
-    assert match(detections(*a), detections(*b)) == expected
+    assert match_boxes(detections(*a), detections(*b)) == expected
 
 
 def test_agreement_sums_over_images() -> None:
