@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.cli import ImageSize, Parser, need, print_json, run, set_up_logging, whole_number
-from hefkit.pictures.own import PREVIEW
+from hefkit.pictures.find import PREVIEW
 from hefkit.spec import FITS, InputSpec
 from hefkit.text import counted, log
 from hefkit.workshop.calibration.dataset import SPLIT_CHOICES, find_dataset

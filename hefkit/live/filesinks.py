@@ -15,7 +15,7 @@ from typing import BinaryIO
 from hefkit.files import check_writable, explained
 from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
-from hefkit.pictures.own import SAVED_LIVE
+from hefkit.pictures.find import SAVED_LIVE
 from hefkit.pictures.video import VideoWriter
 from hefkit.results.formats import Shot, json_line
 from hefkit.text import counted, log, one_line

@@ -18,10 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hefkit.pictures.find import IMAGE_SUFFIXES, find_images
 from hefkit.text import one_line
-
-__all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "decode_image", "find_images", "read_bytes", "read_image"]
 
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 1 << 28  # 800 MB of colours; the largest phone cameras make 200 million pixels

@@ -14,8 +14,7 @@ from pathlib import Path, PurePosixPath
 
 from hefkit.errors import DataError
 from hefkit.files import existing
-from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, find_images
-from hefkit.pictures.own import OwnPictures
+from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images
 from hefkit.text import counted, log
 
 LIST_SUFFIX = ".txt"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import colorsys
 import functools
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import cv2
 import numpy as np
 
 from hefkit.detect.detections import Detections
+from hefkit.names import readable
 
 BGR = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
@@ -21,10 +21,7 @@ FONT = cv2.FONT_HERSHEY_SIMPLEX
 MIN_FONT_SCALE = 0.3  # capitals of six pixels: smaller ones are no letters any more
 SMALL = 200  # mean side of a picture in which a line of one pixel is wide enough
 LABEL_SHARE = 4  # a label takes at most a quarter of the picture
-MAX_LABEL_CHARACTERS = 32
 MAX_PLACED = 500  # labels that look for a free place; the work grows with the square
-# letters that Unicode does not take apart into an ASCII letter and an accent
-_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
 
 
 @dataclass(frozen=True)
@@ -111,18 +108,6 @@ def luminance(colour: BGR) -> float:
 def ink_on(colour: BGR) -> BGR:
     """Black or white, whichever reads better; where they tie, at 0.179, both have a contrast of 4.6 to 1."""
     return BLACK if luminance(colour) > 0.18 else WHITE
-
-
-def readable(name: str, class_id: int) -> str:
-    """A name as printable ASCII, which is all that OpenCV 4 can draw; `class3` where little would remain."""
-    plain = unicodedata.normalize("NFKD", name.translate(_LETTERS))
-    letters = [c for c in plain if not unicodedata.combining(c)]
-    ascii_only = "".join(c for c in letters if " " <= c <= "~").strip()
-    if not ascii_only or 2 * len(ascii_only) < len(letters):
-        return f"class{class_id}"
-    if len(ascii_only) > MAX_LABEL_CHARACTERS:
-        return ascii_only[: MAX_LABEL_CHARACTERS - 2] + ".."
-    return ascii_only
 
 
 def _frame(image: np.ndarray, box: Rectangle, width: int, colour: BGR) -> None:

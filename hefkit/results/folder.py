@@ -16,7 +16,7 @@ from typing import Any
 from hefkit import __version__
 from hefkit.errors import UsageError
 from hefkit.files import MAX_JSON_BYTES, fresh_folder
-from hefkit.pictures.own import RECORD
+from hefkit.pictures.find import RECORD
 from hefkit.pictures.sources import Item
 
 DEFAULT_ROOT = Path("runs", "predict")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,15 +14,15 @@ import numpy as np
 from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
 from hefkit.files import Staging, explained
+from hefkit.names import class_folders
+from hefkit.pictures.find import RECORD
 from hefkit.pictures.frames import Frame
-from hefkit.pictures.own import RECORD
 from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.results.draw import annotate
 from hefkit.results.folder import CROPS, FILES, Plan, write_record
 from hefkit.results.formats import WRITERS, Shot, Writer
 
 EMULATION_STAMP = "INT8 emulation"
-MAX_FOLDER_NAME = 60
 
 
 @dataclass(frozen=True)
@@ -140,21 +139,6 @@ def crop(image_bgr: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
     x1, y1 = (int(min(max(np.floor(v), 0), limit - 1)) for v, limit in zip(xyxy[:2], (width, height), strict=True))
     x2, y2 = (int(min(max(np.ceil(v), 1), limit)) for v, limit in zip(xyxy[2:], (width, height), strict=True))
     return image_bgr[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
-
-
-def class_folders(names: Mapping[int, str]) -> dict[int, str]:
-    """A safe and different folder name for every class: names come from models and may hold anything."""
-    folders: dict[int, str] = {}
-    taken = set()
-    for class_id, name in sorted(names.items()):
-        safe = re.sub(r"[^\w-]+", "_", name)[:MAX_FOLDER_NAME].strip("_")
-        if not safe or safe.casefold() in taken:
-            safe = f"{safe or 'class'}-{class_id}"
-        while safe.casefold() in taken:
-            safe += "_"
-        taken.add(safe.casefold())
-        folders[class_id] = safe
-    return folders
 
 
 def _write_image(path: Path, image_bgr: np.ndarray) -> None:

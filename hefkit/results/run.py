@@ -95,10 +95,10 @@ class Tally:
         return round(float(np.median(np.sum(list(self._seconds.values()), axis=0))) * 1e3, 3)
 
     def class_lines(self, names: Mapping[int, str], most: int = 20) -> list[str]:
-        """`12 person`, most frequent first; the rare rest in one line."""
+        """`12 person`, the most frequent class first; the classes after the first `most` share one line."""
         ranked = self.by_class.most_common()
         lines = [f"{count:7d}  {one_line(names[class_id], 60)}" for class_id, count in ranked[:most]]
         if len(ranked) > most:
-            rest = sum(count for _, count in ranked[most:])
-            lines.append(f"{rest:7d}  in {len(ranked) - most} more classes")
+            rest = [count for _, count in ranked[most:]]
+            lines.append(f"{sum(rest):7d}  in {len(rest)} more {'class' if len(rest) == 1 else 'classes'}")
         return lines

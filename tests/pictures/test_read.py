@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefkit.pictures.find import find_images
 from hefkit.pictures.read import UnreadableImage, decode_image, read_image
 from tests.helpers.pictures import UPRIGHT, encode, exif, noise, quadrants, tiff, with_exif, write
 
@@ -313,36 +312,6 @@ def test_names_may_be_in_any_script(tmp_path: Path) -> None:
     path = write(tmp_path / "foto größe 写真.png", NOISE)
 
     np.testing.assert_array_equal(read_image(path), NOISE)
-
-
-def test_find_images_is_sorted_and_ignores_case(tmp_path: Path) -> None:
-    """By relative path with /, as text: the same list on every machine."""
-    names = ["b.JPG", "a/z.png", "a/Y.jpeg", "a-b/c.webp", "Z.tif", "c.heic", "d/e/f/g.bmp"]
-    for name in [*names, "notes.txt", "a/b.jpg.part", ".hidden.jpg", ".git/x.png", "a/.cache/y.png", "movie.mp4"]:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-
-    assert found == sorted(names)
-
-
-def test_find_images_follows_links_but_not_in_circles(tmp_path: Path) -> None:
-    """A linked folder counts; one that is met again does not, and the plain path is the one that stays."""
-    outside = tmp_path / "outside"
-    inside = tmp_path / "inside"
-    for path in (outside / "o.jpg", inside / "real" / "r.jpg"):
-        path.parent.mkdir(parents=True)
-        path.touch()
-    (inside / "a_link_to_outside").symlink_to(outside)
-    (inside / "a_link_to_real").symlink_to(inside / "real")
-    (inside / "real" / "up").symlink_to(inside)
-    (inside / "loop.jpg").symlink_to(inside / "loop.jpg")
-
-    found = [path.relative_to(inside).as_posix() for path in find_images(inside)]
-
-    assert found == ["a_link_to_outside/o.jpg", "loop.jpg", "real/r.jpg"]
 
 
 def test_real_photographs_look_as_opencv_shows_them(shared: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from hefkit.errors import UsageError
-from hefkit.pictures.own import RECORD
+from hefkit.pictures.find import RECORD
 from hefkit.pictures.sources import Item
 from hefkit.results.folder import Kinds, default_folder, plan_run, unique, write_record
 

@@ -19,7 +19,7 @@ from hefkit.pictures.sources import Item
 from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
 from hefkit.results import outputs as sinks
 from hefkit.results.folder import Kinds, plan_run
-from hefkit.results.outputs import Outputs, Style, class_folders, crop
+from hefkit.results.outputs import Outputs, Style, crop
 
 FOUND = Detections(
     np.array([[1.00049, 2.5, 30.25, 20.125], [0, 0, 12, 9]], np.float32),
@@ -46,29 +46,6 @@ def test_crop_is_never_empty(xyxy: tuple[float, ...], size_wh: tuple[int, int]) 
     cut = crop(np.zeros((8, 10, 3), np.uint8), np.array(xyxy, np.float32))
 
     assert (cut.shape[1], cut.shape[0]) == size_wh
-
-
-def test_class_folders_are_safe_and_different() -> None:
-    """Names from a model cannot leave `crops`, clash by letter case, or be too long for a file system."""
-    names = {
-        0: "../../etc",
-        1: "a/b",
-        2: "a b",
-        3: "A_B",
-        4: "",
-        5: "...",
-        6: "犬",
-        7: "x" * 300,
-        8: "con\x00\n",
-        9: "-",
-    }
-
-    folders = class_folders(names)
-
-    assert folders[0] == "etc" and folders[6] == "犬" and folders[1] == "a_b"
-    assert len({f.casefold() for f in folders.values()}) == len(names)
-    for folder in folders.values():
-        assert folder and len(folder.encode()) <= 255 and not set(folder) & set("/\\\0\n.")
 
 
 class Run:

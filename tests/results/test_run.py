@@ -140,3 +140,34 @@ def test_long_pictures_get_one_warning(
     run(items("90x30", "91x30", "30x100"))
 
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith("2 of 3 images are longer than 3:1")
+
+
+def test_tally_medians_and_latency() -> None:
+    """Stage times are medians in milliseconds; the latency is the median of sums, not the sum of medians."""
+    tally = Tally()
+    for infer, write in ((0.010, 0.003), (0.020, 0.001), (0.030, 0.002)):
+        tally.add([1, 1, 0], read=0.001, preprocess=0.0, infer=infer, decode=0.0, write=write)
+
+    assert tally.stage_ms() == {"read": 1.0, "preprocess": 0.0, "infer": 20.0, "decode": 0.0, "write": 2.0}
+    assert tally.latency_ms() == 22.0  # sums 14, 22, 33
+    assert [line.split() for line in tally.class_lines({0: "a", 1: "b\n\x1b"})] == [["6", "b", r"\x1b"], ["3", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        pytest.param(1, ["9 a", "10 in 3 more classes"], id="three in one line"),
+        pytest.param(3, ["9 a", "5 b", "3 c", "2 in 1 more class"], id="one left"),
+        pytest.param(4, ["9 a", "5 b", "3 c", "2 d"], id="as many as fit"),
+    ],
+)
+def test_rare_classes_share_a_line(most: int, expected: list[str]) -> None:
+    """The most frequent classes have a line each; the last line sums up the others, and counts them."""
+    tally = Tally()
+    counts = {2: 3, 0: 9, 3: 2, 1: 5}
+    found = [class_id for class_id, count in counts.items() for _ in range(count)]
+    tally.add(found, read=0.0, preprocess=0.0, infer=0.0, decode=0.0, write=0.0)
+
+    lines = tally.class_lines(dict(enumerate("abcd")), most=most)
+
+    assert [" ".join(line.split()) for line in lines] == expected

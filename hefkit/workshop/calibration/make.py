@@ -29,7 +29,7 @@ from hefkit import __version__
 from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging, explained
-from hefkit.pictures.own import MANIFEST, PREVIEW
+from hefkit.pictures.find import MANIFEST, PREVIEW
 from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
