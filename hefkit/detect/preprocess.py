@@ -36,13 +36,6 @@ class Transform:
         limit = np.array([width, height] * 2, np.float64)
         return np.clip(boxes, 0.0, limit).astype(np.float32)
 
-    def to_input(self, xyxy: np.ndarray) -> np.ndarray:
-        """Boxes (n, 4) in pixels of the photograph -> float32 pixels of the input."""
-        (height, width), (new_h, new_w) = self.original_hw, self.resized_hw
-        gain = np.array([new_w / width, new_h / height] * 2, np.float64)
-        shift = np.array([self.left, self.top] * 2, np.float64)
-        return (np.asarray(xyxy, np.float64).reshape(-1, 4) * gain + shift).astype(np.float32)
-
 
 def plan(original_hw: tuple[int, int], spec: InputSpec) -> Transform:
     """Where a picture of this size will lie in the input."""
