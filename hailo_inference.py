@@ -35,7 +35,7 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.detect.decode import DecodeSettings
     from hefkit.detect.engine import Engine
     from hefkit.pictures.video import VideoFacts
-    from hefkit.results.folder import Kinds, Plan
+    from hefkit.results.folder import OutputOptions, RunPlan
     from hefkit.results.run import Tally
 
 MAX_BATCH = 63  # HailoRT's own limit
@@ -95,24 +95,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = EngineOptions(given_names, args.batch_size, args.conf, args.iou, lambda spec: decode_settings(args, spec))
     with model_first(args.model, options):
         items = find_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT], videos=True)
-        plan = plan_run(args.save_dir or default_folder(args.model), items, kinds(args))
+        plan = plan_run(args.save_dir or default_folder(args.model), items, output_options(args))
         cli.need("numpy", "cv2")
         video = look_into_video(args)
     with open_engine(args.model, options) as engine:
         tally, seconds = detect(args, engine, plan, video)
         result = summary(args, engine, plan, tally, seconds)
-    report(args, result, tally, dict(engine.spec.names))
+    print_summary(args, result, tally, dict(engine.spec.names))
     if args.json:
         cli.print_json(result)
     return 0
 
 
-def kinds(args: argparse.Namespace) -> Kinds:
+def output_options(args: argparse.Namespace) -> OutputOptions:
     """What is to be written. Of a video there are no single pictures: thousands of files are nobody's wish."""
-    from hefkit.results.folder import Kinds
+    from hefkit.results.folder import OutputOptions
 
     images = not args.no_images and not is_video(args.source)
-    return Kinds(args.format, images=images, crops=args.save_crop, video=args.save_video)
+    return OutputOptions(args.format, images=images, crops=args.save_crop, video=args.save_video)
 
 
 def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
@@ -122,7 +122,7 @@ def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
     return open_video(Path(args.source), args.source) if is_video(args.source) else None
 
 
-def detect(args: argparse.Namespace, engine: Engine, plan: Plan, video: VideoFacts | None) -> tuple[Tally, float]:
+def detect(args: argparse.Namespace, engine: Engine, plan: RunPlan, video: VideoFacts | None) -> tuple[Tally, float]:
     """Every picture through the engine into the run folder; returns the seconds that took, files included."""
     from hefkit.detect.detector import Detector
     from hefkit.pictures.frames import read_photographs
@@ -162,7 +162,7 @@ def facts(args: argparse.Namespace, engine: Engine, settings: DecodeSettings, ta
     }
 
 
-def summary(args: argparse.Namespace, engine: Engine, plan: Plan, tally: Tally, seconds: float) -> dict[str, Any]:
+def summary(args: argparse.Namespace, engine: Engine, plan: RunPlan, tally: Tally, seconds: float) -> dict[str, Any]:
     """The object that --json prints."""
     return {
         "model": str(args.model),
@@ -177,7 +177,7 @@ def summary(args: argparse.Namespace, engine: Engine, plan: Plan, tally: Tally, 
     }
 
 
-def report(args: argparse.Namespace, result: dict[str, Any], tally: Tally, names: dict[int, str]) -> None:
+def print_summary(args: argparse.Namespace, result: dict[str, Any], tally: Tally, names: dict[int, str]) -> None:
     """The same for people, on stderr."""
     failed = f" ({tally.failed} more unreadable)" if tally.failed else ""
     unit = "frame" if is_video(args.source) else "image"
@@ -196,7 +196,7 @@ def written(args: argparse.Namespace) -> list[str]:
     """What lies in the run folder, in words."""
     from hefkit.results.folder import FILES, LABELS
 
-    wanted = kinds(args)
+    wanted = output_options(args)
     flags = ((wanted.images, "annotated pictures"), (wanted.video, "annotated video"), (wanted.crops, "crops"))
     return [*(FILES.get(name, LABELS) for name in wanted.formats), *(words for flag, words in flags if flag)]
 

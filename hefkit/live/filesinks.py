@@ -17,7 +17,7 @@ from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.find import SAVED_LIVE
 from hefkit.pictures.video import VideoWriter
-from hefkit.results.formats import Shot, json_line
+from hefkit.results.formats import ImageInfo, json_line
 from hefkit.text import counted, log, one_line
 
 LEAST_FREE_BYTES = 256 << 20  # a disk with less is full: the system needs some itself
@@ -71,9 +71,9 @@ class JsonLines:
 def live_line(result: LiveResult) -> str:
     """The object of `detections.jsonl` with `timestamp` (UTC) and `latency_ms`, ASCII, without a line end."""
     frame = result.frame
-    shot = Shot(frame.source, "", "", frame.number, *result.size_wh, result.engine)
+    image = ImageInfo(frame.source, "", "", frame.number, *result.size_wh, result.engine)
     extra = f', "timestamp": "{timestamp(result.wall)}", "latency_ms": {1e3 * result.latency_s:.1f}}}'
-    return json_line(shot, result.detections, result.names)[:-1] + extra
+    return json_line(image, result.detections, result.names)[:-1] + extra
 
 
 def timestamp(wall: float) -> str:

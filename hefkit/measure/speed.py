@@ -15,7 +15,7 @@ from hefkit.detect.detector import Detector
 from hefkit.detect.engine import Engine, Slot
 from hefkit.pictures.frames import read_photographs
 from hefkit.pictures.sources import Item
-from hefkit.results.folder import Kinds, plan_run
+from hefkit.results.folder import OutputOptions, plan_run
 from hefkit.results.outputs import Outputs
 from hefkit.results.progress import Progress
 from hefkit.results.run import Tally, run
@@ -60,12 +60,12 @@ def _next(engine: Engine, waiting: deque[Slot], batch: int) -> None:
     waiting.rotate(-1)
 
 
-def pipeline_rate(engine: Engine, items: list[Item], count: int, kinds: Kinds, folder: Path) -> PipelineRun:
+def pipeline_rate(engine: Engine, items: list[Item], count: int, options: OutputOptions, folder: Path) -> PipelineRun:
     """WARM_UP and then `count` pictures, the items again and again, through the pipeline into `folder`."""
     clock = _Clock()
     endless = [items[i % len(items)] for i in range(WARM_UP + count)]
     names = engine.spec.names
-    with Outputs(plan_run(folder, endless, kinds), engine.kind, names) as outputs:
+    with Outputs(plan_run(folder, endless, options), engine.kind, names) as outputs:
         tally = run(read_photographs(endless), Detector(engine, DecodeSettings()), outputs, clock)
     return PipelineRun(count / (clock.last - clock.begun), tally, clock.rss_mb, resident_mb())
 
@@ -116,7 +116,7 @@ def measure(engine: Engine, items: list[Item], pictures: int, folder: Path) -> d
     """What `validate_hef.py --benchmark` tells: the engine alone, the whole pipeline, heat before and after."""
     before = _temperature_c(engine)
     chip = alone_rate(engine, pictures)
-    pipeline = pipeline_rate(engine, items, pictures, Kinds(images=False), folder)
+    pipeline = pipeline_rate(engine, items, pictures, OutputOptions(images=False), folder)
     return {
         "engine": engine.kind,
         "pictures": pictures,

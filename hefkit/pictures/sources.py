@@ -20,8 +20,8 @@ from hefkit.text import counted, log
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"))
-PHOTOGRAPHS = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
-KINDS = f"{PHOTOGRAPHS}, or a video"
+PHOTO_SOURCES = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
+ALL_SOURCES = f"{PHOTO_SOURCES}, or a video"
 
 
 @dataclass(frozen=True)
@@ -49,16 +49,18 @@ def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = Fals
     if source == "-":
         raw = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
         return _listed(_lines(raw, "the list on stdin"), "", "the list on stdin")
-    path, kinds = Path(source), KINDS if videos else PHOTOGRAPHS
+    path, expected = Path(source), ALL_SOURCES if videos else PHOTO_SOURCES
     if existing(path):
         if is_video(source) and not videos:
-            raise DataError(f"{source} is a video; expected photographs: {PHOTOGRAPHS}")
+            raise DataError(f"{source} is a video; expected photographs: {PHOTO_SOURCES}")
         return _in_folder(source, exclude) if path.is_dir() else _one_file(source)
     if glob.has_magic(source):
         return _matching(source, exclude)
     if source.isdigit() or "://" in source:
-        raise DataError(f"the source {source} is no file; expected {kinds}; cameras are for working_hailo_detector.py")
-    raise DataError(f"the source {source} does not exist; expected {kinds}")
+        raise DataError(
+            f"the source {source} is no file; expected {expected}; cameras are for working_hailo_detector.py"
+        )
+    raise DataError(f"the source {source} does not exist; expected {expected}")
 
 
 def is_video(source: str) -> bool:
@@ -71,7 +73,7 @@ def _one_file(source: str) -> list[Item]:
     path = Path(source)
     suffix = path.suffix.lower()
     if not path.is_file():  # a pipe would be read for ever
-        raise DataError(f"the source {source} is neither a file nor a folder; expected {KINDS}")
+        raise DataError(f"the source {source} is neither a file nor a folder; expected {ALL_SOURCES}")
     if suffix == LIST_SUFFIX:
         try:
             with open(path, "rb") as file:

@@ -31,7 +31,7 @@ _OURS = frozenset((CROPS, LABELS, *FILES.values(), RECORD))  # no file or folder
 
 
 @dataclass(frozen=True)
-class Kinds:
+class OutputOptions:
     """What a run writes beside its record."""
 
     formats: tuple[str, ...] = (JSONL,)
@@ -46,11 +46,11 @@ class Kinds:
 
 
 @dataclass(frozen=True)
-class Plan:
+class RunPlan:
     """Every name of a run before its first picture is read; lists run parallel to the items."""
 
     folder: Path
-    kinds: Kinds
+    options: OutputOptions
     items: Sequence[Item]
     pictures: list[PurePosixPath]  # below `folder`; with `video` the one .mp4
     stems: list[str]  # of crops and labels: `crops/CLASS/STEM-1.jpg`
@@ -63,21 +63,21 @@ def default_folder(model: Path) -> Path:
     return fresh_folder(DEFAULT_ROOT, model.stem.removesuffix(".emulated") or "model")
 
 
-def plan_run(folder: Path, items: Sequence[Item], kinds: Kinds) -> Plan:
+def plan_run(folder: Path, items: Sequence[Item], options: OutputOptions) -> RunPlan:
     """Names for the pictures, crops and labels of every item.
 
     Raises:
         UsageError: a file would replace one that is not ours, or one of the photographs.
     """
     earlier, folders = _read_record(folder)
-    pictures = unique(_picture_name(item.relative, video=kinds.video) for item in items)
+    pictures = unique(_picture_name(item.relative, video=options.video) for item in items)
     stems = [path.stem for path in unique(PurePosixPath(_short(item.relative.stem) + ".jpg") for item in items)]
-    written = [PurePosixPath(FILES[name]) for name in kinds.formats if name in FILES]
-    _refuse_foreign(folder, written + (pictures if kinds.images or kinds.video else []), earlier, items)
-    for name in kinds.folders:
+    written = [PurePosixPath(FILES[name]) for name in options.formats if name in FILES]
+    _refuse_foreign(folder, written + (pictures if options.images or options.video else []), earlier, items)
+    for name in options.folders:
         if name not in folders and (folder / name).exists():
             raise UsageError(f"{folder / name} exists and is not hefkit's; choose another --save-dir")
-    return Plan(folder, kinds, items, pictures, stems, earlier, folders)
+    return RunPlan(folder, options, items, pictures, stems, earlier, folders)
 
 
 def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
@@ -100,10 +100,10 @@ def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
     return paths
 
 
-def write_record(path: Path, plan: Plan, written: Iterable[str], facts: dict[str, Any]) -> None:
+def write_record(path: Path, plan: RunPlan, written: Iterable[str], facts: dict[str, Any]) -> None:
     """Write `run.json`: how the run was made (`facts`), and which files and folders are ours."""
     still_there = [name for name in plan.earlier if (plan.folder / name).is_file()]
-    folders = {*plan.kinds.folders, *(name for name in plan.earlier_folders if (plan.folder / name).is_dir())}
+    folders = {*plan.options.folders, *(name for name in plan.earlier_folders if (plan.folder / name).is_dir())}
     record = {
         "format": FORMAT,
         "tool": f"hefkit {__version__}",

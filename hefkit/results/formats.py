@@ -16,7 +16,7 @@ from hefkit.results.folder import COCO, CSV, FILES, JSONL, LABELS, TXT
 
 
 @dataclass(frozen=True)
-class Shot:
+class ImageInfo:
     """One readable picture, as results describe it."""
 
     source: str  # SOURCE joined with the relative path, as given
@@ -32,7 +32,7 @@ class Writer(ABC):
     """One format; `add` for every picture in order, `close` once at the end."""
 
     @abstractmethod
-    def add(self, shot: Shot, found: Detections) -> None:
+    def add(self, image: ImageInfo, found: Detections) -> None:
         """One picture; boxes in its pixels, best first."""
 
     @abstractmethod
@@ -40,7 +40,7 @@ class Writer(ABC):
         """Everything is on disk; calling it twice is allowed."""
 
 
-def json_line(shot: Shot, found: Detections, names: Mapping[int, str]) -> str:
+def json_line(image: ImageInfo, found: Detections, names: Mapping[int, str]) -> str:
     """One line of `detections.jsonl`, without the line end; ASCII only."""
     # boxes are float32: four decimals hold all that a picture of 8192 pixels can tell
     rows = [
@@ -49,28 +49,28 @@ def json_line(shot: Shot, found: Detections, names: Mapping[int, str]) -> str:
         for class_id, score, (x1, y1, x2, y2) in _rows(found)
     ]
     return (
-        f'{{"source": {json.dumps(shot.source)}, "frame": {json.dumps(shot.frame)}, "width": {shot.width}, '
-        f'"height": {shot.height}, "engine": {json.dumps(shot.engine)}, "detections": [{", ".join(rows)}]}}'
+        f'{{"source": {json.dumps(image.source)}, "frame": {json.dumps(image.frame)}, "width": {image.width}, '
+        f'"height": {image.height}, "engine": {json.dumps(image.engine)}, "detections": [{", ".join(rows)}]}}'
     )
 
 
-class JsonLines(Writer):
+class JsonLinesWriter(Writer):
     """`detections.jsonl`: one object a readable picture."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._names = names
         self._file = open(folder / FILES[JSONL], "x", encoding="ascii")  # noqa: SIM115
 
-    def add(self, shot: Shot, found: Detections) -> None:
+    def add(self, image: ImageInfo, found: Detections) -> None:
         """One line."""
-        self._file.write(json_line(shot, found, self._names) + "\n")
+        self._file.write(json_line(image, found, self._names) + "\n")
 
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
 
 
-class CsvTable(Writer):
+class CsvWriter(Writer):
     """`detections.csv`: one row a detection; a picture without any has none."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
@@ -80,11 +80,11 @@ class CsvTable(Writer):
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(["source", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2"])
 
-    def add(self, shot: Shot, found: Detections) -> None:
+    def add(self, image: ImageInfo, found: Detections) -> None:
         """The rows of one picture."""
-        frame = "" if shot.frame is None else shot.frame
+        frame = "" if image.frame is None else image.frame
         self._rows.writerows(
-            [shot.source, frame, class_id, self._names[class_id], f"{score:.6f}", *(f"{v:.4f}" for v in box)]
+            [image.source, frame, class_id, self._names[class_id], f"{score:.6f}", *(f"{v:.4f}" for v in box)]
             for class_id, score, box in _rows(found)
         )
 
@@ -93,7 +93,7 @@ class CsvTable(Writer):
         self._file.close()
 
 
-class Coco(Writer):
+class CocoWriter(Writer):
     """`coco.json`: images, annotations with scores, categories; `image_id` from 1, `category_id` = class_id.
 
     The two lists grow side by side, so the annotations wait in a file of their own until the images are complete.
@@ -107,11 +107,11 @@ class Coco(Writer):
         categories = [{"id": class_id, "name": name} for class_id, name in sorted(names.items())]
         self._file.write(f'{{"categories": {json.dumps(categories)},\n"images": [')
 
-    def add(self, shot: Shot, found: Detections) -> None:
+    def add(self, image: ImageInfo, found: Detections) -> None:
         """One image and its annotations."""
-        image: dict[str, Any] = {"id": self._images + 1, "file_name": shot.relative, "source": shot.source}
-        image |= {"frame": shot.frame, "width": shot.width, "height": shot.height}
-        self._file.write((",\n" if self._images else "\n") + json.dumps(image))
+        entry: dict[str, Any] = {"id": self._images + 1, "file_name": image.relative, "source": image.source}
+        entry |= {"frame": image.frame, "width": image.width, "height": image.height}
+        self._file.write((",\n" if self._images else "\n") + json.dumps(entry))
         self._images += 1
         for class_id, score, (x1, y1, x2, y2) in _rows(found):
             width, height = x2 - x1, y2 - y1
@@ -135,31 +135,31 @@ class Coco(Writer):
         self._waiting.unlink()
 
 
-class YoloLabels(Writer):
+class YoloWriter(Writer):
     """`labels/STEM.txt`: `class cx cy w h score` a line, normalised to 0..1; empty where nothing was found."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._folder = folder / LABELS
         self._folder.mkdir()
 
-    def add(self, shot: Shot, found: Detections) -> None:
+    def add(self, image: ImageInfo, found: Detections) -> None:
         """One file."""
         lines = [
-            f"{class_id} {(x1 + x2) / 2 / shot.width:.6f} {(y1 + y2) / 2 / shot.height:.6f} "
-            f"{(x2 - x1) / shot.width:.6f} {(y2 - y1) / shot.height:.6f} {score:.6f}\n"
+            f"{class_id} {(x1 + x2) / 2 / image.width:.6f} {(y1 + y2) / 2 / image.height:.6f} "
+            f"{(x2 - x1) / image.width:.6f} {(y2 - y1) / image.height:.6f} {score:.6f}\n"
             for class_id, score, (x1, y1, x2, y2) in _rows(found)
         ]
-        (self._folder / f"{shot.stem}.txt").write_text("".join(lines), encoding="ascii")
+        (self._folder / f"{image.stem}.txt").write_text("".join(lines), encoding="ascii")
 
     def close(self) -> None:
         """Every file is closed already."""
 
 
 WRITERS: Mapping[str, Callable[[Path, Mapping[int, str]], Writer]] = {
-    JSONL: JsonLines,
-    CSV: CsvTable,
-    COCO: Coco,
-    TXT: YoloLabels,
+    JSONL: JsonLinesWriter,
+    CSV: CsvWriter,
+    COCO: CocoWriter,
+    TXT: YoloWriter,
 }
 
 

@@ -19,8 +19,8 @@ from hefkit.pictures.find import RECORD
 from hefkit.pictures.frames import Frame
 from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.results.draw import annotate
-from hefkit.results.folder import CROPS, FILES, Plan, write_record
-from hefkit.results.formats import WRITERS, Shot, Writer
+from hefkit.results.folder import CROPS, FILES, RunPlan, write_record
+from hefkit.results.formats import WRITERS, ImageInfo, Writer
 
 EMULATION_STAMP = "INT8 emulation"
 
@@ -41,7 +41,7 @@ class Outputs:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RunPlan,
         engine: str,
         names: Mapping[int, str],
         style: Style | None = None,
@@ -54,7 +54,7 @@ class Outputs:
         self._video = video
         self._stamp = EMULATION_STAMP if engine == "emulated" else None
         self._class_folders = class_folders(names)
-        self._written = [FILES[name] for name in plan.kinds.formats if name in FILES]
+        self._written = [FILES[name] for name in plan.options.formats if name in FILES]
         self._close = contextlib.ExitStack()
         self._stage: Staging
         self._writers: list[Writer] = []
@@ -64,10 +64,10 @@ class Outputs:
         with contextlib.ExitStack() as stack:
             self._stage = stack.enter_context(Staging(self.plan.folder))
             with explained(self.plan.folder):
-                for name in self.plan.kinds.formats:
+                for name in self.plan.options.formats:
                     self._writers.append(WRITERS[name](self._stage.path, self.names))
                     stack.callback(self._writers[-1].close)
-                if self.plan.kinds.video and self._video is not None:
+                if self.plan.options.video and self._video is not None:
                     self._film = self._open_film(self._video)
                     stack.callback(self._film.close)
             self._close = stack.pop_all()
@@ -84,15 +84,15 @@ class Outputs:
         index, ending = (frame.index, "") if frame.number is None else (0, f"_{frame.number:06d}")
         item, stem = self.plan.items[index], self.plan.stems[index] + ending
         height, width = frame.picture.shape[:2]
-        shot = Shot(frame.source, item.relative.as_posix(), stem, frame.number, width, height, self.engine)
+        image = ImageInfo(frame.source, item.relative.as_posix(), stem, frame.number, width, height, self.engine)
         with explained(self.plan.folder):
             for writer in self._writers:
-                writer.add(shot, found)
+                writer.add(image, found)
             if self._film is not None:
                 self._film.write(self._annotated(frame.picture, found))
-            elif self.plan.kinds.images:
+            elif self.plan.options.images:
                 self._write_picture(self.plan.pictures[index].as_posix(), self._annotated(frame.picture, found))
-            if self.plan.kinds.crops:
+            if self.plan.options.crops:
                 self._write_crops(stem, frame.picture, found)
 
     def commit(self, facts: dict[str, Any]) -> None:
@@ -104,7 +104,7 @@ class Outputs:
                 self._film.close()
                 self._film.check()
             write_record(self._stage.path / RECORD, self.plan, self._written, facts)
-        self._stage.commit(last=FILES.get(self.plan.kinds.formats[0], RECORD))
+        self._stage.commit(last=FILES.get(self.plan.options.formats[0], RECORD))
 
     def _open_film(self, video: VideoFacts) -> VideoWriter:
         name = self.plan.pictures[0].as_posix()

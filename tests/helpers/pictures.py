@@ -59,7 +59,7 @@ def write(path: Path, picture: np.ndarray | None = None, seed: int = 0) -> Path:
 
 
 def in_input(transform: Transform, xyxy: np.ndarray) -> np.ndarray:
-    """Boxes (n, 4) in pixels of a photograph -> float32 pixels of the input: the way there, for the way back's tests."""
+    """Boxes (n, 4) in pixels of a photograph -> float32 pixels of the input: the inverse of `to_original`."""
     (height, width), (new_h, new_w) = transform.original_hw, transform.resized_hw
     scale = np.array([new_w / width, new_h / height] * 2)
     return (xyxy * scale + [transform.left, transform.top] * 2).astype(np.float32)

@@ -18,7 +18,7 @@ from hefkit.pictures.frames import Frame
 from hefkit.pictures.sources import Item
 from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
 from hefkit.results import outputs as sinks
-from hefkit.results.folder import Kinds, plan_run
+from hefkit.results.folder import OutputOptions, plan_run
 from hefkit.results.outputs import Outputs, Style, crop
 
 FOUND = Detections(
@@ -51,14 +51,14 @@ def test_crop_is_never_empty(xyxy: tuple[float, ...], size_wh: tuple[int, int]) 
 class Run:
     """A run over two small pictures, one below a folder."""
 
-    def __init__(self, tmp_path: Path, kinds: Kinds | None = None, engine: str = "float") -> None:
+    def __init__(self, tmp_path: Path, options: OutputOptions | None = None, engine: str = "float") -> None:
         self.folder = tmp_path / "out"
-        self.kinds = kinds or Kinds()
+        self.options = options or OutputOptions()
         self.engine = engine
         self.items = [Item(tmp_path / n, f"in/{n}", PurePosixPath(n)) for n in ("a.png", "s/b.png")]
 
     def open(self) -> Outputs:
-        return Outputs(plan_run(self.folder, self.items, self.kinds), self.engine, NAMES)
+        return Outputs(plan_run(self.folder, self.items, self.options), self.engine, NAMES)
 
     def frame(self, index: int) -> Frame:
         return Frame(index, self.items[index].source, None, np.full((40, 50, 3), 90, np.uint8), 0.0)
@@ -96,19 +96,19 @@ def test_a_finished_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "expected"),
+    ("options", "expected"),
     [
-        pytest.param(Kinds(images=False), [], id="no images"),
+        pytest.param(OutputOptions(images=False), [], id="no images"),
         pytest.param(
-            Kinds(images=False, crops=True),
+            OutputOptions(images=False, crops=True),
             ["crops/bird/a-1.jpg", "crops/bird/b-1.jpg", "crops/drone/a-2.jpg", "crops/drone/b-2.jpg"],
             id="crops only",
         ),
     ],
 )
-def test_what_is_written(tmp_path: Path, kinds: Kinds, expected: list[str]) -> None:
+def test_what_is_written(tmp_path: Path, options: OutputOptions, expected: list[str]) -> None:
     """`--no-images` and `--save-crop`; a crop's number is the detection's rank in its picture."""
-    run = Run(tmp_path, kinds)
+    run = Run(tmp_path, options)
 
     run.finish()
 
@@ -117,7 +117,7 @@ def test_what_is_written(tmp_path: Path, kinds: Kinds, expected: list[str]) -> N
 
 def test_crops_come_from_the_photograph(tmp_path: Path) -> None:
     """A crop shows the object, not the box and label drawn over it."""
-    run = Run(tmp_path, Kinds(crops=True))
+    run = Run(tmp_path, OutputOptions(crops=True))
 
     run.finish()
 
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is held back until the end: after many pictures the staged file has grown."""
-    run = Run(tmp_path, Kinds(images=False))
+    run = Run(tmp_path, OutputOptions(images=False))
 
     with run.open() as outputs:
         for _ in range(200):
@@ -237,9 +237,9 @@ def test_a_video_is_one_film(tmp_path: Path) -> None:
     """Annotated frames at the source's rate and size; crops and labels are named by frame; one record."""
     video = VideoFacts(tmp_path / "in.avi", "in.avi", 12.5, (64, 48), 9)
     item = Item(video.path, video.source, PurePosixPath("in.avi"))
-    kinds = Kinds(("jsonl", "txt"), images=False, crops=True, video=True)
+    options = OutputOptions(("jsonl", "txt"), images=False, crops=True, video=True)
 
-    with Outputs(plan_run(tmp_path / "out", [item], kinds), "emulated", NAMES, Style(), video) as outputs:
+    with Outputs(plan_run(tmp_path / "out", [item], options), "emulated", NAMES, Style(), video) as outputs:
         for frame in frames_of(video, 9):
             outputs.write(frame, FOUND[1:] if frame.number == 7 else Detections.empty())
         outputs.commit({})
@@ -264,7 +264,7 @@ def test_a_film_that_was_cut_short_is_told(tmp_path: Path, monkeypatch: pytest.M
 
     with (
         pytest.raises(DataError, match="the video has 0 of 5 frames"),
-        Outputs(plan_run(tmp_path / "out", [item], Kinds(video=True)), "float", NAMES, None, video) as outputs,
+        Outputs(plan_run(tmp_path / "out", [item], OutputOptions(video=True)), "float", NAMES, None, video) as outputs,
     ):
         for frame in frames_of(video, 5):
             outputs.write(frame, FOUND)
