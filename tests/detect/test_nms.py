@@ -143,14 +143,14 @@ def test_crowds_equal_opencv_and_the_textbook(
 @pytest.mark.parametrize(
     "guess",
     [
-        pytest.param({"CELLS": 1e-9}, id="all in one cell"),
-        pytest.param({"CELLS": 1e9}, id="each in its own cell"),
-        pytest.param({"SPREAD": np.zeros(4), "CLASS": 0.0}, id="cells and classes share one number"),
-        pytest.param({"CLASS": 0.0, "CELLS": 0.5}, id="classes share their cells"),
-        pytest.param({"MANY": 1}, id="always in order of class"),
-        pytest.param({"MANY": 10**9}, id="never in order of class"),
-        pytest.param({"PAIRS": 1}, id="pairs in small portions"),
-        pytest.param({"HANDFUL": 10**9}, id="no cells at all"),
+        pytest.param({"CELLS_PER_WIDTH": 1e-9}, id="all in one cell"),
+        pytest.param({"CELLS_PER_WIDTH": 1e9}, id="each in its own cell"),
+        pytest.param({"CORNER_HASH": np.zeros(4), "CLASS_HASH": 0.0}, id="cells and classes share one number"),
+        pytest.param({"CLASS_HASH": 0.0, "CELLS_PER_WIDTH": 0.5}, id="classes share their cells"),
+        pytest.param({"SORT_BY_CLASS_MIN": 1}, id="always in order of class"),
+        pytest.param({"SORT_BY_CLASS_MIN": 10**9}, id="never in order of class"),
+        pytest.param({"PAIRS_AT_ONCE": 1}, id="pairs in small portions"),
+        pytest.param({"PAIRWISE_MAX": 10**9}, id="no cells at all"),
     ],
 )
 @settings(max_examples=25, deadline=None)
@@ -170,7 +170,7 @@ def test_nothing_rests_on_the_guess(
     iou = float(rng.choice([0.1, 0.5, 0.8]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nms_module, "HANDFUL", 1)
+        patch.setattr(nms_module, "PAIRWISE_MAX", 1)
         for name, value in guess.items():
             patch.setattr(nms_module, name, value)
         kept = nms(xyxy, class_id, iou).tolist()
