@@ -310,7 +310,7 @@ def test_the_quick_scan_finds_what_a_comparison_finds(
 
     for worth in (1, 10**9):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(readers, "WORTH_FOLDING", worth)
+            patch.setattr(readers, "FOLD_MIN", worth)
             hit, score = ScoreReader(specs, conf).at_least(tensors)
 
         assert hit.tolist() == expected.tolist()

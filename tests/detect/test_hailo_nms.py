@@ -105,7 +105,7 @@ def test_damaged_counts_are_told(count: float) -> None:
     output = buffer([], [], [])
     output[1] = count
 
-    with pytest.raises(DeviceError, match="its output is damaged"):
+    with pytest.raises(DeviceError, match="output is damaged: it counts"):
         decoded(output)
 
 
@@ -188,7 +188,7 @@ def test_nms_is_ours() -> None:
 @pytest.mark.parametrize("score", [-4.0, 1.2], ids=["far below 0", "above 1"])
 def test_logits_are_told(score: float) -> None:
     """HailoRT applies no sigmoid there."""
-    with pytest.raises(ModelError, match="are no probabilities"):
+    with pytest.raises(ModelError, match="are not probabilities"):
         decoded(anchors((A[:4], (score, 0, 0))))
 
 

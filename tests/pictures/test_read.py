@@ -259,7 +259,7 @@ REASONS = {
     "heif": (ftyp(b"mif1"), "convert it to JPEG"),
     "avif": (ftyp(b"avif"), "convert it to JPEG"),
     "video": (ftyp(b"isom"), "video"),
-    "sound": (b"RIFF\x24\0\0\0WAVEfmt ", "no WebP"),
+    "sound": (b"RIFF\x24\0\0\0WAVEfmt ", "without a WebP picture"),
     "animation": (
         with_exif(encode(PICTURE, ".webp"), b"").replace(b"VP8X\x0a\0\0\0\x08", b"VP8X\x0a\0\0\0\x0a"),
         "anim",

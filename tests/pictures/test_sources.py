@@ -59,7 +59,7 @@ def test_pictures_that_hefkit_made_may_be_named(here: Path) -> None:
     Path("out/run.json").write_text(json.dumps({"tool": "hefkit 0.1", "files": ["a.jpg"], "folders": []}))
 
     assert sources(find_items("out")) == sources(find_items("out/a.jpg")) == ["out/a.jpg"]
-    with pytest.raises(DataError, match="no pictures but those that hefkit made"):
+    with pytest.raises(DataError, match="contains only pictures that hefkit made"):
         find_items(".")
 
 
@@ -203,10 +203,10 @@ def test_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param("nowhere", "the source nowhere does not exist", id="missing"),
         pytest.param("x" * 5000, "does not exist", id="impossible name"),
-        pytest.param("empty", "the folder empty holds no images", id="folder without images"),
-        pytest.param("none*.jpg", r"the pattern none\*.jpg holds no images", id="pattern without match"),
+        pytest.param("empty", "the folder empty contains no images", id="folder without images"),
+        pytest.param("none*.jpg", r"the pattern none\*.jpg contains no images", id="pattern without match"),
         pytest.param("blank.txt", "the list blank.txt is empty", id="empty list"),
-        pytest.param("binary.txt", "binary.txt is no text list", id="binary list"),
+        pytest.param("binary.txt", "binary.txt is not a text list", id="binary list"),
         pytest.param("pipe", "neither a file nor a folder", id="pipe"),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_missing_rate_is_assumed_and_said(
     facts = open_video(path, "a.mp4")
 
     assert (facts.fps, facts.frames, facts.size_wh) == (30.0, None, (64, 48))
-    assert "does not tell its frame rate" in caplog.text
+    assert "does not say its frame rate; taking 30 frames a second" in caplog.text
 
 
 def test_fewer_frames_than_announced_are_told(
@@ -95,7 +95,7 @@ def test_fewer_frames_than_announced_are_told(
     path = film(tmp_path / "a.mp4")
 
     assert len(list(read_video(VideoFacts(path, "a.mp4", 10.0, (64, 48), 9)))) == 6
-    assert "6 frames read, its header speaks of 9" in caplog.text
+    assert "6 frames read, but its header says 9" in caplog.text
 
 
 def test_a_reader_that_leaves_is_not_told_off(

@@ -359,7 +359,7 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{jpeg}", "{photos}"], 4, "fake.onnx", id="a JPEG called .onnx"),
         pytest.param(["{lonely}", "{photos}"], 4, "lonely.emulated.json", id="emulation without its spec"),
         pytest.param(["{toy}", "gone"], 3, "the source gone does not exist", id="source missing"),
-        pytest.param(["{toy}", "{empty}"], 3, "holds no images", id="empty folder"),
+        pytest.param(["{toy}", "{empty}"], 3, "contains no images", id="empty folder"),
         pytest.param(["{toy}", "{jpeg}"], 3, "none of the images (1) can be read", id="nothing readable"),
         pytest.param(["{toy}", "{video}"], 3, "cannot be read as a video", id="no video"),
         pytest.param(
