@@ -1,4 +1,4 @@
-"""Detections as text: JSON lines, CSV, COCO and YOLO labels, written picture by picture in flat memory."""
+"""Detections as text files: JSON lines, CSV, COCO and YOLO labels, written picture by picture in constant memory."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hefkit.results.folder import COCO, CSV, FILES, JSONL, LABELS, TXT
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """One readable picture, as results describe it."""
+    """What text formats say about a picture."""
 
-    source: str  # SOURCE joined with the relative path, as given
+    source: str  # SOURCE as given, joined with the relative path
     relative: str  # below SOURCE
     stem: str  # different for every picture of a run
     frame: int | None  # of a video, from 0
@@ -29,20 +29,20 @@ class ImageInfo:
 
 
 class Writer(ABC):
-    """One format; `add` for every picture in order, `close` once at the end."""
+    """Writes one format: `add` every picture in order, `close` at the end."""
 
     @abstractmethod
     def add(self, image: ImageInfo, found: Detections) -> None:
-        """One picture; boxes in its pixels, best first."""
+        """Append one picture; boxes in its pixels, best first."""
 
     @abstractmethod
     def close(self) -> None:
-        """Everything is on disk; calling it twice is allowed."""
+        """Complete and close the files; calling it twice is allowed."""
 
 
 def json_line(image: ImageInfo, found: Detections, names: Mapping[int, str]) -> str:
     """One line of `detections.jsonl`, without the line end; ASCII only."""
-    # boxes are float32: four decimals hold all that a picture of 8192 pixels can tell
+    # boxes are float32: four decimals are exact enough for a picture of 8192 pixels
     rows = [
         f'{{"class_id": {class_id}, "class": {json.dumps(names[class_id])}, "score": {score:.6f}, '
         f'"xyxy": [{x1:.4f}, {y1:.4f}, {x2:.4f}, {y2:.4f}]}}'
@@ -55,14 +55,14 @@ def json_line(image: ImageInfo, found: Detections, names: Mapping[int, str]) -> 
 
 
 class JsonLinesWriter(Writer):
-    """`detections.jsonl`: one object a readable picture."""
+    """`detections.jsonl`: one object per picture."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._names = names
         self._file = open(folder / FILES[JSONL], "x", encoding="ascii")  # noqa: SIM115
 
     def add(self, image: ImageInfo, found: Detections) -> None:
-        """One line."""
+        """Append one line."""
         self._file.write(json_line(image, found, self._names) + "\n")
 
     def close(self) -> None:
@@ -71,17 +71,17 @@ class JsonLinesWriter(Writer):
 
 
 class CsvWriter(Writer):
-    """`detections.csv`: one row a detection; a picture without any has none."""
+    """`detections.csv`: one row per detection; a picture without detections has no row."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._names = names
-        # names of files need not be UTF-8; surrogateescape gives back the bytes they have
+        # file names need not be UTF-8; surrogateescape writes their original bytes
         self._file = open(folder / FILES[CSV], "x", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(["source", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2"])
 
     def add(self, image: ImageInfo, found: Detections) -> None:
-        """The rows of one picture."""
+        """Append the rows of one picture."""
         frame = "" if image.frame is None else image.frame
         self._rows.writerows(
             [image.source, frame, class_id, self._names[class_id], f"{score:.6f}", *(f"{v:.4f}" for v in box)]
@@ -96,7 +96,7 @@ class CsvWriter(Writer):
 class CocoWriter(Writer):
     """`coco.json`: images, annotations with scores, categories; `image_id` from 1, `category_id` = class_id.
 
-    The two lists grow side by side, so the annotations wait in a file of their own until the images are complete.
+    Images and annotations come together, but are two lists: the annotations are kept in a second file until `close`.
     """
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
@@ -108,7 +108,7 @@ class CocoWriter(Writer):
         self._file.write(f'{{"categories": {json.dumps(categories)},\n"images": [')
 
     def add(self, image: ImageInfo, found: Detections) -> None:
-        """One image and its annotations."""
+        """Append one image and its annotations."""
         entry: dict[str, Any] = {"id": self._images + 1, "file_name": image.relative, "source": image.source}
         entry |= {"frame": image.frame, "width": image.width, "height": image.height}
         self._file.write((",\n" if self._images else "\n") + json.dumps(entry))
@@ -123,7 +123,7 @@ class CocoWriter(Writer):
             self._count += 1
 
     def close(self) -> None:
-        """Put the annotations behind the images."""
+        """Append the annotations to the images."""
         if self._annotations.closed:
             return
         self._annotations.seek(0)
@@ -136,14 +136,14 @@ class CocoWriter(Writer):
 
 
 class YoloWriter(Writer):
-    """`labels/STEM.txt`: `class cx cy w h score` a line, normalised to 0..1; empty where nothing was found."""
+    """`labels/STEM.txt`: a line `class cx cy w h score` per detection, normalised to 0..1; empty without detections."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._folder = folder / LABELS
         self._folder.mkdir()
 
     def add(self, image: ImageInfo, found: Detections) -> None:
-        """One file."""
+        """Write one file."""
         lines = [
             f"{class_id} {(x1 + x2) / 2 / image.width:.6f} {(y1 + y2) / 2 / image.height:.6f} "
             f"{(x2 - x1) / image.width:.6f} {(y2 - y1) / image.height:.6f} {score:.6f}\n"
@@ -152,7 +152,7 @@ class YoloWriter(Writer):
         (self._folder / f"{image.stem}.txt").write_text("".join(lines), encoding="ascii")
 
     def close(self) -> None:
-        """Every file is closed already."""
+        """Do nothing: every file is closed already."""
 
 
 WRITERS: Mapping[str, Callable[[Path, Mapping[int, str]], Writer]] = {

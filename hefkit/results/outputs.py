@@ -1,4 +1,4 @@
-"""What becomes of detections: text formats, annotated pictures or a video, crops; all appear at once or not at all."""
+"""All files of one run: text formats, annotated pictures or a video, crops. They appear together or not at all."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ EMULATION_STAMP = "INT8 emulation"
 
 @dataclass(frozen=True)
 class Style:
-    """How annotated pictures look."""
+    """The style of annotated pictures."""
 
-    line_width: int | None = None  # pixels; None: by the size of the picture
+    line_width: int | None = None  # pixels; None: chosen by the size of the picture
     hide_labels: bool = False
 
 
 class Outputs:
-    """The files of one run: written below a hidden folder as they come, put in place by `commit`.
+    """The files of one run: written into a hidden folder, and put in place by `commit`.
 
-    Without a commit, after an error or Ctrl-C, everything that was there before is still there.
+    Without `commit`, after an error or Ctrl-C, the run folder is unchanged.
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class Outputs:
             self._close.close()
 
     def write(self, frame: Frame, found: Detections) -> None:
-        """Everything about one readable frame; boxes in pixels of its picture."""
+        """Write everything about one readable frame; boxes in pixels of its picture."""
         assert isinstance(frame.picture, np.ndarray)
-        # the frames of a video share one item
+        # all frames of a video share one item
         index, ending = (frame.index, "") if frame.number is None else (0, f"_{frame.number:06d}")
         item, stem = self.plan.items[index], self.plan.stems[index] + ending
         height, width = frame.picture.shape[:2]
@@ -96,7 +96,7 @@ class Outputs:
                 self._write_crops(stem, frame.picture, found)
 
     def commit(self, facts: dict[str, Any]) -> None:
-        """Put every file in its place; `facts` about the run go into `run.json`."""
+        """Put all files in place; `facts` about the run go into `run.json`."""
         with explained(self.plan.folder):
             for writer in self._writers:
                 writer.close()
@@ -127,14 +127,14 @@ class Outputs:
         self._written.append(name)
 
     def _write_crops(self, stem: str, image_bgr: np.ndarray, found: Detections) -> None:
-        """`crops/CLASS/STEM-N.jpg`; N counts the picture's detections from 1, best first."""
+        """Write `crops/CLASS/STEM-N.jpg`; N counts the detections of the picture from 1, best first."""
         for number, (box, class_id) in enumerate(zip(found.xyxy, found.class_id.tolist(), strict=True), 1):
             folder = self._stage.path / CROPS / self._class_folders[class_id]
             _write_image(folder / f"{stem}-{number}.jpg", crop(image_bgr, box))
 
 
 def crop(image_bgr: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
-    """Every pixel that a box touches, at least one, however thin the box: (h, w, 3) uint8, a view."""
+    """Every pixel that a box touches, at least one: (h, w, 3) uint8, a view."""
     height, width = image_bgr.shape[:2]
     x1, y1 = (int(min(max(np.floor(v), 0), limit - 1)) for v, limit in zip(xyxy[:2], (width, height), strict=True))
     x2, y2 = (int(min(max(np.ceil(v), 1), limit)) for v, limit in zip(xyxy[2:], (width, height), strict=True))
@@ -142,7 +142,7 @@ def crop(image_bgr: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
 
 
 def _write_image(path: Path, image_bgr: np.ndarray) -> None:
-    """Encode by suffix and write; OpenCV's own writer would keep a full disk to itself."""
+    """Encode by suffix and write. `cv2.imwrite` is not used because it does not report a full disk."""
     encoded, data = cv2.imencode(path.suffix, image_bgr)
     if not encoded:
         raise DataError(f"OpenCV cannot encode a picture of {image_bgr.shape[1]}x{image_bgr.shape[0]} as {path.suffix}")

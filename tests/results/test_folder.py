@@ -116,7 +116,7 @@ def test_results_are_not_their_own_source(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_run(out, "a.jpg")
 
-    with pytest.raises(UsageError, match="is the source itself"):
+    with pytest.raises(UsageError, match="is a source picture, and its result would replace it"):
         plan_run(out, items("a.jpg", root=out), OutputOptions())
 
 
@@ -149,7 +149,7 @@ def test_a_foreign_record_is_not_replaced(tmp_path: Path, text: str) -> None:
     """A run.json that we did not write, or cannot read, is somebody's file."""
     (tmp_path / RECORD).write_text(text)
 
-    with pytest.raises(UsageError, match="not a record that this hefkit wrote"):
+    with pytest.raises(UsageError, match="was not written by this version of hefkit"):
         pictures(tmp_path, "a.jpg")
 
 

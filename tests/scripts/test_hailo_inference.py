@@ -270,7 +270,7 @@ def test_a_film_never_replaces_its_source(run_script: Run, toy: Path, clip: Path
 
     done = run_script(SCRIPT, toy, source, "--save-dir", source.parent, "--save-video")
 
-    assert done.code == 2 and "flight.mp4 is the source itself" in done.err
+    assert done.code == 2 and "flight.mp4 is a source picture" in done.err
     assert source.read_bytes() == before
 
 
@@ -347,7 +347,7 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{toy}", "{photos}", "--save-dir", "{toy}"], 2, "cannot write", id="output is a file"),
         pytest.param(["{toy}", "{photos}", "--save-dir", "/proc/out"], 2, "cannot write", id="output not writable"),
         pytest.param(
-            ["{toy}", "{photos}", "--save-dir", "{photos}"], 2, "is the source itself", id="output is the source"
+            ["{toy}", "{photos}", "--save-dir", "{photos}"], 2, "is a source picture", id="output is the source"
         ),
         pytest.param(["{toy}", "{photos}", "--names", "gone.txt"], 2, "does not exist", id="names missing"),
         pytest.param(["{toy}", "{photos}", "--names", "a,b,c,d"], 2, "the model has 3 classes", id="names too many"),
