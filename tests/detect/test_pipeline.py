@@ -110,7 +110,7 @@ def test_stages_overlap() -> None:
 
     busy = Busy()
     plain = engine_that_finds(SEEN)
-    engine = Slow(plain.spec, plain._tensors)
+    engine = Slow(plain.spec, plain.tensors)
 
     def slow_frames() -> Generator[Frame, None, None]:
         for frame in Frames(12).read():
@@ -160,7 +160,7 @@ class Failing(FakeEngine):
 
     def __init__(self, stage: str, at: int) -> None:
         plain = engine_that_finds(SEEN)
-        super().__init__(plain.spec, plain._tensors)
+        super().__init__(plain.spec, plain.tensors)
         self.stage, self.at = stage, at
         self.submitted = self.finished = 0
 
@@ -203,7 +203,7 @@ def test_a_failing_source_ends_the_run() -> None:
 def test_a_failing_decoder_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors of a wrong shape are the engine's bug; it is told, and no thread hangs."""
     engine = Failing("never", 0)
-    engine._tensors = lambda picture: [np.zeros((1, 1, 1), np.float32)] * 2
+    engine.tensors = lambda picture: [np.zeros((1, 1, 1), np.float32)] * 2
 
     with pytest.raises(ValueError, match="expected"):
         results_of(Frames(50), engine)
