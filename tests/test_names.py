@@ -94,7 +94,7 @@ def test_bad_values_are_refused(text: str, message: str, tmp_path: Path, monkeyp
 
 
 def test_a_folder_is_no_file_of_names(tmp_path: Path) -> None:
-    """The operating system's word for it is passed on."""
+    """The error contains the reason of the operating system."""
     with pytest.raises(UsageError, match="cannot read"):
         parse_names(str(tmp_path))
 
@@ -120,7 +120,7 @@ def test_yaml_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pytest.param(["dog"], (3,), id="exact spelling first"),
         pytest.param(["DOG"], (2, 3), id="no exact spelling: both"),
         pytest.param(["bird"], (5, 6), id="classes that share a name"),
-        pytest.param(["7"], (4,), id="a class that is called like a number nobody has"),
+        pytest.param(["7"], (4,), id="a class whose name is an unused number"),
     ],
 )
 def test_find_classes(wanted: list[str], expected: tuple[int, ...]) -> None:
@@ -130,7 +130,7 @@ def test_find_classes(wanted: list[str], expected: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("word", ["cat", "8", "-1", "1.0", "٣", "9" * 5000, "\x1b[31m"])
 def test_unknown_classes_name_the_known(word: str) -> None:
-    """The message lists what the model knows, and shows nothing unprintable."""
+    """The message lists the classes of the model, and contains no control characters."""
     with pytest.raises(UsageError, match="0 person, 1 traffic light") as caught:
         find_classes([word], NAMES)
 
@@ -138,7 +138,7 @@ def test_unknown_classes_name_the_known(word: str) -> None:
 
 
 def test_names_must_fit_the_model(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many names belong to another model; too few leave numbers, with a warning; none mean the model's own."""
+    """Too many names are refused; too few leave numbers, with a warning; no names mean those of the model."""
     from hefkit.text import log
 
     monkeypatch.setattr(log, "propagate", True)

@@ -1,4 +1,4 @@
-"""The one letterbox: the rounding of ultralytics, and boxes that find their way back."""
+"""The letterbox: rounded as ultralytics does it, and boxes scaled back."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_stretch_is_the_plain_resize(photo_hw: tuple[int, int], input_hw: tuple[
 
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])
 def test_out_is_filled_wherever_it_was_dirty(fit: str) -> None:
-    """A buffer that is used again holds nothing of the picture before, and is itself returned."""
+    """A reused buffer contains nothing of the picture before, and is returned."""
     spec = InputSpec((50, 70), fit)
     buffer = np.full((50, 70, 3), 7, np.uint8)
     photo = noise(31, 47)
@@ -110,7 +110,7 @@ def test_the_way_back_divides_by_the_rounded_size() -> None:
 
 
 def test_boxes_in_the_padding_are_clipped_to_the_photograph() -> None:
-    """What a network sees beyond the picture ends at its border."""
+    """Boxes end at the border of the picture."""
     transform = plan((720, 1280), InputSpec((640, 640)))
 
     clipped = transform.to_original(np.array([[-10, 0, 700, 640]]))
@@ -173,7 +173,7 @@ def test_a_stretched_picture_fills_the_input() -> None:
 
 
 def test_a_picture_of_even_size_is_measured_by_its_own_size() -> None:
-    """415 x 233 becomes 414 x 232: its right and lower edges are those of the photograph all the same."""
+    """415 x 233 becomes 414 x 232: its right and lower edges are still those of the photograph."""
     spec = InputSpec((415, 415))
 
     transform = place(noise(414, 232), (720, 1280), spec, np.empty((415, 415, 3), np.uint8))
@@ -192,7 +192,7 @@ def test_a_picture_of_even_size_is_measured_by_its_own_size() -> None:
 def test_boxes_come_back_from_a_scaled_picture(
     photo_hw: tuple[int, int], input_hw: tuple[int, int], fit: str, corners: list[float]
 ) -> None:
-    """The same box, within a pixel of the input wherever it lies; where sizes are even the geometry is `plan`'s own."""
+    """The same box, within a pixel of the input; for even sizes the geometry is exactly that of `plan`."""
     spec = InputSpec(input_hw, fit)
     planned = plan(photo_hw, spec)
     height, width = planned.resized_hw
@@ -217,7 +217,7 @@ def test_boxes_come_back_from_a_scaled_picture(
     ids=["flat", "narrow", "larger than the input", "a border where there is none"],
 )
 def test_a_picture_of_another_shape_is_refused(fit: str, size_wh: tuple[int, int]) -> None:
-    """Boxes would come back in the wrong place, and nobody would notice."""
+    """Otherwise boxes would silently come back in the wrong place."""
     with pytest.raises(ValueError, match="expected a picture scaled to"):
         place(noise(*size_wh), (720, 1280), InputSpec((64, 64), fit), np.empty((64, 64, 3), np.uint8))
 
@@ -228,7 +228,7 @@ def test_a_picture_of_another_shape_is_refused(fit: str, size_wh: tuple[int, int
     ids=["grey", "four channels", "float"],
 )
 def test_only_colour_bytes_are_accepted(bad: np.ndarray) -> None:
-    """Anything but (h, w, 3) uint8 is a bug of the caller and says what came."""
+    """Anything but (h, w, 3) uint8 is a bug of the caller; the error says what was given."""
     with pytest.raises(ValueError, match="uint8 BGR, got"):
         letterbox(bad, InputSpec((32, 32)))
     with pytest.raises(ValueError, match="uint8 RGB, got"):

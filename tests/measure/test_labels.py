@@ -1,4 +1,4 @@
-"""Labels of a YOLO dataset: where they lie, what a line means, and what is refused."""
+"""Labels of a YOLO dataset: where they are, what a line means, and what is refused."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("text, reason", REFUSED.values(), ids=REFUSED.keys())
 def test_refused(text: str, reason: str, tmp_path: Path) -> None:
-    """With the file, the line and what was expected."""
+    """The error names the file, the line and what was expected."""
     file = tmp_path / "a.txt"
     file.write_text(text)
 

@@ -21,7 +21,7 @@ def test_find_images_is_sorted_and_ignores_case(tmp_path: Path) -> None:
 
 
 def test_find_images_follows_links_but_not_in_circles(tmp_path: Path) -> None:
-    """A linked folder counts; one that is met again does not, and the plain path is the one that stays."""
+    """A linked folder is searched, but each folder only once, and by its direct path if it has one."""
     outside = tmp_path / "outside"
     inside = tmp_path / "inside"
     for path in (outside / "o.jpg", inside / "real" / "r.jpg"):

@@ -81,7 +81,7 @@ def test_every_orientation_is_made_upright(kind: str, orientation: int, order: s
 @pytest.mark.parametrize("kind", ORIENTED)
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_impossible_orientation_is_upright(kind: str, orientation: int) -> None:
-    """Values outside 1 to 8 mean nothing."""
+    """Values outside 1 to 8 are ignored."""
     assert decode_image(ORIENTED[kind](orientation, "<")).shape == PICTURE.shape
 
 
@@ -106,7 +106,7 @@ def test_an_impossible_orientation_is_upright(kind: str, orientation: int) -> No
 )
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_malformed_exif_is_upright(suffix: str, block: tuple[str, bytes]) -> None:
-    """A camera's broken EXIF costs nobody the photograph."""
+    """A photograph with broken EXIF is still read."""
     assert decode_image(with_exif(encode(PICTURE, suffix), block[1])).shape == PICTURE.shape
 
 
@@ -129,7 +129,7 @@ def test_only_the_photograph_s_own_exif_counts() -> None:
 @given(st.binary(max_size=80))
 @settings(max_examples=200)
 def test_no_exif_block_crashes(block: bytes) -> None:
-    """Whatever the block holds, a picture comes out, upright or turned."""
+    """Any content of the block gives a picture, upright or turned."""
     whole = with_exif(encode(PICTURE, ".png"), b"II*\0" + block)
 
     assert decode_image(whole).shape in ((32, 48, 3), (48, 32, 3))
@@ -233,7 +233,7 @@ def test_a_cut_off_file_is_refused(data: bytes, keep: str) -> None:
 @pytest.mark.parametrize("data", CUTTABLE.values(), ids=CUTTABLE.keys())
 @pytest.mark.parametrize("trailer", [b"", b"\0" * 100, b"SEFT\xff\xd8\xff\xe1"], ids=["none", "zeros", "a maker's"])
 def test_the_whole_file_is_accepted(data: bytes, trailer: bytes) -> None:
-    """The twin: complete files are read, also with bytes behind their end, as phones write them."""
+    """Complete files are read, also with bytes behind their end, as phones write them."""
     picture = decode_image(data + trailer)
 
     assert picture.shape == SMOOTH.shape
@@ -285,7 +285,7 @@ REASONS = {
 
 @pytest.mark.parametrize("data, words", REASONS.values(), ids=REASONS.keys())
 def test_the_reason_helps(data: bytes, words: str) -> None:
-    """What is refused says why, in one short line."""
+    """An error says in one short line why a file is refused."""
     told = reason(data)
 
     assert words in told
@@ -315,6 +315,6 @@ def test_names_may_be_in_any_script(tmp_path: Path) -> None:
 
 
 def test_real_photographs_look_as_opencv_shows_them(shared: Path) -> None:
-    """Without an EXIF turn there is nothing to add to OpenCV's own reading."""
+    """Without an EXIF orientation the pixels are those that OpenCV reads."""
     for path in sorted((shared / "images").glob("*.jpg"), key=lambda p: p.stat().st_size)[:6]:
         np.testing.assert_array_equal(read_image(path), cv2.imread(str(path), cv2.IMREAD_COLOR))

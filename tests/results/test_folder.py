@@ -120,7 +120,7 @@ def test_results_are_not_their_own_source(tmp_path: Path) -> None:
         plan_run(out, items("a.jpg", root=out), OutputOptions())
 
 
-def test_a_crops_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_a_foreign_crops_folder_is_refused(tmp_path: Path) -> None:
     """Crops go only into a `crops` folder that an earlier run of ours made."""
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     write_run(ours, "crops/x/a-1.jpg", crops=True)
@@ -146,7 +146,7 @@ def test_a_crops_folder_of_somebody_else(tmp_path: Path) -> None:
     ids=["empty", "list", "object", "null", "other tool", "wrong type", "deep", "newer format"],
 )
 def test_a_foreign_record_is_not_replaced(tmp_path: Path, text: str) -> None:
-    """A run.json that we did not write, or cannot read, is somebody's file."""
+    """A run.json that hefkit did not write, or that cannot be read, is not replaced."""
     (tmp_path / RECORD).write_text(text)
 
     with pytest.raises(UsageError, match="was not written by this version of hefkit"):
@@ -163,7 +163,7 @@ def test_a_foreign_record_is_not_replaced(tmp_path: Path, text: str) -> None:
         pytest.param(OutputOptions(images=False, video=True), "a.mp4", id="a video"),
     ],
 )
-def test_files_of_somebody_else(tmp_path: Path, options: OutputOptions, theirs: str) -> None:
+def test_foreign_files_are_not_replaced(tmp_path: Path, options: OutputOptions, theirs: str) -> None:
     """A folder with the user's own annotations, labels or video is refused, unless they are not to be written."""
     (tmp_path / theirs).parent.mkdir(exist_ok=True)
     (tmp_path / theirs).touch()

@@ -1,4 +1,4 @@
-"""Lines, annotated pictures, crops and a video: exact, safe, and all of them or none."""
+"""Lines, annotated pictures, crops and a video: correct, and written together or not at all."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_crops_come_from_the_photograph(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("engine", "stamped"), [("emulated", True), ("float", False), ("hailort", False)])
 def test_only_emulation_is_stamped(tmp_path: Path, engine: str, stamped: bool) -> None:
-    """The lower left corner of a picture says so when no chip and no float model made the boxes."""
+    """Pictures of the emulation have a stamp in the lower left corner; others have none."""
     run = Run(tmp_path, engine=engine)
 
     run.finish()
@@ -138,7 +138,7 @@ def test_only_emulation_is_stamped(tmp_path: Path, engine: str, stamped: bool) -
 
 
 def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
-    """The same folder again: our files are replaced, the user's others stay."""
+    """The same folder again: files of the first run are replaced, other files stay."""
     run = Run(tmp_path)
     run.finish()
     (run.folder / "notes.txt").write_text("mine")
@@ -151,7 +151,7 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
 
 
 def test_the_lines_appear_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sees `detections.jsonl` sees the pictures that it speaks of."""
+    """When `detections.jsonl` appears, its pictures are already there."""
     moved: list[str] = []
     replace = files.os.replace
     monkeypatch.setattr(files.os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
@@ -162,7 +162,7 @@ def test_the_lines_appear_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_failed_run_leaves_everything(tmp_path: Path) -> None:
-    """An error between two pictures: what was there before is there, and nothing else."""
+    """After an error between two pictures the folder is as it was before."""
     run = Run(tmp_path)
     run.finish()
     before = {name: (run.folder / name).read_bytes() for name in run.files()}
@@ -175,7 +175,7 @@ def test_a_failed_run_leaves_everything(tmp_path: Path) -> None:
 
 
 def test_a_failed_first_run_leaves_no_folder(tmp_path: Path) -> None:
-    """A folder made for a run that failed is gone again."""
+    """A folder made for a failed run is removed."""
     run = Run(tmp_path)
 
     with pytest.raises(ValueError, match="stop"), run.open():
@@ -207,7 +207,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is held back until the end: after many pictures the staged file has grown."""
+    """Lines are written at once: after many pictures the staged file has grown."""
     run = Run(tmp_path, OutputOptions(images=False))
 
     with run.open() as outputs:
@@ -220,7 +220,7 @@ def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_opencv_cannot_encode_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An encoder that gives up is an error, not a missing picture."""
+    """A failure of the encoder is an error, not a missing picture."""
     monkeypatch.setattr(sinks.cv2, "imencode", lambda suffix, image: (False, None))
 
     with pytest.raises(DataError, match="cannot encode a picture of 50x40"):
@@ -258,13 +258,13 @@ def test_a_video_is_one_film(tmp_path: Path) -> None:
 
 
 def test_a_film_that_was_cut_short_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV says nothing of a full disk; the finished film is counted, and nothing is put in place."""
+    """OpenCV does not report a full disk: the frames of the finished film are counted, and nothing is put in place."""
     video = VideoFacts(tmp_path / "in.avi", "in.avi", 25, (64, 48), 5)
     item = Item(video.path, video.source, PurePosixPath("in.avi"))
     real = cv2.VideoWriter
 
     class FullDisk:
-        """OpenCV's writer, which loses every frame and says nothing."""
+        """OpenCV's writer on a full disk: it loses every frame without an error."""
 
         def __init__(self, *args: Any) -> None:
             self.writer = real(*args)
