@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-# EXIF orientation -> stored pixels to upright pixels; numpy only
+# what a viewer does to the stored pixels for each EXIF orientation; numpy only
 UPRIGHT = {
     1: lambda a: a,
     2: lambda a: a[:, ::-1],
