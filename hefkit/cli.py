@@ -1,4 +1,4 @@
-"""What the scripts share on the command line: strict flags, words on stderr, errors as exit codes.
+"""The command line of every script: strict flags, messages on stderr, errors as exit codes.
 
 Imports only the standard library, so that `--help` answers at once on any machine.
 """
@@ -22,7 +22,8 @@ from hefkit.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, HefkitError, Toolch
 from hefkit.signals import after_imports
 from hefkit.text import log, one_line
 
-MAX_SIDE = 8192
+MAX_SIDE = 8192  # pixels
+MAX_SECONDS = 366 * 86400  # a year
 
 # import name -> (what pip calls it, what apt calls it on Raspberry Pi OS)
 PACKAGES = {
@@ -42,7 +43,7 @@ class Terminated(BaseException):
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without abbreviations, with one-line errors and the flags every script has."""
+    """argparse without abbreviated flags, with one-line errors and the flags that every script has."""
 
     def __init__(self, description: str | None, **kwargs: Any) -> None:
         super().__init__(
@@ -58,12 +59,12 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """One line and exit code 2; argparse's usage block would bury the sentence."""
+        """Print one line and exit with 2; argparse's own usage block would hide the message."""
         self.exit(2, f"error: {one_line(message, 2000)}; see {self.prog} --help\n")
 
 
 class CommaList(argparse.Action):
-    """`--flag a b`, `--flag a,b` and a repeated flag all give one list of stripped strings."""
+    """`--flag a b`, `--flag a,b` and `--flag a --flag b` all give ['a', 'b']."""
 
     def __call__(
         self,
@@ -97,10 +98,7 @@ def whole_number(low: int, high: int | None = None) -> Callable[[str], int]:
 
 def fraction(text: str) -> float:
     """An argparse type: a number from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+    value = _number(text, "a number")
     if not 0.0 <= value <= 1.0:  # also refuses nan
         raise argparse.ArgumentTypeError(f"{text} is out of range; expected a number from 0 to 1")
     return value
@@ -108,13 +106,17 @@ def fraction(text: str) -> float:
 
 def seconds(text: str) -> float:
     """An argparse type: a duration above 0, at most a year."""
-    try:
-        value = float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds") from None
-    if not 0.0 < value <= 366 * 86400:  # also refuses nan
+    value = _number(text, "a number of seconds")
+    if not 0.0 < value <= MAX_SECONDS:  # also refuses nan
         raise argparse.ArgumentTypeError(f"{text} is out of range; expected seconds above 0, at most a year")
     return value
+
+
+def _number(text: str, kind: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not {kind}") from None
 
 
 class ImageSize(argparse.Action):
@@ -138,7 +140,7 @@ class ImageSize(argparse.Action):
 
 
 def set_up_logging(quiet: bool) -> None:
-    """Human words go to stderr; `--quiet` leaves warnings and errors."""
+    """Send log messages to stderr; `quiet` leaves warnings and errors only."""
 
     class Plain(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
@@ -153,7 +155,7 @@ def set_up_logging(quiet: bool) -> None:
 
 
 def need(*modules: str) -> None:
-    """Import each package or end with exit code 5 and the command that installs it."""
+    """Import each package; where one fails, raise ToolchainError (exit 5) with the command that installs it."""
     for module in modules:
         try:
             importlib.import_module(module)
@@ -162,7 +164,7 @@ def need(*modules: str) -> None:
 
 
 def _missing(module: str, exc: ImportError) -> str:
-    """The one-line message for a package that is not there, or is there and broken."""
+    """The one-line message for a package that is missing or cannot be imported."""
     pip_name, apt_name = PACKAGES.get(module, (module, None))
     root = (exc.name or "").partition(".")[0]
     what = "is missing" if root in ("", module) and not exc.path else f"cannot be imported ({one_line(exc)})"
@@ -177,46 +179,46 @@ def _missing(module: str, exc: ImportError) -> str:
 
 
 def print_json(result: dict[str, Any]) -> None:
-    """The machine's copy of the result: one line on stdout."""
+    """Print the result of `--json`: one line of ASCII on stdout."""
     sys.stdout.write(json.dumps(result, ensure_ascii=True, allow_nan=False) + "\n")
     sys.stdout.flush()
 
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Run a script's main() and end the process with the contract's exit code."""
+    """Run a script's main() and end the process with its exit code."""
     sys.exit(run_main(main, None))
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
-    """main(argv) with expected failures told in one line; returns the exit code."""
-    _listen()
+    """Run main(argv), print an expected failure in one line, and return the exit code."""
+    _install_handlers()
     try:
         return main(argv)
     except HefkitError as exc:
-        return _tell(one_line(exc, 2000), exc.exit_code)
+        return _fail(one_line(exc, 2000), exc.exit_code)
     except ImportError as exc:
         module = (exc.name or "").partition(".")[0]
         if module not in PACKAGES:
             raise
-        return _tell(_missing(module, exc), ToolchainError.exit_code)
+        return _fail(_missing(module, exc), ToolchainError.exit_code)
     except KeyboardInterrupt:
-        return _tell("interrupted", EXIT_INTERRUPTED)
+        return _fail("interrupted", EXIT_INTERRUPTED)
     except Terminated:
-        return _tell("terminated", EXIT_TERMINATED)
+        return _fail("terminated", EXIT_TERMINATED)
     except BrokenPipeError:
-        # the reader of our stdout left (`| head`); give Python a stdout it can still flush at exit
+        # the reader of our stdout has closed it (`| head`); Python flushes stdout at exit, so replace it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _tell("the reader of standard output went away", 2)
+        return _fail("the reader of standard output closed it", 2)
 
 
-def _listen() -> None:
-    with contextlib.suppress(ValueError):  # not the main thread: a test calls us; the default handlers stay
+def _install_handlers() -> None:
+    with contextlib.suppress(ValueError):  # not the main thread: the default handlers stay
         signal.signal(signal.SIGTERM, after_imports(_raise_terminated))
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not where Ctrl-C is to be ignored (nohup)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else Ctrl-C is ignored (nohup)
             signal.signal(signal.SIGINT, after_imports(signal.default_int_handler))
 
 
-def _tell(text: str, code: int) -> int:
+def _fail(text: str, code: int) -> int:
     sys.stderr.write(f"error: {text}\n")
     return code
 

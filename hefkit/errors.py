@@ -55,6 +55,6 @@ class DeviceError(HefkitError):
 
 
 class GateError(HefkitError):
-    """The result is there, but it is worse than the user asked for."""
+    """There is a result, but it is worse than the limit that the user has set."""
 
     exit_code = 7

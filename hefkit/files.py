@@ -1,7 +1,7 @@
-"""Writing files so that a failed or killed run leaves what was there before, and what is not ours stays.
+"""Write files so that a failed or killed run leaves the old ones, and files that are not ours stay.
 
-One file: `replacing(path)`. Many files that belong together: `Staging(folder)`. Both write under a
-temporary name inside the target folder (same file system) and rename at the end.
+One file: `replacing(path)`. Several files that belong together: `Staging(folder)`. Both write under a temporary name
+in the target folder (the same file system) and rename at the end.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 from hefkit.errors import DataError, UsageError
 
 PARTIAL = ".hefkit-partial-"
-MAX_JSON_BYTES = 256 << 20  # a manifest or a run's record of a million pictures
+MAX_JSON_BYTES = 256 << 20  # enough for a manifest of a million pictures
 _NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG,
 )  # fmt: skip
@@ -30,7 +30,7 @@ _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 @contextlib.contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusal to write `path` into our one-line errors."""
+    """Turn errors of the operating system while writing `path` into our one-line errors."""
     try:
         yield
     except OSError as exc:
@@ -43,7 +43,7 @@ def explained(path: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary name beside `path`; on success rename it over `path`, else remove it."""
+    """Yield a temporary path beside `path`; at the end rename it to `path`, after an error remove it."""
     temporary = path.with_name(f"{PARTIAL}{os.getpid()}-{path.name}")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -55,24 +55,24 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """Refuse (exit 2) a folder that cannot be created or written, before any work; leaves no trace."""
+    """Refuse (exit 2) a folder that cannot be created or written, before any work; leaves nothing behind."""
     with explained(folder):
-        existing = folder
-        while not existing.exists() and existing != existing.parent:
-            existing = existing.parent
-        if not existing.is_dir():
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(existing))
-        # os.access answers for root and for read-only mounts too late or wrongly: try it
-        probe = existing / f"{PARTIAL}{os.getpid()}-probe"
+        nearest = folder
+        while not nearest.exists() and nearest != nearest.parent:
+            nearest = nearest.parent
+        if not nearest.is_dir():
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(nearest))
+        # os.access is wrong for root and for read-only mounts, so try it
+        probe = nearest / f"{PARTIAL}{os.getpid()}-probe"
         try:
             probe.touch()
-        except FileNotFoundError as exc:  # /proc, for one, says so of a file that cannot be made
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(existing)) from exc
+        except FileNotFoundError as exc:  # how /proc, for example, refuses a new file
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(nearest)) from exc
         probe.unlink()
 
 
 def check_file(path: Path) -> None:
-    """Refuse (exit 2) a file that cannot be made or replaced, before any work."""
+    """Refuse (exit 2) a file that cannot be created or replaced, before any work."""
     with explained(path), contextlib.suppress(FileNotFoundError, NotADirectoryError):
         if stat.S_ISDIR(path.stat().st_mode):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
@@ -80,16 +80,16 @@ def check_file(path: Path) -> None:
 
 
 def check_appendable(path: Path) -> None:
-    """Refuse (exit 2) a file that cannot be appended to; one that is there is opened, and stays as it is."""
+    """Refuse (exit 2) a file that cannot be appended to; an existing one is opened, but not changed."""
     with explained(path):
         if path.is_file():
             open(path, "ab").close()
-    if not path.exists() or path.is_dir():  # else it is a pipe or a device, and opening it may wait for ever
+    if not path.exists() or path.is_dir():  # opening a pipe or a device may wait forever
         check_file(path)
 
 
 def fresh_folder(parent: Path, name: str) -> Path:
-    """`parent/name`, or `name-2`, `name-3` ... when it is taken; the one returned did not exist."""
+    """`parent/name`, or the first of `name-2`, `name-3` ... that does not exist."""
     candidate, number = parent / name, 2
     while candidate.exists():
         candidate, number = parent / f"{name}-{number}", number + 1
@@ -97,7 +97,7 @@ def fresh_folder(parent: Path, name: str) -> Path:
 
 
 def own_json(path: Path) -> dict[str, Any]:
-    """A JSON file that says that hefkit wrote it; {} where there is none, or one of somebody else's."""
+    """The content of a JSON file that hefkit wrote; {} where there is none, or another program's."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_JSON_BYTES:
             return {}
@@ -109,19 +109,22 @@ def own_json(path: Path) -> dict[str, Any]:
 
 
 def entries(folder: Path) -> list[Path]:
-    """What a user would see in `folder`: our own leftovers of a killed run are not counted."""
+    """The entries of `folder` without our own temporary ones, which a killed run may leave."""
     return [p for p in folder.iterdir() if not p.name.startswith(PARTIAL)]
 
 
 class Staging:
-    """A set of files that appears in `target` at once.
+    """A set of files that appears in `target` together.
 
-    `with Staging(target) as stage:` write below `stage.path`, then `stage.commit()`. Without a commit
-    everything written is thrown away, and folders made for it are removed.
+        with Staging(target) as stage:
+            (stage.path / "a.txt").write_text("new")
+            stage.commit()  # target / "a.txt"
+
+    Without a commit everything written is removed, and so are the folders that were made for it.
     """
 
     _numbers = itertools.count(1)
-    _open: ClassVar[set[str]] = set()  # real paths: two of one process may have the same target
+    _open: ClassVar[set[str]] = set()  # real paths; two stagings of one process may have the same target
 
     def __init__(self, target: Path) -> None:
         self.target = target
@@ -135,7 +138,7 @@ class Staging:
                 self._made.append(folder)
                 folder = folder.parent
             self.target.mkdir(parents=True, exist_ok=True)
-            for stale in self.target.glob(f"{PARTIAL}*"):  # left by a run that was killed outright
+            for stale in self.target.glob(f"{PARTIAL}*"):  # of a killed run
                 if os.path.realpath(stale) not in self._open:
                     remove_if_dead(stale, PARTIAL)
             self.path.mkdir()
@@ -143,16 +146,16 @@ class Staging:
         return self
 
     def commit(self, *, remove: Iterable[Path] = (), last: str | None = None) -> None:
-        """Delete `remove`, move every staged file to its place below `target`; `last` goes last.
+        """Delete the files `remove`, then move every staged file to its place in `target`, and `last` after the others.
 
-        SIGINT and SIGTERM wait until it is done: half a move would be half a result.
+        SIGINT and SIGTERM wait until all are moved, because some of the files would be half a result.
         """
         staged = sorted(p for p in self.path.rglob("*") if not p.is_dir())
         if last is not None:
             staged.sort(key=lambda p: p == self.path / last)
         places = [self.target / file.relative_to(self.path) for file in staged]
         with explained(self.target), _signals_held():
-            for place in places:  # all of them before the first is moved
+            for place in places:  # check all before the first is moved
                 _refuse_folder(place)
             for old in remove:
                 old.unlink(missing_ok=True)
@@ -165,17 +168,17 @@ class Staging:
         self._open.discard(os.path.realpath(self.path))
         shutil.rmtree(self.path, ignore_errors=True)
         for folder in self._made:
-            with contextlib.suppress(OSError):  # not empty: somebody else uses it now
+            with contextlib.suppress(OSError):  # not empty: another program uses it now
                 folder.rmdir()
 
 
 @contextlib.contextmanager
 def _signals_held() -> Iterator[None]:
-    # not pthread_sigmask: numpy's own threads would take the signal, and Python acts on it in the main one
+    # pthread_sigmask would not do: one of numpy's threads would receive the signal, and Python handles it anyway
     arrived: list[int] = []
     before = {}
     for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError):  # not the main thread, where no signal interrupts
+        with contextlib.suppress(ValueError):  # not the main thread: signals do not interrupt it
             before[number] = signal.signal(number, lambda got, frame: arrived.append(got))
     try:
         yield
@@ -192,12 +195,15 @@ def _refuse_folder(place: Path) -> None:
 
 
 def remove_if_dead(stale: Path, prefix: str) -> None:
-    """Remove what a process left behind whose number follows `prefix`, unless it is another one that still runs."""
+    """Remove `stale`, whose name is `prefix` and the id of the process that made it, unless that still runs.
+
+    A name with our own id is removed too: an earlier process had the same id.
+    """
     pid = stale.name[len(prefix) :].partition("-")[0]
     if pid.isascii() and pid.isdigit() and int(pid) != os.getpid():
         try:
             os.kill(int(pid), 0)
-            return  # still running
+            return  # it runs
         except (ProcessLookupError, OverflowError):
             pass
         except OSError:
@@ -209,7 +215,7 @@ def remove_if_dead(stale: Path, prefix: str) -> None:
 
 
 def existing(path: Path) -> bool:
-    """Path.exists() that calls an over-long or otherwise impossible name 'no' instead of raising."""
+    """Path.exists(), but False for a name that is too long or impossible, instead of an error."""
     try:
         return path.exists()
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Open a model by what it is: the only module that knows the chip, the emulation and the float model."""
+"""Open a model: a HEF on the chip, an emulated ONNX or a float ONNX. The only module that knows all three."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def check_model_file(model: Path) -> None:
 
 
 def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
-    """Open a model by what it is: a HEF, an emulated or a float ONNX.
+    """Open a HEF, an emulated or a float ONNX.
 
     Args:
         model: a HEF, best with its spec beside it; an emulated ONNX, which must have its spec beside it; or any float
@@ -29,9 +29,9 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
 
     Raises:
         UsageError: names for classes that the model does not have.
-        ModelError: no such file, not a detector, spec missing or contradicting the model.
+        ModelError: the file does not exist or is not a detector, or its spec is missing or does not fit.
         ToolchainError: onnx or onnxruntime is not installed, or the package that needs them.
-        DeviceError: a HEF, and the chip or HailoRT is missing or fails.
+        DeviceError: a HEF, but the chip or HailoRT is missing or fails.
     """
     check_model_file(model)
     options = options or EngineOptions()
@@ -42,11 +42,11 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
     from hefkit.cli import need
 
     try:
-        import hefkit.workshop  # noqa: F401  (before onnxruntime: it says what that one may do)
+        import hefkit.workshop  # noqa: F401  (before onnxruntime, which it sets up)
     except ModuleNotFoundError as exc:
         raise ToolchainError(
-            f"{model} is an ONNX, and the package that runs it (hefkit/workshop) is not here; expected a .hef on a "
-            "machine that only detects; copy the whole of hefkit to run an ONNX"
+            f"{model} is an ONNX, and the package that runs it (hefkit/workshop) is missing; expected a .hef on a "
+            "machine that only detects; to run an ONNX copy all of hefkit"
         ) from exc
     need("onnx", "onnxruntime")
     from hefkit.workshop.engine import open_onnx
@@ -56,9 +56,9 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
 
 @contextlib.contextmanager
 def model_first(model: Path, options: EngineOptions) -> Iterator[None]:
-    """Within the block data (exit 3) and packages (5) are only complained of once the model (4) is known to be good.
+    """Errors of the model (exit 4) come before those of data (3) and packages (5) that the block raises.
 
-    To know that a model is good it must be opened, which takes seconds: it is done where there is a complaint.
+    Only opening the model shows whether it is good. That takes seconds, so it is done only after an error in the block.
     """
     try:
         yield

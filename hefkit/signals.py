@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: they wait for an import to end, and a live program is asked to stop before it is made to.
+"""Ctrl-C and SIGTERM: they wait until an import has ended; in a live program the first one asks it to stop.
 
-Python runs a signal's handler between two of its own instructions, in the middle of an import as well. An exception
-that is raised there passes through the initialisation of a C extension: some take it for a missing package, some crash.
+Python runs a signal's handler between any two of its instructions, even in the middle of an import. An exception
+raised there passes through the initialisation of a C extension; some report a missing package then, some crash.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import Any
 
 from hefkit.errors import EXIT_INTERRUPTED
 
-AGAIN_S = 0.02
+RETRY_S = 0.02
 
 Handler = Callable[[int, "FrameType | None"], object]
 
 
 def after_imports(handler: Handler) -> Handler:
-    """A handler that does the same, but never in the middle of an import: there the signal comes again later."""
+    """The same handler, but never in the middle of an import: there the signal is sent again after RETRY_S."""
 
     def arrived(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
-            again = threading.Timer(AGAIN_S, _send, (number,))
+            again = threading.Timer(RETRY_S, _send, (number,))
             again.daemon = True
             again.start()
         else:
@@ -44,19 +44,20 @@ def _importing(frame: FrameType | None) -> bool:
 def _send(number: int) -> None:
     main = threading.main_thread().ident
     if main is not None and hasattr(signal, "pthread_kill"):
-        signal.pthread_kill(main, number)  # to that thread, so that it wakes whatever it waits for
+        signal.pthread_kill(main, number)  # to that thread, so that its current wait ends
     else:
         signal.raise_signal(number)
 
 
 class StopRequested(BaseException):
-    """Asked to stop before the loop began; raised so that every `finally` still runs."""
+    """A signal came before the loop began; raised so that every `finally` still runs."""
 
 
 class StopSignals:
-    """Within the block, SIGINT and SIGTERM set `stop`; before `listening()` they raise StopRequested instead.
+    """Within the block SIGINT and SIGTERM set `stop`; before `listening()` they also raise StopRequested.
 
-    `exit_code` is 130 after Ctrl-C and 0 after SIGTERM: whoever supervises a detector asks it to end like that.
+    A second Ctrl-C raises KeyboardInterrupt. `exit_code` is 130 after Ctrl-C and 0 after SIGTERM, which is how systemd
+    and Docker end a service.
     """
 
     def __init__(self, stop: threading.Event) -> None:
@@ -66,7 +67,7 @@ class StopSignals:
         self.exit_code = 0
 
     def listening(self) -> None:
-        """From now on somebody looks at `stop`."""
+        """From now on the loop checks `stop`, so signals only set it."""
         self._listening = True
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""Words for people: the logger, one printable line of any text, counts with their noun."""
+"""Messages for people: the logger, any text as one printable line, counts with their noun."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ log = logging.getLogger("hefkit")
 
 
 def one_line(value: object, limit: int = 300) -> str:
-    """Any text as one printable line: newlines folded, control characters escaped, bounded."""
+    """Any text as one printable line of at most `limit` characters: white space folded, control characters escaped."""
     text = " ".join(str(value).split())
     text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
     return text if len(text) <= limit else text[: limit - 3] + "..."

@@ -13,7 +13,7 @@ import pytest
 
 from hefkit import files
 from hefkit.errors import DataError, UsageError
-from hefkit.files import PARTIAL, Staging, check_writable, entries, explained, fresh_folder, replacing
+from hefkit.files import PARTIAL, Staging, check_writable, entries, existing, explained, fresh_folder, replacing
 from tests.conftest import ROOT
 
 needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -84,7 +84,7 @@ def test_staging_commits(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 def test_staging_without_commit(tmp_path: Path, error: type[BaseException]) -> None:
-    """Whatever ends the block early, the target is as it was."""
+    """However the block ends early, the target is as it was."""
     target = tmp_path / "out"
     target.mkdir()
     (target / "a").write_text("before")
@@ -108,7 +108,7 @@ def test_staging_removes_the_folders_it_made(tmp_path: Path) -> None:
 
 
 def test_the_last_file_is_moved_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sees the last file sees all of them."""
+    """A reader that sees the last file sees all of them."""
     moved = []
     replace = os.replace
     monkeypatch.setattr(files.os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
@@ -182,7 +182,7 @@ def test_a_signal_during_the_commit_waits(tmp_path: Path, number: signal.Signals
 
 
 def test_a_run_killed_outright(tmp_path: Path) -> None:
-    """SIGKILL leaves the target's files alone; the next run sweeps up."""
+    """SIGKILL leaves the target's files alone; the next run removes what is left."""
     (tmp_path / "a").write_text("before")
     program = (
         "import os, signal, sys\nfrom pathlib import Path\nfrom hefkit.files import Staging\n"
@@ -215,7 +215,7 @@ def test_refusals_of_the_system_are_explained(code: int, error: type[Exception],
 
 
 def test_other_refusals_stay_bugs() -> None:
-    """An error that nobody foresaw keeps its type."""
+    """An unexpected error keeps its type."""
     with pytest.raises(OSError) as caught, explained(Path("out")):
         raise OSError(errno.EIO, "I/O error")
 
@@ -223,7 +223,7 @@ def test_other_refusals_stay_bugs() -> None:
 
 
 def test_check_writable(tmp_path: Path) -> None:
-    """A folder that could be made passes and is not made; a file in its place or above it does not."""
+    """A folder that could be made passes and is not made; a file in its place or above it is refused."""
     (tmp_path / "file").touch()
 
     check_writable(tmp_path / "new" / "deep")
@@ -235,7 +235,7 @@ def test_check_writable(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc here")
 def test_check_writable_on_a_system_folder() -> None:
-    """Even root cannot write into /proc, and is told so."""
+    """Even root cannot write into /proc, and gets the same error."""
     with pytest.raises(UsageError, match="cannot write"):
         check_writable(Path("/proc/out"))
 
@@ -256,3 +256,9 @@ def test_fresh_folder(tmp_path: Path) -> None:
     (tmp_path / "m-2").touch()
 
     assert fresh_folder(tmp_path, "m") == tmp_path / "m-3"
+
+
+@pytest.mark.parametrize("path", ["x" * 5000, "a\0b", "no/such/file"])
+def test_existing_never_raises(path: str) -> None:
+    """Impossible names do not exist."""
+    assert not existing(Path(path))

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: ask once, insist the second time, and leave the handlers as they were."""
+"""Ctrl-C and SIGTERM: the first one asks the loop to stop, a second Ctrl-C ends it, the old handlers come back."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def test_a_running_loop_is_asked(number: signal.Signals, code: int) -> None:
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)])
-def test_a_start_is_broken_off(number: signal.Signals, code: int) -> None:
-    """Before the loop listens there is nothing to ask: an exception unwinds what is being opened."""
+def test_a_start_is_interrupted(number: signal.Signals, code: int) -> None:
+    """Before the loop runs, an exception ends what is being opened."""
     with pytest.raises(StopRequested), StopSignals(threading.Event()) as signals:
         signal.raise_signal(number)
 
     assert signals.exit_code == code
 
 
-def test_a_second_ctrl_c_insists() -> None:
-    """Whoever presses it twice does not want to wait."""
+def test_a_second_ctrl_c() -> None:
+    """It raises KeyboardInterrupt, so that the program does not wait for its loop."""
     with pytest.raises(KeyboardInterrupt), StopSignals(threading.Event()) as signals:
         signals.listening()
         signal.raise_signal(signal.SIGINT)
@@ -39,7 +39,7 @@ def test_a_second_ctrl_c_insists() -> None:
 
 
 def test_handlers_come_back() -> None:
-    """Behind the block everything is as before."""
+    """After the block they are the old ones."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with StopSignals(threading.Event()):
         assert signal.getsignal(signal.SIGTERM) != before[1]

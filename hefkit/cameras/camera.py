@@ -1,4 +1,4 @@
-"""TODO."""
+"""The protocol of an opened camera, and one frame of it."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 
 class Shot(NamedTuple):
-    """What a camera gives: (h, w, 3) uint8 BGR, and perhaps the same view as (h, w, 3) uint8 RGB, scaled down."""
+    """One frame of a camera."""
 
-    picture: np.ndarray
-    small: np.ndarray | None = None
+    picture: np.ndarray  # (h, w, 3) uint8 BGR
+    small: np.ndarray | None = None  # the same view as (h, w, 3) uint8 RGB, scaled for the model; csi on a Pi 5 only
 
 
 class Camera(Protocol):
     """An opened source of frames. One thread opens, reads and closes it."""
 
-    name: str  # as messages call it: without passwords
+    name: str  # for messages: without passwords
 
     def read(self) -> Shot | None:
-        """Wait for the next frame; None when the source has ended, stalled or was unplugged."""
+        """Wait for the next frame; None when the source has ended, has stalled or was unplugged."""
 
     def close(self) -> None:
-        """Give the device or the connection back; never raises."""
+        """Close the device or the connection; a second call does nothing; never raises."""

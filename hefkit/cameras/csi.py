@@ -1,8 +1,8 @@
-"""Cameras on the Pi's own connector, through picamera2: the ISP scales the model's input along with the picture.
+"""Cameras on the Pi's own connector, through picamera2. On a Pi 5 the ISP also scales the picture for the model.
 
-Formats are named by libcamera, whose letters stand for a little-endian word: 'RGB888' lies in memory as B, G, R, and
-'BGR888' as R, G, B (picamera2 0.3.36, request.py). The second stream may be RGB on a Pi 5 (PiSP); a Pi 4 (VC4) has
-only YUV420 there (picamera2.py, check_camera_config), so on one the letterbox scales as for every other camera.
+The names of libcamera's formats mean a little-endian word: 'RGB888' lies in memory as B, G, R, and 'BGR888' as R, G, B
+(picamera2 0.3.36, request.py). The second stream may be RGB on a Pi 5 (PiSP) only. On a Pi 4 (VC4) it must be YUV420
+(picamera2.py, check_camera_config), so there the letterbox scales, as for every other camera.
 """
 
 from __future__ import annotations
@@ -21,33 +21,32 @@ from hefkit.errors import DeviceError
 from hefkit.spec import InputSpec
 from hefkit.text import counted, log, one_line
 
-OPEN_S = 5.0  # a Pi 5 takes 1 s when nothing else runs
+OPEN_S = 5.0  # an idle Pi 5 takes 1 s
 READ_S = 3.0
 CLOSE_S = 2.0
-BUFFERS = 6  # with fewer than 4 the camera waits for us
-PICTURE, SMALL = "RGB888", "BGR888"  # B, G, R for OpenCV; R, G, B for the model
+BUFFERS = 6  # frames; with fewer than 4 the camera waits for us
+PICTURE, SMALL = "RGB888", "BGR888"  # in memory B, G, R for OpenCV, and R, G, B for the model
 INSTALL = "sudo apt install python3-picamera2, and run with the system's python3 or a venv with --system-site-packages"
 
-# libcamera's greetings on stderr; warnings stay
+# suppress libcamera's messages on stderr, except warnings and errors
 os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:WARN")
 
 
 class CsiCamera:
     """A started Picamera2. Both pictures of a Shot come from one exposure."""
 
-    def __init__(self, camera: Any, name: str, fps: float, *, has_small: bool) -> None:
+    def __init__(self, camera: Any, name: str, *, has_small: bool) -> None:
         self.name = name
-        self.fps: float | None = fps
         self._camera, self._has_small = camera, has_small
 
     def read(self) -> Shot | None:
-        """The next exposure; None when none comes, as with a loose cable."""
+        """The next exposure; None when none comes, for example with a loose cable."""
         try:
             request = self._camera.capture_request(wait=READ_S)
         except (concurrent.futures.TimeoutError, concurrent.futures.CancelledError, RuntimeError):
             return None
         try:
-            # copies: the camera's own memory must go back soon, or it has nowhere to write to
+            # copies, because the camera's own buffers must go back to it soon
             picture = request.make_array("main")
             small = request.make_array("lores") if self._has_small else None
         finally:
@@ -55,19 +54,19 @@ class CsiCamera:
         return Shot(picture, small)
 
     def close(self) -> None:
-        """Stop the camera, in time or from a thread that is left behind."""
+        """Stop the camera; a driver that hangs is left to a thread of its own."""
         with contextlib.suppress(Exception):
             within(CLOSE_S, f"{self.name} closing", functools.partial(_close, self._camera))
 
 
 def open_csi(source: CameraSource, spec: InputSpec, size_wh: tuple[int, int], fps: float) -> CsiCamera:
-    """The camera of this number, streaming.
+    """Open the camera of this number; it streams when this returns.
 
     Args:
         source: of kind "csi".
-        spec: the model's input, into which the second stream fits.
+        spec: the model's input, for which the second stream is scaled.
         size_wh: of the picture.
-        fps: fixed, so that exposures are no longer than that allows.
+        fps: fixed, which also limits the exposure time.
 
     Raises:
         DeviceError: picamera2 or the camera is missing, or the camera is in use.
@@ -88,33 +87,33 @@ def _picamera2() -> Any:
         import picamera2
     except ImportError as exc:
         raise DeviceError(f"the source csi needs picamera2 ({one_line(exc)}); expected on a Pi: {INSTALL}") from exc
-    except ValueError as exc:  # compiled parts of the system, met by another numpy
+    except ValueError as exc:  # the system's compiled modules were built for another numpy
         raise DeviceError(
-            f"picamera2 cannot be imported ({one_line(exc)}); expected the system's numpy, and pip has put another one "
-            "before it; remove that one with: python3 -m pip uninstall numpy"
+            f"picamera2 cannot be imported ({one_line(exc)}); expected the system's numpy, but pip has "
+            "installed another one; remove it with: python3 -m pip uninstall numpy"
         ) from exc
     return picamera2
 
 
 def _start(library: Any, source: CameraSource, spec: InputSpec, size_wh: tuple[int, int], fps: float) -> CsiCamera:
-    _checked(library.Picamera2.global_camera_info(), source)
+    _check_listed(library.Picamera2.global_camera_info(), source)
     try:
-        camera = _acquired(library.Picamera2, source.number)
+        camera = _acquire(library.Picamera2, source.number)
     except (RuntimeError, IndexError) as exc:
-        raise DeviceError(_why_not(source, exc)) from exc
+        raise DeviceError(_start_failure(source, exc)) from exc
     try:
         small_wh = _configure(camera, spec, size_wh, fps)
         camera.start()
     except (RuntimeError, OSError) as exc:
         with contextlib.suppress(Exception):
             _close(camera)
-        raise DeviceError(_why_not(source, exc)) from exc
-    _tell(camera, source.name, small_wh, fps)
-    return CsiCamera(camera, source.name, fps, has_small=small_wh is not None)
+        raise DeviceError(_start_failure(source, exc)) from exc
+    _log_streams(camera, source.name, small_wh, fps)
+    return CsiCamera(camera, source.name, has_small=small_wh is not None)
 
 
-def _checked(cameras: list[dict[str, Any]], source: CameraSource) -> None:
-    """Whether there is such a camera. libcamera lists USB cameras too, behind the others."""
+def _check_listed(cameras: list[dict[str, Any]], source: CameraSource) -> None:
+    """Raise DeviceError if there is no such camera. libcamera lists USB cameras too, behind the others."""
     own = [camera for camera in cameras if "/usb" not in camera.get("Id", "")]
     if source.number < len(own):
         return
@@ -125,23 +124,23 @@ def _checked(cameras: list[dict[str, Any]], source: CameraSource) -> None:
     )
 
 
-def _acquired(kind: Any, number: int) -> Any:
-    """Picamera2(number), without the pipe that it leaves open when the camera is in use.
+def _acquire(kind: Any, number: int) -> Any:
+    """Picamera2(number). If the camera is in use, also close the pipe that picamera2 leaves open then.
 
-    The live detector tries again every few seconds, for days if need be; that would use up all file handles.
+    The live detector tries again every few seconds, perhaps for days, and would run out of file handles.
     """
     camera = kind.__new__(kind)
     try:
         camera.__init__(number)
     except (RuntimeError, IndexError):
         with contextlib.suppress(Exception):
-            _abandon(camera)
+            _close_failed(camera)
         raise
     return camera
 
 
-def _abandon(camera: Any) -> None:
-    if camera.is_open:  # it failed after it had the camera
+def _close_failed(camera: Any) -> None:
+    if camera.is_open:  # it failed after it had acquired the camera
         camera.close()
         return
     camera.notifymeread.close()
@@ -149,9 +148,9 @@ def _abandon(camera: Any) -> None:
 
 
 def _configure(camera: Any, spec: InputSpec, size_wh: tuple[int, int], fps: float) -> tuple[int, int] | None:
-    """Two streams where the ISP can scale into the model's input, else one; returns the second one's size."""
+    """Set up two streams where the ISP can scale for the model, else one; returns the second one's size."""
     small_wh = isp_size(size_wh, spec) if camera.platform.name == "PISP" else None
-    granted = _configured(camera, size_wh, small_wh, fps)
+    granted = _apply(camera, size_wh, small_wh, fps)
     if granted["main"]["format"] != PICTURE:
         raise RuntimeError(f"it gives pictures as {granted['main']['format']}; expected {PICTURE}")
     if small_wh is None:
@@ -160,17 +159,17 @@ def _configure(camera: Any, spec: InputSpec, size_wh: tuple[int, int], fps: floa
     if (lores["format"], lores["size"]) == (SMALL, isp_size(granted["main"]["size"], spec)):
         return small_wh
     log.warning("the camera scales to %dx%d %s, which does not fit; the letterbox scales", *lores["size"], SMALL)
-    _configured(camera, size_wh, None, fps)
+    _apply(camera, size_wh, None, fps)
     return None
 
 
-def _configured(camera: Any, size_wh: tuple[int, int], small_wh: tuple[int, int] | None, fps: float) -> Any:
-    """What was granted; libcamera adjusts what it does not have."""
+def _apply(camera: Any, size_wh: tuple[int, int], small_wh: tuple[int, int] | None, fps: float) -> Any:
+    """Configure the camera and return what libcamera made of it: it adjusts what the camera does not have."""
     configuration = camera.create_video_configuration(
         main={"size": size_wh, "format": PICTURE},
         lores={"size": small_wh, "format": SMALL} if small_wh else None,
         buffer_count=BUFFERS,
-        queue=False,  # the next exposure, rather than one that has waited for us
+        queue=False,  # give the next exposure, not one that has waited for us
         controls={"FrameRate": fps},
     )
     camera.configure(configuration)
@@ -180,23 +179,24 @@ def _configured(camera: Any, size_wh: tuple[int, int], small_wh: tuple[int, int]
 def isp_size(size_wh: tuple[int, int], spec: InputSpec) -> tuple[int, int] | None:
     """Width and height to which the ISP scales a picture for the model; None where it cannot.
 
-    Its sizes are even, and it cannot enlarge: the second stream must not exceed the first.
+    Its sizes are even, and the second stream must not be larger than the first. A picture of 1280x720 for a model of
+    640x640 is scaled to 640x360; for 415x415 to 414x232.
     """
     height, width = plan((size_wh[1], size_wh[0]), spec).resized_hw
     small_wh = width - width % 2, height - height % 2
-    whole = spec.fit != "stretch" or small_wh == (width, height)  # a stretched picture leaves no border
+    whole = spec.fit != "stretch" or small_wh == (width, height)  # a stretched picture has no border
     fits = 0 < small_wh[0] <= size_wh[0] and 0 < small_wh[1] <= size_wh[1]
     return small_wh if whole and fits else None
 
 
-def _tell(camera: Any, name: str, small_wh: tuple[int, int] | None, fps: float) -> None:
+def _log_streams(camera: Any, name: str, small_wh: tuple[int, int] | None, fps: float) -> None:
     size_wh = camera.camera_configuration()["main"]["size"]
     scaled = f"isp (the camera scales to {small_wh[0]}x{small_wh[1]})" if small_wh else "letterbox"
     log.info("%s: %dx%d at %g frames a second; preprocess: %s", name, *size_wh, fps, scaled)
 
 
-def _why_not(source: CameraSource, exc: BaseException) -> str:
-    """One sentence out of the chain of causes, of which picamera2's own words are the least telling."""
+def _start_failure(source: CameraSource, exc: BaseException) -> str:
+    """One sentence from the chain of exceptions; picamera2's own, the last one, says least."""
     words = " ".join(_chain(exc))
     if "busy" in words.lower() or "acquire" in words:
         return (
@@ -217,7 +217,7 @@ def _chain(exc: BaseException | None) -> list[str]:
 
 
 def _close(camera: Any) -> None:
-    """Requests that were waited for in vain must go first: they would hold up the stop for ever."""
+    """Close the camera. Requests that never came are cancelled first, or the stop would wait for them forever."""
     with contextlib.suppress(Exception):
         camera.cancel_all_and_flush()
     camera.close()

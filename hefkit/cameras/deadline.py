@@ -1,7 +1,7 @@
-"""A deadline for calls that have none: drivers, name look-ups, libraries that wait for a device for ever.
+"""A time limit for calls that have none: drivers, name look-ups, libraries that may wait forever for a device.
 
-Python cannot end a thread that waits inside a library. Such a call is left to itself: what it returns one day is
-given back at once, and until then the same thing is not tried again, so that weeks of retries do not pile up threads.
+Python cannot end a thread that waits inside a library. Such a call goes on in its own thread: what it returns later is
+closed at once, and until then the same device is not tried again. So weeks of retries need one thread, not thousands.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_overdue: dict[str, threading.Thread] = {}  # calls that were given up, by what they are about
+_overdue: dict[str, threading.Thread] = {}  # calls that passed their limit, by device
 _lock = threading.Lock()
 
 
 class Late(Exception):
-    """The call has not returned in time, or the one before it still has not."""
+    """The call has not returned in time, or an earlier call about the same device still has not."""
 
 
 def within(seconds: float, what: str, action: Callable[[], T], undo: Callable[[T], object] = lambda value: None) -> T:
-    """What `action` returns, if it does so in time.
+    """Run `action` with a time limit and return its result.
 
     Args:
         seconds: the longest wait.
-        what: the thing that the call is about; a second call about it is refused while the first is overdue.
-        action: runs on a thread of its own.
-        undo: gives back what a call returned that nobody waited for any more.
+        what: the device that the call is about; while a call about it is overdue, a second one is refused.
+        action: runs in a thread of its own.
+        undo: closes what `action` returned too late.
 
     Raises:
-        Late: it did not return, and goes on without us.
-        what `action` raised.
+        Late: it has not returned; its thread goes on.
+        Whatever `action` raises.
     """
     future: Future[T] = Future()
     thread = threading.Thread(target=_work, args=(future, action, undo), name=f"call {what}", daemon=True)
@@ -51,15 +51,15 @@ def within(seconds: float, what: str, action: Callable[[], T], undo: Callable[[T
 
 
 def _work(future: Future[T], action: Callable[[], T], undo: Callable[[T], object]) -> None:
-    """Fill the future; whichever comes first, our result or its cancellation, decides who cleans up."""
+    """Set the future's result. If the caller has cancelled it before, the result came too late and is undone here."""
     try:
         value = action()
-    except BaseException as exc:  # noqa: BLE001 (raised again where it is waited for)
+    except BaseException as exc:  # noqa: BLE001 (raised again in the caller's thread)
         if future.set_running_or_notify_cancel():
             future.set_exception(exc)
         return
     if future.set_running_or_notify_cancel():
         future.set_result(value)
         return
-    with contextlib.suppress(Exception):  # nobody is left who could be told
+    with contextlib.suppress(Exception):  # the caller has gone on
         undo(value)

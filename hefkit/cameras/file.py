@@ -1,4 +1,4 @@
-"""A video file as a camera: every frame once, or for ever."""
+"""A video file as a camera: every frame once, or again and again."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from hefkit.pictures.video import open_video, read_video
 
 
 class FileCamera:
-    """Frames of a video, as fast as they are asked for.
+    """Frames of a video, as fast as they are read.
 
     Args:
         source: of kind "file".
-        loop: begin again at the end.
+        loop: start again at the end.
 
     Raises:
-        DataError: OpenCV cannot read it; with `loop` also from `read`, where the file has vanished meanwhile.
+        DataError: OpenCV cannot read it; with `loop` `read` raises it too, if the file has been deleted.
     """
 
     def __init__(self, source: CameraSource, *, loop: bool = False) -> None:
@@ -35,7 +35,7 @@ class FileCamera:
         """The next frame; None at the end."""
         frame = next(self._frames, None)
         if frame is None and self._loop:
-            # a file that breaks off was named once; not again every time round
+            # a file with fewer frames than its header says was named once; do not name it in every loop
             self._video = replace(self._video, frames=None)
             self._frames = read_video(self._video)
             frame = next(self._frames, None)

@@ -1,4 +1,4 @@
-"""What USB and network cameras share: an open cv2.VideoCapture that never waits for ever and may stumble."""
+"""A camera read through cv2.VideoCapture (USB, network): every wait has a limit, single failed reads are retried."""
 
 from __future__ import annotations
 
@@ -11,14 +11,13 @@ import numpy as np
 
 from hefkit.cameras.camera import Shot
 from hefkit.cameras.deadline import within
-from hefkit.pictures.video import MAX_FPS
 
-STALL_S = 3.0  # without a frame a camera is lost
+STALL_S = 3.0  # a camera that sends no frame for so long is lost
 CLOSE_S = 2.0
-STUMBLES = 30  # reads in a row that may fail at once: a damaged JPEG, packets before the first key frame
-STUMBLE_S = 1.0  # a failure that took longer is no stumble
+MAX_FAILED_READS = 30  # in a row, each failing at once: damaged JPEGs, packets before the first key frame
+RETRY_S = 1.0  # no retry after so long: then a read failed because of a time limit
 
-# a V4L2 device that sends nothing: OpenCV waits 10 s by itself; read when a device first makes it wait (4.6 to 5)
+# OpenCV's own limit is 10 s; it reads this when a V4L2 device first makes it wait (OpenCV 4.6 to 5)
 os.environ.setdefault("OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT", f"{STALL_S:.0f}")
 
 
@@ -26,35 +25,33 @@ class CvCamera:
     """A camera that OpenCV reads.
 
     Args:
-        capture: open, with a limit of `stall_s` to its own waits.
-        first: the frame that proved it delivers.
+        capture: open, and each of its reads ends after `stall_s`.
+        first: the frame that was read when it was opened; `read` returns it first.
     """
 
     def __init__(self, capture: cv2.VideoCapture, name: str, first: np.ndarray, stall_s: float = STALL_S) -> None:
         self.name = name
         self._capture, self._first, self._stall_s = capture, [first], stall_s
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        self.fps: float | None = fps if 0 < fps <= MAX_FPS else None  # as the camera says, if it does
 
     def read(self) -> Shot | None:
         """The next frame, (h, w, 3) uint8 BGR; None when it has ended, stalled or was unplugged."""
         if self._first:
             return Shot(self._first.pop())
         begun = time.monotonic()
-        picture = read_patiently(self._capture)
-        # FFmpeg ends a wait in vain with a frame that its decoder had kept, and the next one is waited for as long
+        picture = read_with_retries(self._capture)
+        # when FFmpeg's time limit ends a read, it may still return a frame that its decoder held back
         stalled = time.monotonic() - begun >= self._stall_s
         return None if picture is None or stalled else Shot(picture)
 
     def close(self) -> None:
-        """Give the device or the connection back, in time or from a thread that is left behind."""
+        """Close the device or the connection; a driver that hangs is left to a thread of its own."""
         release(self._capture, self.name)
 
 
-def read_patiently(capture: cv2.VideoCapture, seconds: float = STUMBLE_S) -> np.ndarray | None:
-    """The next frame, past damaged ones; None after STUMBLES of them, or when `seconds` are over."""
+def read_with_retries(capture: cv2.VideoCapture, seconds: float = RETRY_S) -> np.ndarray | None:
+    """The next frame; None after MAX_FAILED_READS failed reads, or when one has failed and `seconds` are over."""
     begun = time.monotonic()
-    for _ in range(STUMBLES):
+    for _ in range(MAX_FAILED_READS):
         got, picture = capture.read()
         if got and picture is not None:
             return picture
@@ -64,13 +61,13 @@ def read_patiently(capture: cv2.VideoCapture, seconds: float = STUMBLE_S) -> np.
 
 
 def release(capture: cv2.VideoCapture, name: str) -> None:
-    """Close a capture; a driver that does not let go is left to itself. Never raises."""
+    """Close a capture; a driver that hangs is left to a thread of its own. Never raises."""
     with contextlib.suppress(Exception):
         within(CLOSE_S, f"{name} closing", capture.release)
 
 
 def quiet_opencv() -> None:
-    """Leave OpenCV's warnings out: they repeat our one line in other words. OPENCV_LOG_LEVEL brings them back."""
+    """Suppress OpenCV's warnings, which repeat our own message. OPENCV_LOG_LEVEL brings them back."""
     if "OPENCV_LOG_LEVEL" in os.environ:
         return
     if hasattr(cv2, "setLogLevel"):  # 4.x

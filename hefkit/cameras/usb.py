@@ -1,6 +1,6 @@
 """USB cameras through OpenCV's V4L2: compressed pictures, one buffer.
 
-OpenCV answers every trouble with "not opened"; what is the matter is asked of the kernel, before and after.
+OpenCV only says "not opened", whatever is wrong. So the kernel is asked for the reason, before and after.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from hefkit.cameras.deadline import Late, within
-from hefkit.cameras.opencv import CvCamera, quiet_opencv, read_patiently, release
+from hefkit.cameras.opencv import CvCamera, quiet_opencv, read_with_retries, release
 from hefkit.cameras.source import CameraSource
 from hefkit.cameras.v4l2 import is_busy, query, video_nodes
 from hefkit.errors import DeviceError
@@ -24,14 +24,14 @@ MJPG = cv2.VideoWriter_fourcc(*"MJPG")  # type: ignore[attr-defined]
 
 
 def open_usb(source: CameraSource, size_wh: tuple[int, int], fps: float) -> CvCamera:
-    """The USB camera that SOURCE means, streaming.
+    """Open the USB camera of SOURCE; it streams when this returns.
 
     Args:
         source: of kind "usb"; without a path the first camera that delivers a picture.
-        size_wh, fps: what is asked for; cameras grant what they have, and a difference is told in a warning.
+        size_wh, fps: asked of the camera; if it gives others, a warning says so.
 
     Raises:
-        DeviceError: none is attached, it may not be opened, is in use, or delivers nothing.
+        DeviceError: none is attached, or it may not be opened, is in use, or delivers no picture.
     """
     quiet_opencv()
     if source.path is not None:
@@ -64,13 +64,13 @@ def _usb_devices() -> list[str]:
         others = f"none of the video devices here ({len(nodes)}) is one; " if nodes else ""
         raise DeviceError(
             f"no USB camera is attached; {others}expected one that `v4l2-ctl --list-devices` shows; plug it in, or "
-            "take the source csi for a camera on the Pi's own connector"
+            "use the source csi for a camera on the Pi's own connector"
         )
     return found
 
 
 def _open(path: str, size_wh: tuple[int, int], fps: float) -> CvCamera:
-    _checked(path)
+    _check_node(path)
     start = functools.partial(_start, path, size_wh, fps)
     try:
         capture, first = within(OPEN_S, path, start, undo=lambda started: started[0].release())
@@ -79,12 +79,12 @@ def _open(path: str, size_wh: tuple[int, int], fps: float) -> CvCamera:
             f"the camera {path} has not answered within {OPEN_S:g} s; unplug it and plug it in again; if that does not "
             "help, its driver hangs and the machine must be restarted"
         ) from None
-    _tell_what_was_granted(capture, path, size_wh, fps)
+    _log_granted(capture, path, size_wh, fps)
     return CvCamera(capture, path, first)
 
 
-def _checked(path: str) -> None:
-    """Ask the kernel first. Raises DeviceError."""
+def _check_node(path: str) -> None:
+    """Ask the kernel about the node; raises DeviceError if it is not a camera that this user may open."""
     try:
         device = query(path)
     except FileNotFoundError:
@@ -99,26 +99,26 @@ def _checked(path: str) -> None:
         raise DeviceError(_broken(path, exc)) from exc
     if not device.captures:
         raise DeviceError(
-            f"{path} ({one_line(device.card)}) delivers no pictures: it is another side of a device, for metadata or "
-            "for output; take its first node, or the source usb"
+            f"{path} ({one_line(device.card)}) delivers no pictures: this node of the device is for metadata or "
+            "output; use its first node, or the source usb"
         )
 
 
 def _start(path: str, size_wh: tuple[int, int], fps: float) -> tuple[cv2.VideoCapture, np.ndarray]:
-    """Open, set, and read the frame that proves it."""
+    """Open the camera, set the format, and read a frame to see that it works."""
     capture = cv2.VideoCapture(path, cv2.CAP_V4L2)
     if not capture.isOpened():
         raise DeviceError(_why_not(path))
-    # the format first: raw pictures above 640x480 leave room for 5 to 10 a second on USB 2, and size and rate are
-    # granted per format. One buffer: what waits in a queue is old
+    # MJPG first: USB 2 carries only 5 to 10 raw pictures a second above 640x480, and a camera offers sizes and rates
+    # for each format. One buffer, because frames that wait in a queue are old
     capture.set(cv2.CAP_PROP_FOURCC, MJPG)
     capture.set(cv2.CAP_PROP_FRAME_WIDTH, size_wh[0])
     capture.set(cv2.CAP_PROP_FRAME_HEIGHT, size_wh[1])
     capture.set(cv2.CAP_PROP_FPS, fps)
     capture.set(cv2.CAP_PROP_BUFFERSIZE, 1)
-    first = read_patiently(capture)
+    first = read_with_retries(capture)
     if first is None:
-        release(capture, path)  # first: a camera that is still ours looks busy too
+        release(capture, path)  # before the question: a camera that we hold is busy too
         raise DeviceError(_why_not(path))
     return capture, first
 
@@ -126,8 +126,8 @@ def _start(path: str, size_wh: tuple[int, int], fps: float) -> tuple[cv2.VideoCa
 def _why_not(path: str) -> str:
     if is_busy(path):
         return (
-            f"the camera {path} is in use by another program; `fuser -v {path}` names it; close it, a camera has one "
-            "reader"
+            f"the camera {path} is in use by another program; `fuser -v {path}` names it; close it, because only "
+            "one program can read a camera"
         )
     return (
         f"the camera {path} can be opened but delivers no picture; expected one within {OPEN_S:g} s; unplug it and "
@@ -135,7 +135,7 @@ def _why_not(path: str) -> str:
     )
 
 
-def _tell_what_was_granted(capture: cv2.VideoCapture, path: str, size_wh: tuple[int, int], fps: float) -> None:
+def _log_granted(capture: cv2.VideoCapture, path: str, size_wh: tuple[int, int], fps: float) -> None:
     got_wh = (int(capture.get(cv2.CAP_PROP_FRAME_WIDTH)), int(capture.get(cv2.CAP_PROP_FRAME_HEIGHT)))
     got_fps, code = capture.get(cv2.CAP_PROP_FPS), int(capture.get(cv2.CAP_PROP_FOURCC))
     granted = f"{got_wh[0]}x{got_wh[1]} at {got_fps:g} frames a second, {_letters(code)}"
@@ -146,7 +146,7 @@ def _tell_what_was_granted(capture: cv2.VideoCapture, path: str, size_wh: tuple[
 
 
 def _letters(code: int) -> str:
-    """A FOURCC in letters."""
+    """A FOURCC as text."""
     return one_line(code.to_bytes(4, "little", signed=code < 0).decode("latin-1"))
 
 
@@ -159,5 +159,5 @@ def _no_permission(path: str) -> str:
 
 def _broken(path: str, exc: OSError) -> str:
     if exc.errno == errno.ENOTTY:
-        return f"{path} is no video device; expected one that `v4l2-ctl --list-devices` shows"
+        return f"{path} is not a video device; expected one that `v4l2-ctl --list-devices` shows"
     return f"{path} cannot be opened: {os.strerror(exc.errno or 0)}; unplug the camera and plug it in again"

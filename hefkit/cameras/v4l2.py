@@ -1,6 +1,6 @@
-"""What the kernel says of /dev/videoN, without OpenCV: what it is, and whether somebody else has it. Linux.
+"""Ask the kernel about /dev/videoN, without OpenCV: what it is, and whether another program uses it. Linux only.
 
-Numbers and layouts are those of the kernel's uapi header videodev2.h; they are the same on 32 and 64 bit.
+Numbers and layouts come from the kernel's header videodev2.h; they are the same on 32 and 64 bit.
 """
 
 from __future__ import annotations
@@ -24,30 +24,30 @@ REQBUFS = 0xC0145608  # _IOWR('V', 8, struct v4l2_requestbuffers)
 REQUEST = struct.Struct("=IIIII")  # count, type, memory, capabilities, flags
 TYPE_VIDEO_CAPTURE, MEMORY_MMAP = 1, 1
 
-LOOPBACK = "v4l2 loopback"  # a driver: another program plays the camera
+LOOPBACK = "v4l2 loopback"  # a driver for cameras that a program plays
 
 
 class Device(NamedTuple):
     """One node under /dev."""
 
     path: str
-    card: str  # what the maker calls it
+    card: str  # the maker's name
     usb: bool  # on the USB bus, or a loopback; the Pi's own video nodes are neither
-    captures: bool  # delivers pictures: a webcam has a second node, for metadata, that does not
+    captures: bool  # delivers pictures; a webcam's second node, for metadata, does not
 
 
 def video_nodes() -> list[str]:
-    """/dev/video0, /dev/video2, /dev/video10: in this order."""
+    """All nodes, ordered by number: /dev/video0, /dev/video2, /dev/video10."""
     names = (path.name for path in Path("/dev").glob("video*"))
     numbers = sorted(int(name[5:]) for name in names if re.fullmatch(r"video[0-9]+", name))
     return [f"/dev/video{number}" for number in numbers]
 
 
 def query(path: str) -> Device:
-    """What a node is.
+    """Ask what a node is.
 
     Raises:
-        OSError: it is not there, we may not open it, or it is no video device.
+        OSError: it does not exist, this user may not open it, or it is not a video device.
     """
     with _opened(path) as handle:
         answer = bytearray(CAPABILITY.size)
@@ -59,7 +59,7 @@ def query(path: str) -> Device:
 
 
 def is_busy(path: str) -> bool:
-    """Whether another program has the camera's buffers. Asking for no buffers of our own changes nothing."""
+    """Whether another program has the camera's buffers. Asking for zero buffers changes nothing."""
     try:
         with _opened(path) as handle:
             fcntl.ioctl(handle, REQBUFS, bytearray(REQUEST.pack(0, TYPE_VIDEO_CAPTURE, MEMORY_MMAP, 0, 0)))

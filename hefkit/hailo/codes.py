@@ -1,7 +1,7 @@
-"""HailoRT's status numbers -> what happened and what to do, as one of our errors.
+"""HailoRT's status numbers -> cause and cure, as one of our errors.
 
-Numbers and names are those of hailort.h in HailoRT 4.23, causes are from where its source returns them. A problem of
-the file is a ModelError (exit 4), everything else a DeviceError (exit 6).
+Numbers and names are those of hailort.h in HailoRT 4.23; the causes come from the lines of its source that return
+them. A fault of the file is a ModelError (exit 4), everything else a DeviceError (exit 6).
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ SAME_VERSIONS = (
     "after that apt-mark hold keeps them together)"
 )
 BUG = "this is a bug of hefkit; please report it with this line"
-COLD = "switch the machine off and on again, and look at its cooling and power supply"
-KERNEL_LOG = "look into the kernel's log: dmesg | grep -i hailo"
+POWER_CYCLE = "switch the machine off and on again, and look at its cooling and power supply"
+KERNEL_LOG = "read the kernel's log: dmesg | grep -i hailo"
 
 
 @dataclass(frozen=True)
 class Advice:
-    """What a status means to a user."""
+    """A status in words for the user."""
 
     name: str  # without HAILO_
     cause: str
@@ -43,16 +43,16 @@ ADVICE = {
         "TIMEOUT", "the chip does not answer in time", f"{KERNEL_LOG}; check the flat cable and the power supply"
     ),
     INVALID_OPERATION: Advice("INVALID_OPERATION", "HailoRT does not accept this step here", BUG),
-    8: Advice("INTERNAL_FAILURE", "HailoRT failed inside", "its log says why; then update HailoRT"),
+    8: Advice("INTERNAL_FAILURE", "HailoRT has an internal error", "read its log, then update HailoRT"),
     13: Advice(
         "OPEN_FILE_FAILURE",
-        "HailoRT may not open the file, or the device /dev/hailo0",
-        "check that you may read both; the driver's package sets the rights of the device at the next reboot",
+        "HailoRT cannot open the file, or the device /dev/hailo0",
+        "check that this user may read both; the driver's package sets the rights of the device at the next reboot",
     ),
-    15: Advice("UNSUPPORTED_CONTROL_PROTOCOL_VERSION", "the firmware speaks another version", SAME_VERSIONS),
+    15: Advice("UNSUPPORTED_CONTROL_PROTOCOL_VERSION", "firmware and library use different protocols", SAME_VERSIONS),
     16: Advice("UNSUPPORTED_FW_VERSION", "the chip's firmware is older than the library", SAME_VERSIONS),
-    18: Advice("FW_CONTROL_FAILURE", "the chip's firmware refused a command; it may be overheated or hung", COLD),
-    25: Advice("INVALID_FRAME", "what came from the chip is damaged", f"{KERNEL_LOG}; check the flat cable"),
+    18: Advice("FW_CONTROL_FAILURE", "the chip's firmware refused a command; it may be too hot, or hang", POWER_CYCLE),
+    25: Advice("INVALID_FRAME", "the data from the chip is damaged", f"{KERNEL_LOG}; check the flat cable"),
     26: Advice(
         "INVALID_HEF",
         "HailoRT cannot use this HEF",
@@ -62,17 +62,15 @@ ADVICE = {
     36: Advice(
         "DRIVER_OPERATION_FAILED",
         "the driver refused an operation",
-        f"{KERNEL_LOG}; if it complains of the page size: put 'options hailo_pci force_desc_page_size=4096' into "
+        f"{KERNEL_LOG}; if it names the page size: put 'options hailo_pci force_desc_page_size=4096' into "
         "/etc/modprobe.d/hailo_pci.conf and reboot",
     ),
     48: Advice("UNSUPPORTED_OPCODE", "the firmware does not know a command of this library", SAME_VERSIONS),
-    61: Advice("NOT_FOUND", "HailoRT does not find what was asked for", BUG),
+    61: Advice("NOT_FOUND", "HailoRT does not find a name", BUG),
     62: Advice(
         "COMMUNICATION_CLOSED", "the connection to HailoRT's service broke", "sudo systemctl restart hailort.service"
     ),
-    STREAM_ABORT: Advice(
-        "STREAM_ABORT", "the run was cut off after an earlier failure", "HailoRT's log names the first one"
-    ),
+    STREAM_ABORT: Advice("STREAM_ABORT", "the run ended after an earlier failure", "HailoRT's log names that failure"),
     64: Advice(
         "DRIVER_NOT_INSTALLED",
         "the driver is not loaded",
@@ -88,9 +86,11 @@ ADVICE = {
     OUT_OF_PHYSICAL_DEVICES: Advice(
         "OUT_OF_PHYSICAL_DEVICES",
         "there is no free chip",
-        "see with hailortcli scan whether it is there, and with sudo lsof /dev/hailo0 who uses it",
+        "hailortcli scan shows whether there is one, sudo lsof /dev/hailo0 which program uses it",
     ),
-    75: Advice("INVALID_DEVICE_ARCHITECTURE", "this chip cannot do that", "compile the model for this chip"),
+    75: Advice(
+        "INVALID_DEVICE_ARCHITECTURE", "this chip does not support the operation", "compile the model for this chip"
+    ),
     76: Advice("INVALID_DRIVER_VERSION", "driver and library of HailoRT are of different versions", SAME_VERSIONS),
     77: Advice("RPC_FAILED", "HailoRT's service does not answer", "sudo systemctl restart hailort.service"),
     78: Advice("INVALID_SERVICE_VERSION", "HailoRT's service is of another version than the library", SAME_VERSIONS),
@@ -105,12 +105,12 @@ ADVICE = {
     82: Advice("QUEUE_IS_FULL", "more pictures were sent than HailoRT takes", BUG),
     85: Advice("DRIVER_INVALID_RESPONSE", "driver and library do not understand each other", SAME_VERSIONS),
     86: Advice("DRIVER_INVALID_IOCTL", "driver and library do not understand each other", SAME_VERSIONS),
-    87: Advice("DRIVER_TIMEOUT", "the chip hangs", COLD),
-    88: Advice("DRIVER_INTERRUPTED", "the driver was interrupted", "run it again; if it stays: reboot"),
+    87: Advice("DRIVER_TIMEOUT", "the chip hangs", POWER_CYCLE),
+    88: Advice("DRIVER_INTERRUPTED", "the driver was interrupted", "run it again; if it happens again: reboot"),
     91: Advice(
         "HEF_FILE_CORRUPTED",
         "the HEF is damaged",
-        "copy or download it again; a few hundred bytes are a Git LFS pointer or an error page",
+        "copy or download it again; a file of a few hundred bytes is a Git LFS pointer or an error page",
         ModelError,
     ),
     92: Advice(
@@ -126,7 +126,7 @@ ADVICE = {
     ),
 }
 
-# pyhailort's classes whose text does not hold the number (pyhailort.py, create_exception_from_status)
+# pyhailort's classes whose text has no number (pyhailort.py, create_exception_from_status)
 STATUS_OF_CLASS = {
     "HailoRTTimeout": TIMEOUT,
     "HailoRTInvalidArgumentException": 2,
@@ -145,12 +145,12 @@ STATUS_OF_CLASS = {
     "HailoRTNetworkGroupNotActivatedException": 69,
     "HailoRTHEFNotCompatibleWithDevice": 93,
 }
-# an exception that pyhailort did not wrap holds the bare number, a wrapped one a sentence with it
+# exceptions that pyhailort did not wrap hold the bare number, wrapped ones a sentence with it
 NUMBER = re.compile(r"^\s*(\d{1,4})\s*$|error: (\d{1,4})\b")
 
 
 def status_of(exc: BaseException) -> int | None:
-    """The status number of one of pyhailort's exceptions, or None where it has none."""
+    """The status number of one of pyhailort's exceptions; None where it has none."""
     known = STATUS_OF_CLASS.get(type(exc).__name__)
     if known is not None:
         return known
@@ -171,8 +171,8 @@ def failure(exc: BaseException, doing: str) -> HefkitError:
 
 
 @contextlib.contextmanager
-def telling(errors: tuple[type[BaseException], ...], doing: str) -> Iterator[None]:
-    """Turn pyhailort's exceptions of the block into ours."""
+def translated_errors(errors: tuple[type[BaseException], ...], doing: str) -> Iterator[None]:
+    """Turn pyhailort's exceptions that the block raises into ours; `doing` as in `failure`."""
     try:
         yield
     except errors as exc:
@@ -180,12 +180,14 @@ def telling(errors: tuple[type[BaseException], ...], doing: str) -> Iterator[Non
 
 
 def is_abort(exc: BaseException) -> bool:
-    """Whether this only follows from another failure."""
+    """Whether this exception only follows from another failure."""
     return status_of(exc) == STREAM_ABORT
 
 
-def let_go(exc: BaseException | None) -> None:
-    """The frames of a failure hold HailoRT's objects, which must be gone before the chip is given back."""
+def release_frames(exc: BaseException | None) -> None:
+    """Clear the stack frames that a failure holds: their variables keep HailoRT's objects alive, and those must go
+    before the chip is released.
+    """
     seen: set[int] = set()
     waiting = [exc]
     while waiting:
@@ -203,7 +205,7 @@ VENV = "a virtual environment must be made with the system's python3 and --syste
 ELSEWHERE = "on a machine without a chip run the .emulated.onnx"
 ANOTHER_NUMPY = "HailoRT for Python was built for another numpy"
 SYSTEM_NUMPY = "let pip uninstall the numpy that hides the system's, and use the system's python3"
-# part of the message -> cause and cure; the first that fits
+# part of the message, cause, cure; the first that fits
 IMPORT_FAILURES = (
     (
         "no module named 'hailo_platform'",
@@ -227,7 +229,7 @@ IMPORT_FAILURES = (
     ("_pyhailort", "HailoRT for Python was built for another version of Python", f"use the system's python3; {VENV}"),
     (
         "static tls block",
-        "a library could not be loaded so late",
+        "a library must be loaded before the others",
         "start with: LD_PRELOAD=/usr/lib/aarch64-linux-gnu/libgomp.so.1 python3 ...",
     ),
 )

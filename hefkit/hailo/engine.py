@@ -1,4 +1,4 @@
-"""A HEF on an open chip, behind the Engine protocol. Knows no name of HailoRT's package; it is given the chip."""
+"""A HEF on an open chip, behind the Engine protocol. It does not import HailoRT's package: it is given the chip."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ import numpy as np
 
 from hefkit.detect.engine import EngineOptions, Slot
 from hefkit.errors import ModelError
-from hefkit.hailo.codes import telling
+from hefkit.hailo.codes import translated_errors
 from hefkit.hailo.ring import HailoSlot, Ring, slot_count
 from hefkit.hailo.system import DeviceFacts
 from hefkit.spec import ModelSpec
 
-FLUSH_MS = 100  # how long a batch that is not full may wait for more
+FLUSH_MS = 100  # a batch that is not full waits this long for more pictures
 
 
 class OpenChip(Protocol):
-    """What the engine needs of a chip; it closes it."""
+    """What the engine needs of a chip. The engine closes it."""
 
     vdevice: Any
     facts: DeviceFacts
@@ -33,11 +33,11 @@ class OpenChip(Protocol):
         """Degrees Celsius."""
 
     def close(self) -> None:
-        """Give it back."""
+        """Release it."""
 
 
 class HailoEngine:
-    """A HEF on the chip; outputs are codes as the chip gives them, or float32 where boxes are decoded inside."""
+    """A HEF on the chip. Its outputs are the codes of the chip, or float32 where HailoRT decodes the boxes."""
 
     kind = "hailort"
 
@@ -46,22 +46,22 @@ class HailoEngine:
         self.facts = chip.facts
         self._chip: OpenChip | None = chip
         self._errors = chip.errors
-        self._names = list(_outputs(spec))
-        with telling(self._errors, f"load {path}"):
+        self._names = list(_output_layout(spec))
+        with translated_errors(self._errors, f"load {path}"):
             self._model = chip.vdevice.create_infer_model(str(path))
         try:
-            with telling(self._errors, f"prepare {path}"):
+            with translated_errors(self._errors, f"prepare {path}"):
                 input_name = self._set_up(path, options, chip.dtypes)
                 self._ring = self._configure(input_name, contexts, options.batch_size)
         except BaseException:
-            self._model = None  # before the chip is given back
+            self._model = None  # before the chip is released
             raise
         self.slots: Sequence[Slot] = self._ring.slots
 
     def _set_up(self, path: Path, options: EngineOptions, dtypes: dict[str, Any]) -> str:
-        """Everything that must be set before `configure()`: formats, batch, thresholds. Returns the input's name."""
+        """Set what must be set before `configure()`: formats, batch, thresholds. Returns the input's name."""
         [stream] = self._model.inputs
-        outputs = _outputs(self.spec)
+        outputs = _output_layout(self.spec)
         found = {output.name: tuple(output.shape) for output in self._model.outputs}
         if tuple(stream.shape) != (*self.spec.input.size, 3) or found != {n: s for n, (s, _) in outputs.items()}:
             raise ModelError(
@@ -82,12 +82,12 @@ class HailoEngine:
         configured = self._model.configure()
         try:
             if batch_size > 1 and contexts > 1:
-                # each context is loaded over PCIe anew: worth it for a full batch
+                # each context is loaded over PCIe again for every batch, so wait for full batches
                 configured.set_scheduler_threshold(batch_size)
                 configured.set_scheduler_timeout(FLUSH_MS)
-            self.queue_size = int(configured.get_async_queue_size())  # pictures that HailoRT takes at once
+            self.queue_size = int(configured.get_async_queue_size())  # pictures that HailoRT accepts at once
             count = slot_count(self.queue_size, batch_size)
-            size, outputs = self.spec.input.size, _outputs(self.spec)
+            size, outputs = self.spec.input.size, _output_layout(self.spec)
             slots = [HailoSlot(configured, input_name, size, outputs, batch_size) for _ in range(count)]
             return Ring(configured, slots, self._errors)
         except BaseException:
@@ -96,11 +96,11 @@ class HailoEngine:
             raise
 
     def submit(self, slot: Slot, count: int) -> None:
-        """Start `slot.inputs[:count]`; returns as soon as HailoRT has taken it."""
+        """Start `slot.inputs[:count]`; returns as soon as HailoRT has accepted it."""
         self._ring.submit(slot, count)
 
     def result(self, slot: Slot) -> list[list[np.ndarray]]:
-        """Wait for a submitted slot: for each picture its tensors, views that are good until the next submit."""
+        """Wait for a submitted slot: for each picture its tensors, views that are valid until the next submit."""
         return [[outputs[name] for name in self._names] for outputs in self._ring.result(slot)]
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
@@ -109,30 +109,30 @@ class HailoEngine:
         if batch.ndim != 4 or batch.shape[1:] != expected or batch.dtype != np.uint8:
             raise ValueError(f"expected (N, {', '.join(map(str, expected))}) uint8, got {batch.shape} {batch.dtype}")
         results: list[list[np.ndarray]] = []
-        free, flying, size = deque(self.slots), deque[Slot](), len(self.slots[0].inputs)
+        free, in_flight, size = deque(self.slots), deque[Slot](), len(self.slots[0].inputs)
         for start in range(0, len(batch), size):
             if not free:
-                results += self._copies(flying, free)
+                results += self._copies(in_flight, free)
             part = batch[start : start + size]
             free[0].inputs[: len(part)] = part
             self.submit(free[0], len(part))
-            flying.append(free.popleft())
-        while flying:
-            results += self._copies(flying, free)
+            in_flight.append(free.popleft())
+        while in_flight:
+            results += self._copies(in_flight, free)
         return results
 
-    def _copies(self, flying: deque[Slot], free: deque[Slot]) -> list[list[np.ndarray]]:
-        slot = flying.popleft()
+    def _copies(self, in_flight: deque[Slot], free: deque[Slot]) -> list[list[np.ndarray]]:
+        slot = in_flight.popleft()
         copies = [[array.copy() for array in outputs] for outputs in self.result(slot)]
         free.append(slot)
         return copies
 
     def temperature_c(self) -> float | None:
-        """Of the chip, in degrees Celsius; None where it does not tell."""
+        """Of the chip, in degrees Celsius; None where it is not known."""
         return None if self._chip is None else self._chip.temperature_c()
 
     def close(self) -> None:
-        """Last job, configured model, model, chip, in this order; calling it twice is allowed."""
+        """Free last job, configured model, model and chip, in this order; a second call does nothing."""
         chip, self._chip = self._chip, None
         if chip is None:
             return
@@ -151,8 +151,8 @@ class HailoEngine:
         self.close()
 
 
-def _outputs(spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], str]]:
-    """Name -> shape and dtype, in the spec's order: raw heads as the chip gives them, boxes as HailoRT insists."""
+def _output_layout(spec: ModelSpec) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Name -> shape and dtype, in the spec's order: raw heads in the chip's dtype, boxes always in float32."""
     if spec.nms is not None:
         return {spec.nms.stream: (spec.nms.shape, "float32")}
     return {output.stream or "": (output.shape, output.dtype) for output in spec.head.outputs}

@@ -1,9 +1,15 @@
-"""Batches in flight through a configured model of HailoRT: slots with memory of their own, used again and again.
+"""A ring of slots: batches in flight through HailoRT, each in buffers that are used again and again.
 
-Rules of the asynchronous API (HailoRT 4.23; docs/hailort-assumptions.md): ask for room before every start, for as
-many frames as follow; a start that fails ends the model; the callback runs in a thread of HailoRT's and does nothing
-but pass the word on; inputs are read until the job is done. This room knows no name of HailoRT's package; it is
-given the objects.
+    slots = [HailoSlot(configured_model, "net/input", (640, 640), outputs, batch_size=1) for _ in range(4)]
+    ring = Ring(configured_model, slots, platform.errors)
+    slots[0].inputs[0] = picture
+    ring.submit(slots[0], 1)  # slot 0 is in flight: do not touch its arrays
+    [tensors] = ring.result(slots[0])
+
+Rules of the asynchronous API (HailoRT 4.23; docs/hailort-assumptions.md): before every start wait for room for all its
+frames. A start that fails ends the model. HailoRT reads the inputs until the job is done. HailoRT calls the callback
+in a thread of its own, so ours only passes the result on. HailoRT's package is not imported here: the ring is given
+its objects.
 """
 
 from __future__ import annotations
@@ -21,24 +27,52 @@ import numpy as np
 
 from hefkit.detect.engine import Slot
 from hefkit.errors import DeviceError, HefkitError
-from hefkit.hailo.codes import TIMEOUT, failure, is_abort, let_go, status_of
+from hefkit.hailo.codes import TIMEOUT, failure, is_abort, release_frames, status_of
 from hefkit.text import log
 
-DEADLINE_S = 10.0  # without an answer for so long the chip hangs
-READY_MS = 500  # one wait for room; between two it is looked whether the run has failed
-AFTERMATH_S = 1.0  # how long the cause may come after what follows from it
+ANSWER_S = 10.0  # a chip that takes longer hangs
+ROOM_POLL_MS = 500  # one wait for room; after each we look whether the run has failed
+CAUSE_S = 1.0  # a failure may arrive this long after the aborts that follow from it
 IN_FLIGHT = 8  # pictures; hides the jitter of our threads, even at a few milliseconds each
-MARGIN = 2  # slots besides those in flight: one is filled, one is decoded
+SPARE_SLOTS = 2  # not in flight: one is filled, one is decoded
 
 
 def slot_count(queue_size: int, batch_size: int) -> int:
-    """Slots that keep the chip busy: as many batches as HailoRT takes, bounded, and a margin."""
+    """Slots that keep the chip busy: as many batches as HailoRT takes, at most IN_FLIGHT pictures, plus the spare ones.
+
+    A queue of 8 pictures and batches of 1 give 8 + 2 slots; a queue of 16 and batches of 8 give 2 + 2.
+    """
     wanted = max(2, -(-IN_FLIGHT // batch_size))
-    return max(1, min(queue_size // batch_size, wanted)) + MARGIN
+    return max(1, min(queue_size // batch_size, wanted)) + SPARE_SLOTS
+
+
+def page_aligned(shape: tuple[int, ...]) -> np.ndarray:
+    """Zeroed uint8 array that begins at a memory page (16 KiB on a Pi 5): HailoRT need not copy its head for the DMA.
+
+    The array keeps the pages alive.
+    """
+    size = math.prod(shape)
+    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)[:size].reshape(shape)
+
+
+def checked_buffer(array: np.ndarray, shape: tuple[int, ...], dtype: str, name: str) -> np.ndarray:
+    """The array itself; ValueError (a bug of ours) where HailoRT would misread its memory."""
+    if array.shape != shape or array.dtype != np.dtype(dtype):
+        raise ValueError(f"{name}: expected {shape} {dtype}, got {array.shape} {array.dtype}")
+    if not array.flags.c_contiguous or not array.flags.writeable:
+        raise ValueError(f"{name}: expected contiguous and writeable memory")
+    return array
 
 
 class HailoSlot:
-    """One batch: its pictures, the outputs of each, and the bindings that tell HailoRT where they are."""
+    """The buffers of one batch, and the bindings that tell HailoRT where they are.
+
+    Args:
+        model: HailoRT's configured model.
+        input_name, size_hw: the input; its pictures are uint8 RGB of this height and width.
+        outputs: name -> shape and dtype of one picture's output.
+        batch_size: pictures in the slot.
+    """
 
     def __init__(
         self, model: Any, input_name: str, size_hw: tuple[int, int], outputs: Mapping[str, tuple[tuple[int, ...], str]],
@@ -50,8 +84,8 @@ class HailoSlot:
         ]
         self.bindings = [
             model.create_bindings(
-                input_buffers={input_name: checked(picture, (*size_hw, 3), "uint8", input_name)},
-                output_buffers={name: checked(array, *outputs[name], name) for name, array in arrays.items()},
+                input_buffers={input_name: checked_buffer(picture, (*size_hw, 3), "uint8", input_name)},
+                output_buffers={name: checked_buffer(array, *outputs[name], name) for name, array in arrays.items()},
             )
             for picture, arrays in zip(self.inputs, self.outputs, strict=True)
         ]
@@ -61,9 +95,9 @@ class HailoSlot:
 
 
 class Ring:
-    """All slots of one configured model, which is closed with it.
+    """All slots of one configured model; closing the ring frees the model.
 
-    One thread submits, one asks for results. The first failure ends it; every later call raises that failure.
+    One thread submits, another one asks for results. After the first failure every call raises that failure.
     """
 
     def __init__(self, model: Any, slots: Sequence[HailoSlot], errors: tuple[type[BaseException], ...]) -> None:
@@ -78,7 +112,7 @@ class Ring:
             slot.callback = self._callback(slot)
 
     def submit(self, slot: Slot, count: int) -> None:
-        """Start `slot.inputs[:count]`; returns as soon as HailoRT has taken it."""
+        """Start `slot.inputs[:count]`; returns as soon as HailoRT has accepted it."""
         assert isinstance(slot, HailoSlot)
         if not 1 <= count <= len(slot.inputs):
             raise ValueError(f"expected 1 to {len(slot.inputs)} pictures, got {count}")
@@ -92,13 +126,13 @@ class Ring:
         slot.count = count
 
     def result(self, slot: Slot) -> list[dict[str, np.ndarray]]:
-        """Wait for a submitted slot: for each picture its outputs by name, good until the next submit."""
+        """Wait for a submitted slot: for each picture its outputs by name, valid until the next submit."""
         assert isinstance(slot, HailoSlot)
         if not slot.count:
             raise ValueError("this slot was not submitted")
         try:
-            # what a dead model still holds comes back at once, or never
-            exc = slot.done.get(timeout=DEADLINE_S if self._failure is None else AFTERMATH_S)
+            # a failed model gives its jobs back at once, or never
+            exc = slot.done.get(timeout=ANSWER_S if self._failure is None else CAUSE_S)
         except queue.Empty:
             self._raise(_no_answer(), "")
         count, slot.count = slot.count, 0
@@ -107,15 +141,15 @@ class Ring:
         return slot.outputs[:count]
 
     def close(self) -> None:
-        """Wait for the last job and free the model; calling it twice is allowed."""
+        """Wait for the last job, then free the model; a second call does nothing."""
         model, self._model = self._model, None
         if model is None:
             return
         job, self._last_job = self._last_job, None
         try:
             if job is not None:
-                # what a dead model held has come back already; of one that hangs nothing will
-                job.wait(int(1000 * (DEADLINE_S if self._failure is None else AFTERMATH_S)))
+                # a failed model has given its jobs back already; a model that hangs never will
+                job.wait(int(1000 * (ANSWER_S if self._failure is None else CAUSE_S)))
         except self._errors as exc:
             if self._failure is None:
                 log.warning("%s", failure(exc, "finish its last batch"))
@@ -124,49 +158,49 @@ class Ring:
             self._free(model)
 
     def _free(self, model: Any) -> None:
-        """HailoRT's objects go in the order of their ownership: bindings, then the model."""
+        """Free HailoRT's objects in the order of their ownership: bindings, then the model."""
         for slot in self.slots:
             assert isinstance(slot, HailoSlot)
             slot.bindings.clear()
-        let_go(self._failure)
-        with contextlib.suppress(*self._errors):  # freeing what is broken may fail; the cause was told
+        release_frames(self._failure)
+        with contextlib.suppress(*self._errors):  # a failed model may fail again here
             model.__exit__(None, None, None)
 
     def _wait_for_room(self, count: int) -> None:
-        deadline = time.monotonic() + DEADLINE_S
+        deadline = time.monotonic() + ANSWER_S
         while True:
             if self._failure is not None:
                 raise self._failure
             try:
-                self._model.wait_for_async_ready(timeout_ms=READY_MS, frames_count=count)
+                self._model.wait_for_async_ready(timeout_ms=ROOM_POLL_MS, frames_count=count)
                 return
             except self._errors as exc:
                 if status_of(exc) != TIMEOUT:
                     self._raise(exc, "make room for a batch")
                 if time.monotonic() > deadline:
-                    self._raise(exc, f"make room for a batch within {DEADLINE_S:.0f} s")
+                    self._raise(exc, f"make room for a batch within {ANSWER_S:.0f} s")
 
     def _callback(self, slot: HailoSlot) -> Callable[..., None]:
-        """What HailoRT calls with `completion_info=`; an exception out of it would end the process."""
+        """The function that HailoRT calls with `completion_info=`; an exception from it would end the process."""
 
         def on_done(completion_info: Any) -> None:
             exc: BaseException | None
             try:
                 exc = completion_info.exception
                 if exc is not None:
-                    self._fail(exc, "compute a batch", wait=False)
-            except BaseException as own:  # noqa: BLE001 (told by `result`, in our own thread)
+                    self._record(exc, "compute a batch", wait=False)
+            except BaseException as own:  # noqa: BLE001 (`result` raises it in our own thread)
                 exc = own
             slot.done.put(exc)
 
         return on_done
 
     def _raise(self, exc: BaseException, doing: str) -> NoReturn:
-        ours = self._fail(exc, doing)
+        ours = self._record(exc, doing)
         raise ours from ours.__cause__
 
-    def _fail(self, exc: BaseException, doing: str, *, wait: bool = True) -> HefkitError:
-        """Note a failure; returns the one to report: the first that is not the mere consequence of another."""
+    def _record(self, exc: BaseException, doing: str, *, wait: bool = True) -> HefkitError:
+        """Record a failure and return the one to report: the first that is not only an abort after another failure."""
         abort = is_abort(exc)
         ours = exc if isinstance(exc, HefkitError) else failure(exc, doing)
         if ours is not exc:
@@ -177,30 +211,12 @@ class Ring:
         if not abort:
             self._cause_known.set()
         elif wait:
-            self._cause_known.wait(AFTERMATH_S)
+            self._cause_known.wait(CAUSE_S)
         return self._failure
 
 
 def _no_answer() -> DeviceError:
     return DeviceError(
-        f"the chip did not answer within {DEADLINE_S:.0f} s; look into the kernel's log (dmesg | grep -i hailo), check "
+        f"the chip did not answer within {ANSWER_S:.0f} s; read the kernel's log (dmesg | grep -i hailo), check "
         "flat cable, power supply and cooling, and switch the machine off and on again"
     )
-
-
-def page_aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeroed uint8 that begins at a page (16 KiB on a Pi 5): the DMA need not copy its head.
-
-    The array keeps the pages alive.
-    """
-    size = math.prod(shape)
-    return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)[:size].reshape(shape)
-
-
-def checked(array: np.ndarray, shape: tuple[int, ...], dtype: str, name: str) -> np.ndarray:
-    """The array itself; ValueError (a bug of ours) where HailoRT would misread it."""
-    if array.shape != shape or array.dtype != np.dtype(dtype):
-        raise ValueError(f"{name}: expected {shape} {dtype}, got {array.shape} {array.dtype}")
-    if not array.flags.c_contiguous or not array.flags.writeable:
-        raise ValueError(f"{name}: expected contiguous and writeable memory")
-    return array

@@ -1,12 +1,12 @@
-"""The chip: the only room that names HailoRT's Python package, `hailo_platform`, and it imports it late.
+"""The chip: the only module that imports HailoRT's Python package, `hailo_platform`, and it does so late.
 
     with open_hef(Path("model.hef"), EngineOptions()) as engine:
         engine.infer(pictures)
 
-The asynchronous InferModel path: it is the only one that lets other threads run while the chip computes. Settings go
-before `configure()`, the scheduler is named explicitly (Python's default in 4.x is none), paths are texts, and
-everything is freed in the order of ownership. Read in the sources of HailoRT 4.23; docs/hailort-assumptions.md lists
-what has not met a chip yet.
+It uses the asynchronous InferModel, the only interface that lets other threads run while the chip computes. Settings
+are made before `configure()`. The scheduler is named explicitly, because Python's default in 4.x is none. Paths are
+passed as str. Everything is freed in the order of ownership. Source: HailoRT 4.23; docs/hailort-assumptions.md lists
+what has not been tried on a chip.
 """
 
 from __future__ import annotations
@@ -20,20 +20,27 @@ from typing import Any
 from hefkit.chipfit import check_chip, check_runtime, is_slow
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
-from hefkit.hailo.codes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling
+from hefkit.hailo.codes import (
+    OUT_OF_PHYSICAL_DEVICES,
+    failure,
+    import_failure,
+    release_frames,
+    status_of,
+    translated_errors,
+)
 from hefkit.hailo.engine import HailoEngine
-from hefkit.hailo.system import DeviceFacts, driver_version, links, three
+from hefkit.hailo.system import DeviceFacts, driver_version, links, version_number
 from hefkit.hef.file import Hef, read_hef
 from hefkit.hef.match import Matched, match
 from hefkit.spec import NmsSpec
 from hefkit.text import log, one_line
 
-COSTLY_CONF = 0.01  # below, nearly every anchor is a candidate
+COSTLY_CONF = 0.01  # score; below it nearly every anchor is a candidate
 
 
 @dataclass(frozen=True)
 class Platform:
-    """What we use of the package; errors are everything that it raises, wrapped or not."""
+    """HailoRT's Python package; `errors` are all exceptions that it raises, wrapped or not."""
 
     module: Any
     version: str
@@ -44,22 +51,22 @@ def load_platform() -> Platform:
     """Import HailoRT's Python package.
 
     Raises:
-        DeviceError: it is missing or broken; the message has the command that cures it.
+        DeviceError: it is missing or broken; the message names the command that repairs it.
     """
-    _keep_logs_away()
+    _redirect_logs()
     try:
         import hailo_platform
         from hailo_platform.pyhailort import _pyhailort
-    except Exception as exc:  # numpy's of a wrong numpy is a ValueError or worse, and one is the package's own
+    except Exception as exc:  # another numpy raises ValueError and others, a missing extension the package's own
         raise import_failure(exc) from exc
     names = ("HailoRTStatusException", "HailoRTCustomException", "HailoRTException")
     unwrapped = [getattr(_pyhailort, name) for name in names if hasattr(_pyhailort, name)]
     return Platform(hailo_platform, hailo_platform.__version__, (hailo_platform.HailoRTException, *unwrapped))
 
 
-def _keep_logs_away() -> None:
-    """libhailort reads these once, when it is loaded; otherwise it writes hailort.log into the working directory."""
-    os.environ.setdefault("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")  # we say what it would
+def _redirect_logs() -> None:
+    """Keep hailort.log out of the working directory; libhailort reads these variables once, when it is loaded."""
+    os.environ.setdefault("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")  # our own messages say the same
     if "HAILORT_LOGGER_PATH" in os.environ:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "hefkit"
@@ -71,15 +78,15 @@ def _keep_logs_away() -> None:
 
 
 class Chip:
-    """The open chip; one a process, and nobody else can use it meanwhile.
+    """The open chip: one for each process, and no other program can use it meanwhile.
 
-    A chip that does not say what it is may still run: `mute` is why, and HailoRT decides.
+    A chip that cannot be identified may still run the model. `identify_error` then says why, and HailoRT decides.
     """
 
     def __init__(self, platform: Platform, sys: Path = Path("/sys")) -> None:
         self.platform, self.errors = platform, platform.errors
         self.facts = DeviceFacts(library=platform.version, driver=driver_version(sys))
-        self.mute: HefkitError | None = None
+        self.identify_error: HefkitError | None = None
         types = platform.module.FormatType
         self.dtypes = {"uint8": types.UINT8, "uint16": types.UINT16, "float32": types.FLOAT32}
         self.vdevice: Any = None
@@ -101,7 +108,7 @@ class Chip:
             raise self._not_opened(exc) from exc
 
     def _not_opened(self, exc: BaseException) -> Exception:
-        """`no free chip` is two different troubles."""
+        """The status for `no free chip` has two causes: no chip, or a chip in use."""
         if status_of(exc) != OUT_OF_PHYSICAL_DEVICES:
             return failure(exc, "open the chip")
         if scan(self.platform):
@@ -121,15 +128,15 @@ class Chip:
             for device in self._devices[:1]:
                 self.facts = device_facts(self.platform, device, sys)
         except (AttributeError, *self.errors) as exc:  # type: ignore[misc]
-            self.mute = failure(exc, "ask the chip what it is")
-            let_go(exc)
+            self.identify_error = failure(exc, "identify the chip")
+            release_frames(exc)
 
     def temperature_c(self) -> float | None:
-        """Of the chip, in degrees Celsius, the warmer of its two sensors; None where it does not tell."""
+        """Of the chip, in degrees Celsius, the warmer of its two sensors; None where it is not known."""
         return temperature_c(self.platform, self._devices[0]) if self._devices else None
 
     def close(self) -> None:
-        """Give the chip back; calling it twice is allowed."""
+        """Release the chip; a second call does nothing."""
         with contextlib.suppress(*self.errors):
             while self._devices:
                 self._devices.pop().release()
@@ -141,12 +148,12 @@ class Chip:
 
 def scan(platform: Platform) -> list[str]:
     """Ids of the chips that HailoRT sees, in use or not."""
-    with telling(platform.errors, "look for chips"):
+    with translated_errors(platform.errors, "look for chips"):
         return [str(device) for device in platform.module.Device.scan()]
 
 
 def device_facts(platform: Platform, device: Any, sys: Path = Path("/sys")) -> DeviceFacts:
-    """What an open `Device` and the system tell; raises HailoRT's own errors where it cannot be asked."""
+    """Facts of an open `Device` and of the system; raises HailoRT's own errors where the device does not answer."""
     facts = DeviceFacts(library=platform.version, driver=driver_version(sys))
     board = device.control.identify()
     device_id = str(device.device_id)
@@ -156,7 +163,7 @@ def device_facts(platform: Platform, device: Any, sys: Path = Path("/sys")) -> D
         device_id=device_id,
         arch=str(board.device_architecture).rpartition(".")[2].lower(),
         board=one_line(str(board.board_name).rstrip("\0")) or None,
-        firmware=three(str(board.firmware_version)),
+        firmware=version_number(str(board.firmware_version)),
         link_gt_s=None if link is None else link.gt_s,
         link_width=None if link is None else link.width,
         temperature_c=temperature_c(platform, device),
@@ -175,7 +182,7 @@ def temperature_c(platform: Platform, device: Any) -> float | None:
 
 
 def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
-    """A HEF on the chip of this machine; the file is looked at first, so its faults show without HailoRT.
+    """Open a HEF on the chip of this machine. The file is checked first, so its faults show without HailoRT.
 
     Raises:
         UsageError: names or other flags that do not fit the model.
@@ -192,19 +199,19 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
     check_runtime(path, hef.arch, platform.version)
     chip = Chip(platform)
     try:
-        if chip.mute is not None:
-            log.warning("%s; trying all the same", chip.mute)
+        if chip.identify_error is not None:
+            log.warning("%s; hefkit tries to run the model anyway", chip.identify_error)
         check_chip(path, hef.arch, chip.facts.arch or "")
-        _tell(hef, matched, chip.facts, options)
+        _log_match(hef, matched, chip.facts, options)
         return HailoEngine(chip, path, matched.spec, hef.groups[0].contexts, options)
     except BaseException as exc:
-        let_go(exc)
+        release_frames(exc)
         chip.close()
         raise
 
 
-def _tell(hef: Hef, matched: Matched, facts: DeviceFacts, options: EngineOptions) -> None:
-    """What was found out, what is assumed, and where the file and the flags meet."""
+def _log_match(hef: Hef, matched: Matched, facts: DeviceFacts, options: EngineOptions) -> None:
+    """Log what was found out, what is assumed, and flags that change or cannot change the file's own thresholds."""
     path = one_line(hef.path)
     for fact in matched.facts:
         log.info("%s: %s", path, fact)
@@ -213,10 +220,10 @@ def _tell(hef: Hef, matched: Matched, facts: DeviceFacts, options: EngineOptions
     if is_slow(hef.arch, facts.arch or ""):
         log.info("%s is compiled for a Hailo-8L; on this Hailo-8 it runs, but no faster than there", path)
     if matched.spec.nms is not None and not matched.spec.nms.boxes_only:
-        _tell_thresholds(path, matched.spec.nms, options)
+        _log_thresholds(path, matched.spec.nms, options)
 
 
-def _tell_thresholds(path: str, nms: NmsSpec, options: EngineOptions) -> None:
+def _log_thresholds(path: str, nms: NmsSpec, options: EngineOptions) -> None:
     if not nms.adjustable:
         log.info("%s: the thresholds of NMS are in the file; a lower --conf or another --iou changes nothing", path)
     elif nms.score_threshold is not None and options.conf < nms.score_threshold:

@@ -1,9 +1,9 @@
-"""Is everything there that a HEF needs: chip, driver, library, firmware, PCIe link; and does this HEF run?
+"""Check what a HEF needs: chip, driver, library, firmware, PCIe link; then run this HEF once.
 
     report = check_device(hef)
     report.checks[0]  # Check("chip", True, "0001:01:00.0 on the PCIe bus")
 
-Each check is ok or says what to do. A check that needs another one is left out where that has failed.
+Each check is ok or says what to do. After a failed check those that depend on it are left out.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from hefkit.chipfit import check_chip, check_runtime
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError
-from hefkit.hailo.codes import let_go
+from hefkit.hailo.codes import release_frames
 from hefkit.hailo.engine import HailoEngine
 from hefkit.hailo.runtime import Chip, load_platform, scan
 from hefkit.hailo.system import GEN3_GT_S, DeviceFacts, driver_version, links
@@ -31,18 +31,18 @@ from hefkit.text import counted, one_line
 
 GRAY = 114
 NO_CHIP = (
-    "no Hailo chip on the PCIe bus; check the flat cable, update the bootloader (sudo rpi-eeprom-update -a), and look "
-    "with: lspci -d 1e60:"
+    "no Hailo chip on the PCIe bus; check the flat cable, update the bootloader (sudo rpi-eeprom-update -a), and run: "
+    "lspci -d 1e60:"
 )
-NO_DRIVER = "the driver is not loaded; sudo apt install hailo-all dkms, reboot, and look with: dkms status"
+NO_DRIVER = "the driver is not loaded; sudo apt install hailo-all dkms, reboot, and run: dkms status"
 GEN2 = (
-    "the link runs at half the rate that the chip can do; put dtparam=pciex1_gen=3 into /boot/firmware/config.txt "
-    "and reboot (an AI HAT+ does it by itself)"
+    "the link runs at half the rate of the chip; put dtparam=pciex1_gen=3 into /boot/firmware/config.txt and reboot "
+    "(an AI HAT+ sets it by itself)"
 )
 
 MIXED_UP = (
-    "the outputs do not follow the pictures: the same one gives others, or another one the same; please report it with "
-    "these lines"
+    "the outputs do not follow the pictures: the same picture gave other outputs, or another picture the same; please "
+    "report it with these lines"
 )
 
 
@@ -53,12 +53,12 @@ class Check:
     name: str
     ok: bool
     text: str  # what was found, or what is wrong and what to do
-    needed: bool = True  # nothing runs without it
+    needed: bool = True  # no model runs without it
 
 
 @dataclass
 class Report:
-    """All checks, what is known of the device, and the first thing needed that is missing."""
+    """All checks, the facts of the device, and the error of the first needed check that failed."""
 
     checks: list[Check] = field(default_factory=list)
     facts: DeviceFacts = field(default_factory=DeviceFacts)
@@ -69,18 +69,18 @@ class Report:
         return {"ok": self.error is None, **asdict(self.facts), "checks": [asdict(check) for check in self.checks]}
 
     def add(self, name: str, ok: bool, text: str, *, needed: bool = True) -> None:
-        """Note a check."""
+        """Record a check."""
         self.checks.append(Check(name, ok, text, needed))
 
     @contextmanager
     def step(self, name: str) -> Iterator[None]:
-        """A check that fails by raising one of our errors; the next ones are not made."""
+        """A needed check, which fails by raising one of our errors; no more checks are made then."""
         try:
             yield
         except HefkitError as exc:
             self.add(name, False, one_line(exc, 1000))
             self.error = exc
-            let_go(exc)
+            release_frames(exc)
             raise _Stop from exc
 
 
@@ -89,7 +89,7 @@ class _Stop(Exception):
 
 
 def check_device(hef: Hef, sys: Path = Path("/sys")) -> Report:
-    """Make all checks with this HEF; the chip is opened, used for one picture, and given back."""
+    """Make all checks with this HEF; the chip is opened, runs three pictures, and is released."""
     report = Report()
     with suppress(_Stop):
         _check(report, hef, sys)
@@ -113,7 +113,7 @@ def _check(report: Report, hef: Hef, sys: Path) -> None:
     _check_presence(report, ids, found=bool(found), driver=driver)
     if driver and driver != platform.version:
         text = f"driver {driver}, library {platform.version}; bring them to one version and reboot"
-        report.add("versions", False, text, needed=False)  # (opening the chip tells whether they agree)
+        report.add("versions", False, text, needed=False)  # opening the chip shows whether they work together
     with report.step("HEF"):
         check_runtime(hef.path, hef.arch, platform.version)
     with report.step("open"):
@@ -126,7 +126,7 @@ def _check(report: Report, hef: Hef, sys: Path) -> None:
 
 def _check_link(report: Report, gt_s: float | None, width: int | None) -> None:
     if gt_s is None:
-        report.add("link", True, "the system does not tell its speed", needed=False)
+        report.add("link", True, "the system does not know its speed", needed=False)
     elif gt_s < GEN3_GT_S:
         report.add("link", False, f"{gt_s:g} GT/s x{width or '?'}: {GEN2}", needed=False)
     else:
@@ -134,7 +134,7 @@ def _check_link(report: Report, gt_s: float | None, width: int | None) -> None:
 
 
 def _check_presence(report: Report, ids: list[str], *, found: bool, driver: str | None) -> None:
-    """HailoRT's view against the system's; the system's alone tells what to do."""
+    """Whether HailoRT sees a chip; where not, the kernel's view decides what to do."""
     if ids:
         report.add("scan", True, f"HailoRT sees {counted(len(ids), 'chip')}: {', '.join(map(one_line, ids))}")
         return
@@ -143,16 +143,18 @@ def _check_presence(report: Report, ids: list[str], *, found: bool, driver: str 
     elif driver is None:
         name, text = "driver", NO_DRIVER
     else:
-        name, text = "scan", "HailoRT sees no chip, the system does; look into the kernel's log: dmesg | grep -i hailo"
+        name, text = "scan", "HailoRT sees no chip, but the kernel does; read the kernel's log: dmesg | grep -i hailo"
     with report.step(name):
         raise DeviceError(text)
 
 
 def _check_chip(report: Report, chip: Chip, hef: Hef) -> None:
     facts = report.facts = chip.facts
-    report.add("open", True, f"{facts.arch or 'a chip'}, board {facts.board or 'without a name'}, nobody else uses it")
-    if chip.mute is not None:
-        report.add("identify", False, one_line(chip.mute, 1000), needed=False)
+    report.add(
+        "open", True, f"{facts.arch or 'a chip'}, board {facts.board or 'without a name'}, no other program uses it"
+    )
+    if chip.identify_error is not None:
+        report.add("identify", False, one_line(chip.identify_error, 1000), needed=False)
     if facts.firmware is not None:
         other = f"; the library is {facts.library}: upgrade both, then switch the machine off and on again"
         same = facts.firmware == facts.library
@@ -168,7 +170,7 @@ def _check_chip(report: Report, chip: Chip, hef: Hef) -> None:
 
 
 def _run(report: Report, chip: Chip, hef: Hef) -> None:
-    """A gray picture, a black one and the gray one again, through the same memory; what a first user may report."""
+    """Run a gray picture, a black one and the gray one again in the same buffers; the outputs must follow them."""
     spec = match(hef).spec
     pictures = [np.full((1, *spec.input.size, 3), level, np.uint8) for level in (GRAY, 0)]
     with HailoEngine(chip, hef.path, spec, hef.groups[0].contexts, EngineOptions()) as engine:
@@ -182,10 +184,10 @@ def _run(report: Report, chip: Chip, hef: Hef) -> None:
         )
     report.add("run", True, text)
     if spec.nms is not None and not spec.nms.boxes_only:
-        return  # nothing is seen in either, and behind the counts lies what was there before
+        return  # neither picture has boxes, and the bytes behind the counts are old ones
     ok = _equal(gray, again) and not _equal(gray, black)
     report.add(
-        "repeat", ok, "the same picture gives the same, another one something else" if ok else MIXED_UP, needed=False
+        "repeat", ok, "the same picture gives the same outputs, another one others" if ok else MIXED_UP, needed=False
     )
 
 

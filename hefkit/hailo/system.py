@@ -1,7 +1,7 @@
-"""What can be known about a Hailo chip, and what the system says of it without HailoRT.
+"""Facts about a Hailo chip, and those of them that the kernel knows without HailoRT.
 
-The kernel knows the chip by its PCI vendor, 1e60; a Hailo-8 and an 8L look alike there, only the firmware tells them
-apart. Where the driver's own files lie was read in hailort-drivers 4.23.
+The kernel knows the chip by its PCI vendor, 1e60. A Hailo-8 and an 8L look alike there; only the firmware tells them
+apart. The paths of the driver's files come from hailort-drivers 4.23.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from pathlib import Path
 VENDOR = "0x1e60"
 PCI = Path("bus/pci/devices")
 DRIVER_VERSION = (Path("module/hailo_pci/version"), Path("module/hailo1x_pci/version"))
-GEN3_GT_S = 8.0  # transfers a second and lane, in 10^9
+GEN3_GT_S = 8.0  # 10^9 transfers a second on each lane
 
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """One chip; None where it does not tell."""
+    """One chip; None where a fact is not known."""
 
     device_id: str | None = None  # 0001:01:00.0
     arch: str | None = None  # "hailo8", "hailo8l" ...
@@ -40,7 +40,7 @@ class Link:
 
 
 def links(sys: Path = Path("/sys")) -> list[Link]:
-    """Every Hailo chip on the PCI bus, whether or not its driver is there."""
+    """Every Hailo chip on the PCI bus, with or without a driver."""
     found = []
     for device in sorted((sys / PCI).glob("*")):
         if _text(device / "vendor") == VENDOR:
@@ -49,11 +49,11 @@ def links(sys: Path = Path("/sys")) -> list[Link]:
 
 
 def driver_version(sys: Path = Path("/sys")) -> str | None:
-    """Version of the loaded driver, or None where none is loaded."""
+    """Version of the loaded driver; None where none is loaded."""
     return next((text for path in DRIVER_VERSION if (text := _text(sys / path))), None)
 
 
-def three(version: str | None) -> str | None:
+def version_number(version: str | None) -> str | None:
     """`4.23.0 (release,app)` -> `4.23.0`."""
     return version.split()[0].lstrip("v") if version and version.split() else None
 

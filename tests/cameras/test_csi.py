@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit.cameras import csi as cameracsi
+from hefkit.cameras import csi
 from hefkit.cameras.camera import Camera
 from hefkit.cameras.csi import isp_size
 from hefkit.cameras.open import open_camera
@@ -73,7 +73,7 @@ def test_two_pictures_of_one_exposure(pi: Any) -> None:
         assert shot.small[0, 0].tolist() == [200, 100, exposure]
         assert shot.picture[270, 480].tolist() == [250, 20, 10]
         assert shot.small[135, 240].tolist() == [10, 20, 250]
-    assert camera.name == "csi" and camera.fps == 30  # type: ignore[attr-defined]
+    assert camera.name == "csi"
 
 
 def test_the_detector_is_told_that_the_isp_scales(pi: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -126,7 +126,7 @@ def test_sizes_for_the_isp(size_wh: tuple[int, int], spec: InputSpec, expected: 
     fit=st.sampled_from(["letterbox", "stretch"]),
 )
 def test_sizes_for_the_isp_follow_the_plan(size_wh: tuple[int, int], input_hw: tuple[int, int], fit: str) -> None:
-    """Whatever is chosen is the letterbox's own size, less at most one pixel for evenness."""
+    """The size is the letterbox's own, less at most one pixel to be even."""
     spec = InputSpec(input_hw, fit)
     planned_h, planned_w = plan(size_wh[::-1], spec).resized_hw
 
@@ -175,7 +175,7 @@ def test_what_libcamera_grants_is_looked_at(pi: Any, caplog: pytest.LogCaptureFi
 
 
 def test_the_second_camera(pi: Any) -> None:
-    """csi:1 is the second one on the connectors; a USB camera, which libcamera lists too, is none of them."""
+    """csi:1 is the second one on the connectors; a USB camera, which libcamera lists too, is not counted."""
     pi.hardware.cameras = ["/base/usb/webcam", "/base/rp1/i2c@88000/imx708@1a", "/base/rp1/i2c@80000/imx477@1a"]
 
     camera = opened("csi:1")
@@ -208,7 +208,7 @@ def test_a_camera_in_use(pi: Any) -> None:
 
 @pytest.mark.parametrize("step", ["configure", "start"])
 def test_a_camera_that_does_not_start(pi: Any, step: str) -> None:
-    """libcamera's own words are passed on in one line, and the camera is given back."""
+    """libcamera's own words are quoted in one line, and the camera is closed."""
     pi.hardware.fails_at = step
     words = {"configure": "Configuration failed", "start": "Input/output error"}[step]
 
@@ -253,7 +253,7 @@ def test_buffers_go_back_even_when_a_copy_fails(pi: Any, monkeypatch: pytest.Mon
 
 def test_a_driver_that_hangs(pi: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Opening has a limit, and a camera that opens after it is closed again."""
-    monkeypatch.setattr(cameracsi, "OPEN_S", 0.1)
+    monkeypatch.setattr(csi, "OPEN_S", 0.1)
     release, closed = threading.Event(), threading.Event()
     start, close = pi.Picamera2.start, pi.Picamera2.close
     monkeypatch.setattr(pi.Picamera2, "start", lambda self: (release.wait(30), start(self)))
@@ -269,7 +269,7 @@ def test_a_driver_that_hangs(pi: Any, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_closing_never_raises(pi: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever libcamera says at the end."""
+    """An error of libcamera at the end is dropped."""
     camera = opened()
     close = pi.Picamera2.close
 

@@ -33,19 +33,19 @@ def test_what_it_raises_is_raised_here(error: BaseException) -> None:
 
 
 def test_what_comes_late_is_undone() -> None:
-    """Nobody waits for it any more, so it is given back by the thread that got it."""
+    """The caller has gone on, so the thread that got it closes it."""
     come, undone = threading.Event(), threading.Event()
-    given_back: list[str] = []
+    closed: list[str] = []
 
     def undo(value: str) -> None:
-        given_back.append(value)
+        closed.append(value)
         undone.set()
 
     with pytest.raises(Late):
         within(0.02, "a slow thing", lambda: come.wait(LONG_S) and "handle", undo=undo)
     come.set()
 
-    assert undone.wait(LONG_S) and given_back == ["handle"]
+    assert undone.wait(LONG_S) and closed == ["handle"]
 
 
 def test_the_same_thing_is_not_tried_twice_at_once() -> None:
@@ -68,8 +68,8 @@ def test_the_same_thing_is_not_tried_twice_at_once() -> None:
     assert within(LONG_S, "a stuck thing", lambda: 2) == 2
 
 
-def test_errors_that_come_late_trouble_nobody() -> None:
-    """Neither the call's own nor those of giving its result back."""
+def test_errors_that_come_late_are_dropped() -> None:
+    """Those of the call and those of closing its result."""
     come = threading.Event()
 
     def fail() -> None:
@@ -77,7 +77,7 @@ def test_errors_that_come_late_trouble_nobody() -> None:
         raise RuntimeError("too late")
 
     def undo(value: bool) -> None:
-        raise RuntimeError("cannot be given back")
+        raise RuntimeError("cannot be closed")
 
     with pytest.raises(Late):
         within(0.02, "a failing thing", fail)

@@ -1,4 +1,4 @@
-"""A video file as a camera: every frame, once or for ever."""
+"""A video file as a camera: every frame, once or again and again."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit.cameras.camera import Camera
-from hefkit.cameras.open import open_camera
+from hefkit.cameras.file import FileCamera
 from hefkit.cameras.source import parse_source
 from hefkit.errors import DataError
 from hefkit.pictures.video import VideoFacts, VideoWriter
-from hefkit.spec import InputSpec
 
 
 def film(path: Path, frames: int = 6) -> Path:
@@ -26,12 +24,12 @@ def film(path: Path, frames: int = 6) -> Path:
     return path
 
 
-def opened(path: Path, *, loop: bool = False) -> Camera:
+def opened(path: Path, *, loop: bool = False) -> FileCamera:
     """The file as a camera."""
-    return open_camera(parse_source(str(path)), InputSpec((64, 64)), loop=loop)
+    return FileCamera(parse_source(str(path)), loop=loop)
 
 
-def brightness(camera: Camera, frames: int) -> list[int | None]:
+def brightness(camera: FileCamera, frames: int) -> list[int | None]:
     """Which frame each of the next ones is."""
     shots = [camera.read() for _ in range(frames)]
     return [None if shot is None else round(float(shot.picture.mean()) / 30) for shot in shots]
@@ -42,13 +40,13 @@ def test_every_frame_once(tmp_path: Path) -> None:
     camera = opened(film(tmp_path / "a.mp4"))
 
     assert brightness(camera, 8) == [0, 1, 2, 3, 4, 5, None, None]
-    assert camera.fps == 12.5 and camera.name == str(tmp_path / "a.mp4")  # type: ignore[attr-defined]
+    assert camera.fps == 12.5 and camera.name == str(tmp_path / "a.mp4")
     camera.close()
     camera.close()
 
 
-def test_for_ever(tmp_path: Path) -> None:
-    """A looping film begins again, without a frame too many or too few, until it is closed."""
+def test_a_loop(tmp_path: Path) -> None:
+    """A looped file begins again, without a frame too many or too few, until it is closed."""
     camera = opened(film(tmp_path / "a.mp4", 3), loop=True)
 
     assert brightness(camera, 10) == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0]
@@ -74,7 +72,7 @@ def test_a_film_that_breaks_off_is_named_once(
 
 
 def test_a_film_that_vanishes_between_two_rounds(tmp_path: Path) -> None:
-    """It is told, not taken for a film of nothing."""
+    """It is an error, not an empty film."""
     path = film(tmp_path / "a.mp4", 2)
     camera = opened(path, loop=True)
     assert brightness(camera, 2) == [0, 1]

@@ -1,4 +1,4 @@
-"""What USB and network cameras share: a capture may stumble, stall, and refuse to close."""
+"""What USB and network cameras share: single reads may fail, a capture may stall, and closing may hang."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit.cameras import opencv as cvcapture
-from hefkit.cameras.opencv import STUMBLES, CvCamera
+from hefkit.cameras import opencv
+from hefkit.cameras.opencv import MAX_FAILED_READS, CvCamera
 from tests.conftest import ROOT
 from tests.helpers.overdue import join_overdue
 
@@ -24,8 +24,8 @@ FIRST = np.zeros((4, 6, 3), np.uint8)
 class Capture:
     """A cv2.VideoCapture that plays a list: a number is a picture of that shade, None a failure, a call is made."""
 
-    def __init__(self, *script: int | Callable[[], int | None] | None, fps: float = 25.0) -> None:
-        self.script, self.fps = list(script), fps
+    def __init__(self, *script: int | Callable[[], int | None] | None) -> None:
+        self.script = list(script)
         self.reads = 0
         self.close: Callable[[], None] = lambda: None
 
@@ -35,20 +35,16 @@ class Capture:
         shade = step() if callable(step) else step
         return (False, None) if shade is None else (True, np.full((4, 6, 3), shade, np.uint8))
 
-    def get(self, prop: int) -> float:
-        assert prop == cv2.CAP_PROP_FPS
-        return self.fps
-
     def release(self) -> None:
         self.close()
 
 
 def camera(capture: Capture, **options: Any) -> CvCamera:
-    """A camera that has proved itself with FIRST."""
+    """A camera whose first frame was FIRST."""
     return CvCamera(capture, "cam", FIRST, **options)  # type: ignore[arg-type]
 
 
-def test_the_frame_that_proved_it_comes_first() -> None:
+def test_the_frame_that_was_read_first_comes_first() -> None:
     """It is handed out, not thrown away."""
     cam = camera(Capture(1, 2))
 
@@ -57,8 +53,8 @@ def test_the_frame_that_proved_it_comes_first() -> None:
     assert [shot.picture[0, 0, 0] for shot in shots if shot] == [0, 1, 2]
 
 
-@pytest.mark.parametrize("failures", [1, STUMBLES - 1])
-def test_a_stumble_is_passed_over(failures: int) -> None:
+@pytest.mark.parametrize("failures", [1, MAX_FAILED_READS - 1])
+def test_failed_reads_are_retried(failures: int) -> None:
     """Damaged pictures, one or a row of them."""
     cam = camera(Capture(*[None] * failures, 7))
     cam.read()
@@ -68,26 +64,26 @@ def test_a_stumble_is_passed_over(failures: int) -> None:
     assert shot is not None and shot.picture[0, 0, 0] == 7
 
 
-def test_the_end_is_no_stumble() -> None:
+def test_the_end_of_a_stream() -> None:
     """A stream that is over fails at once, every time: so many tries, and no more."""
-    capture = Capture(*[None] * STUMBLES, 7)
+    capture = Capture(*[None] * MAX_FAILED_READS, 7)
     cam = camera(capture)
     cam.read()
 
-    assert cam.read() is None and capture.reads == STUMBLES
+    assert cam.read() is None and capture.reads == MAX_FAILED_READS
 
 
-def test_a_wait_in_vain_is_not_repeated() -> None:
+def test_a_read_that_ran_into_its_limit_is_not_retried() -> None:
     """A failure that took long was a time limit; another one would double it."""
-    capture = Capture(lambda: time.sleep(cvcapture.STUMBLE_S), 7)  # type: ignore[arg-type, return-value]
+    capture = Capture(lambda: time.sleep(opencv.RETRY_S), 7)  # type: ignore[arg-type, return-value]
     cam = camera(capture)
     cam.read()
 
     assert cam.read() is None and capture.reads == 1
 
 
-def test_a_frame_that_ends_a_wait_in_vain_hides_nothing() -> None:
-    """FFmpeg's decoder gives up what it had kept when the limit is reached: the stream has stalled all the same."""
+def test_a_frame_at_the_limit_does_not_hide_a_stall() -> None:
+    """At the limit FFmpeg returns a frame that its decoder held back; the stream has stalled nevertheless."""
 
     def late() -> int:
         time.sleep(0.1)
@@ -99,25 +95,19 @@ def test_a_frame_that_ends_a_wait_in_vain_hides_nothing() -> None:
     assert cam.read() is None
 
 
-@pytest.mark.parametrize("said, fps", [(25.0, 25.0), (0.0, None), (-1.0, None), (90000.0, None), (float("nan"), None)])
-def test_the_rate_is_believed_where_it_can_be(said: float, fps: float | None) -> None:
-    """Streams say all kinds of things."""
-    assert camera(Capture(fps=said)).fps == fps
-
-
 def test_closing_never_raises_and_never_waits_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An error, and a driver that does not let go."""
-    monkeypatch.setattr(cvcapture, "CLOSE_S", 0.05)
-    capture, let_go = Capture(), threading.Event()
+    """An error, and a driver that hangs."""
+    monkeypatch.setattr(opencv, "CLOSE_S", 0.05)
+    capture, come = Capture(), threading.Event()
 
     def failing() -> None:
         raise cv2.error("no")
 
     capture.close = failing
     camera(capture).close()
-    capture.close = lambda: let_go.wait(30) and None  # type: ignore[func-returns-value]
+    capture.close = lambda: come.wait(30) and None  # type: ignore[func-returns-value]
     camera(capture).close()
-    let_go.set()
+    come.set()
     join_overdue()
 
 

@@ -31,7 +31,7 @@ from hefkit.errors import DataError, UsageError
     ],
 )
 def test_attached_cameras(text: str, kind: str, name: str, number: int, path: str | None) -> None:
-    """They need not be there yet: a camera that is missing is told when it is opened."""
+    """They need not be there yet: a missing camera is an error when it is opened."""
     source = parse_source(text)
 
     assert source == CameraSource(kind, name, number, Path(path) if path else None)
@@ -84,7 +84,7 @@ def test_addresses(url: str, kind: str, name: str) -> None:
     ],
 )
 def test_a_wrong_address_is_refused_without_its_password(text: str) -> None:
-    """Whatever a user does to an address, the message says what is wrong and nothing that may be secret."""
+    """For every mistake in an address the message says what is wrong, and nothing that may be secret."""
     with pytest.raises((UsageError, DataError)) as refused:
         parse_source(text)
 
@@ -95,7 +95,7 @@ def test_a_wrong_address_is_refused_without_its_password(text: str) -> None:
 @pytest.mark.parametrize(
     "text", ["", "-", "webcam", "csi:", "csi:x", "csi:10", "CSI", "-1", "256", "99999999999", "usb:1", "/dev/sda", "٣"]
 )
-def test_no_kind_of_ours(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unknown_source(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Anything else is a usage error that names the kinds, and a missing file is a missing file."""
     monkeypatch.chdir(tmp_path)
 
@@ -104,7 +104,7 @@ def test_no_kind_of_ours(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 def test_files(tmp_path: Path) -> None:
-    """A file that is there is taken at its word; whether it is a video shows when it is opened."""
+    """An existing file is accepted; whether it is a video shows when it is opened."""
     film, photo = tmp_path / "a film.mp4", tmp_path / "a.JPG"
     film.touch()
     photo.touch()
@@ -120,7 +120,7 @@ def test_files(tmp_path: Path) -> None:
         parse_source("x" * 5000 + ".mp4")
     with pytest.raises(UsageError, match=r"is a photograph.*hailo_inference"):
         parse_source(str(photo))
-    with pytest.raises(UsageError, match="is no file"):
+    with pytest.raises(UsageError, match="is not a file"):
         parse_source(str(tmp_path))
 
 

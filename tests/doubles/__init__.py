@@ -1,1 +1,1 @@
-"""Strict doubles of vendor libraries; a test puts this folder on sys.path, a user never does."""
+"""Strict doubles of vendor libraries. Tests put this folder on sys.path; users never do."""

@@ -1,8 +1,8 @@
 """A strict double of USB cameras: the kernel's answers about /dev/videoN, and OpenCV's V4L2 capture of them.
 
-What it enforces is read off OpenCV's cap_v4l.cpp (4.6 to 5) and the kernel's videodev2.h: which ioctl has which number
-and size, that a new pixel format brings its own sizes and rates, that width and height count only together, that
-settings are over once it streams, one owner of the buffers, and that every failure is the same silent False.
+Its rules come from OpenCV's cap_v4l.cpp (4.6 to 5) and the kernel's videodev2.h: number and size of each ioctl; each
+pixel format has its own sizes and rates; width and height take effect only together; the rate cannot be set while it
+streams; the buffers have one owner; every failure is the same silent False.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import pytest
 
 QUERYCAP, REQBUFS = 0x80685600, 0xC0145608
 CAPTURE, META_CAPTURE, DEVICE_CAPS = 0x1, 0x800000, 0x80000000
-SELECT_S = 0.05  # stands for OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT
+SELECT_S = 0.05  # in the place of OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT
 MJPG, YUYV = (int.from_bytes(code, "little") for code in (b"MJPG", b"YUYV"))
 
 Formats = dict[int, dict[tuple[int, int], int]]  # FOURCC -> size -> the highest rate
@@ -36,16 +36,16 @@ WEBCAM: Formats = {
 
 @dataclass
 class Node:
-    """One /dev/videoN, and what is the matter with it."""
+    """One /dev/videoN, and its faults."""
 
     bus: str = "usb-0000:01:00.0-1.3"
     driver: str = "uvcvideo"
     caps: int = CAPTURE
     formats: Formats = field(default_factory=lambda: WEBCAM)
-    mode: int = 0o660  # 0: we may not open it
-    video: bool = True  # False: it knows no ioctl
+    mode: int = 0o660  # 0: this user may not open it
+    video: bool = True  # False: it does not know the ioctls
     busy: bool = False
-    pictures: float = float("inf")  # so many, then nothing comes
+    pictures: float = float("inf")  # after so many nothing comes
     damaged: tuple[int, ...] = ()  # of them, JPEGs that cannot be decoded
     hangs: threading.Event | None = None  # opening it takes until then
     owner: Capture | None = None
@@ -53,7 +53,7 @@ class Node:
 
 
 class Machine:
-    """The nodes of a machine; a node that is taken out is unplugged."""
+    """The nodes of a machine; a test unplugs a camera by deleting its node."""
 
     def __init__(self) -> None:
         self.nodes: dict[str, Node] = {}
@@ -149,7 +149,7 @@ class Capture:
         return True
 
     def _grant(self, node: Node) -> None:
-        """The nearest that the pixel format has; a rate that was lost does not come back by itself."""
+        """Choose the nearest size of the pixel format; a rate that was lowered stays low."""
         sizes = node.formats[self._format]
         self._size = min(sizes, key=lambda size: abs(size[0] - self._size[0]) + abs(size[1] - self._size[1]))
         self._fps = min(self._fps, sizes[self._size])
@@ -185,7 +185,7 @@ class Capture:
 
 @contextmanager
 def plugged(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """A machine whose /dev/videoN are these nodes only, for hefkit.cameras.v4l2 and for OpenCV."""
+    """A machine that has only the plugged nodes, for hefkit.cameras.v4l2 and for OpenCV."""
     from hefkit.cameras import v4l2
 
     machine = Machine()

@@ -1,4 +1,4 @@
-"""Every status of HailoRT that a user can meet: which of our errors it becomes, and what it tells to do."""
+"""Every status of HailoRT that a user can meet: which of our errors it becomes, and what it says to do."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CURES = {
     62: "hailort.service", 64: "apt install", 73: "lsof /dev/hailo0", 74: "hailortcli scan", 75: "for this chip",
     76: "one version", 77: "hailort.service", 78: "one version", 79: "hailo-h10-all", 81: "cma=", 82: "bug of hefkit",
     85: "one version", 86: "one version", 87: "off and on", 88: "reboot", 91: "download it again", 92: "update",
-    93: "--hw-arch", 6: "bug of hefkit", 63: "log names the first",
+    93: "--hw-arch", 6: "bug of hefkit", 63: "log names that",
 }  # fmt: skip
 
 
@@ -52,7 +52,7 @@ def test_names_are_those_of_hailort(chip: Any) -> None:
 
 
 def test_unknown_numbers_and_none() -> None:
-    """They are told with what HailoRT said."""
+    """The message then quotes HailoRT."""
     assert "error: 47 (HAILO_SOMETHING) (status 47); see its log" in str(failure(plain(47), "x"))
     assert str(failure(Wrapped("odd\nwords"), "x")) == "HailoRT failed to x: odd words; see its log"
     assert str(failure(Wrapped(), "x")) == "HailoRT failed to x: Wrapped; see its log"
@@ -73,7 +73,7 @@ def test_status_of(exc: Exception, status: int | None) -> None:
 
 
 def test_every_class_of_the_package_is_known(chip: Any) -> None:
-    """Those that hold no number in their text are told by their name."""
+    """Classes without a number in their text are known by their name."""
     inner = importlib.import_module("hailo_platform.pyhailort.pyhailort")
     for code, (kind, text) in inner.WRAPPED.items():
         assert status_of(kind(text)) == code
@@ -118,7 +118,7 @@ def test_failures_of_the_import(exc: Exception, words: list[str]) -> None:
 
 
 def test_a_package_for_another_python() -> None:
-    """pyhailort's own exception for a missing extension is no ImportError, and can only be told by its name."""
+    """pyhailort's own exception for a missing extension is not an ImportError; only its name identifies it."""
 
     class MissingPyHRTLib(Exception):
         pass

@@ -161,7 +161,7 @@ def test_nms_setters_fail_in_configure(inner: Any, vdevice: Any, tmp_path: Path,
 
 
 def test_scales_a_feature_are_announced_by_zeros(vdevice: Any, tmp_path: Path) -> None:
-    """M: get_quant_infos gives one record, whatever the file has."""
+    """M: get_quant_infos gives one record for every file."""
     write_hef(tmp_path / "m.hef", make_spec(make_head()), None, Recipe(multiply={0: [2] * 64}))
 
     [info] = vdevice.create_infer_model(str(tmp_path / "m.hef")).output("net/conv1").quant_infos
@@ -279,7 +279,7 @@ def test_ready_for_more_than_the_queue_times_out(chip: Any, inner: Any, configur
 
 
 def test_a_full_queue_kills_the_model(chip: Any, hailo: Any, inner: Any, configured: Any) -> None:
-    """M: 82, then whatever was in flight is aborted, and nothing runs any more."""
+    """M: 82, then everything in flight is aborted, and the model cannot run any more."""
     chip.settings.service_ms = 20
     ended: list[Any] = []
     for _ in range(8):

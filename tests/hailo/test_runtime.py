@@ -1,6 +1,6 @@
-"""The chip's engine, in this process, on the strict double: order of steps, many batches in flight, every trouble.
+"""The chip's engine, in this process, on the strict double: order of steps, many batches in flight, every failure.
 
-The HEFs here compute nothing: every code is the first byte of the picture, so a result tells whose it is.
+The HEFs here compute nothing: every code is the first byte of the picture, so a result shows its picture.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
-from hefkit.hailo import ring as hailoring
+from hefkit.hailo import ring
 from hefkit.hailo.engine import HailoEngine
 from hefkit.hailo.runtime import Chip, load_platform
 from hefkit.open_model import open_engine
@@ -57,7 +57,7 @@ def marks(results: list[list[np.ndarray]]) -> list[int]:
     return [int(tensors[0].flat[0]) for tensors in results]
 
 
-# --- the straight way ------------------------------------------------------------------------------------------------
+# --- without failures ------------------------------------------------------------------------------------------------
 
 
 def test_opened_and_closed_in_order(chip: Any, open_hef: Open) -> None:
@@ -76,7 +76,7 @@ def test_opened_and_closed_in_order(chip: Any, open_hef: Open) -> None:
 
 
 def test_tensors_are_those_of_the_spec(open_hef: Open) -> None:
-    """Raw codes, in the spec's order, whatever order the file has."""
+    """Raw codes, in the spec's order, not in the file's."""
     with open_hef(Recipe(order=(5, 4, 3, 2, 1, 0), multiply={2: [2] * 64})) as engine:
         [tensors] = engine.infer(pictures(9))
 
@@ -125,14 +125,14 @@ def test_two_threads_keep_the_chip_full(chip: Any, open_hef: Open, batch_size: i
     batches = [[rng.randrange(256) for _ in range(rng.randint(1, batch_size))] for _ in range(60)]
     with open_hef(batch_size=batch_size) as engine:
         free = list(engine.slots)
-        room, flying = threading.Semaphore(len(free)), []
+        room, in_flight = threading.Semaphore(len(free)), []
         found: list[list[int]] = []
 
         def collect() -> None:
             for _ in batches:
-                while not flying:
+                while not in_flight:
                     time.sleep(0.0005)
-                slot = flying.pop(0)
+                slot = in_flight.pop(0)
                 found.append(marks(engine.result(slot)))
                 free.append(slot)
                 room.release()
@@ -144,7 +144,7 @@ def test_two_threads_keep_the_chip_full(chip: Any, open_hef: Open, batch_size: i
             slot = free.pop(0)
             slot.inputs[: len(batch)] = pictures(*batch)
             engine.submit(slot, len(batch))
-            flying.append(slot)
+            in_flight.append(slot)
         thread.join(30)
 
     assert found == batches
@@ -180,7 +180,7 @@ def test_scheduler_waits_for_full_batches_where_it_pays(
 
 
 def test_thresholds_go_to_hailort_s_nms(chip: Any, open_hef: Open, caplog: pytest.LogCaptureFixture) -> None:
-    """Before `configure`; the file's own are told where they differ."""
+    """Before `configure`; a line says where they differ from the file's own."""
     from hailo_platform.pyhailort import pyhailort
 
     seen = []
@@ -198,7 +198,7 @@ def test_thresholds_go_to_hailort_s_nms(chip: Any, open_hef: Open, caplog: pytes
 
 
 def test_facts_and_temperature(chip: Any, open_hef: Open) -> None:
-    """For the benchmark and the live detector; what the chip does not tell is None."""
+    """For the benchmark and the live detector; what the chip does not say is None."""
     with open_hef() as engine:
         assert (engine.facts.arch, engine.facts.firmware, engine.facts.library) == ("hailo8", "4.23.0", "4.23.0")
         assert engine.temperature_c() == 46.5
@@ -216,20 +216,20 @@ def test_facts_and_temperature(chip: Any, open_hef: Open) -> None:
 def test_a_chip_that_does_not_say_what_it_is(
     chip: Any, open_hef: Open, stage: str, status: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing that a picture needs: told, and HailoRT decides whether the file fits."""
+    """No picture needs it: a warning, and HailoRT decides whether the file fits."""
     chip.reset(faults={stage: status})
 
     with open_hef() as engine:
         assert marks(engine.infer(pictures(6))) == [6]
         assert engine.facts.arch is None and engine.facts.library == "4.23.0"
 
-    assert f"(status {status}, " in caplog.text and "trying all the same" in caplog.text
+    assert f"(status {status}, " in caplog.text and "hefkit tries to run the model anyway" in caplog.text
     chip.reset(faults={stage: status}, devices=[{"id": "0001:01:00.0", "arch": "HAILO8L"}])
     with pytest.raises(DeviceError, match="the HEF is for another chip"):
         open_hef()
 
 
-def test_an_8l_file_on_an_8_is_told(open_hef: Open, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_8l_file_on_an_8_is_reported(open_hef: Open, caplog: pytest.LogCaptureFixture) -> None:
     """It runs, at the speed of an 8L."""
     with caplog.at_level(logging.INFO), open_hef(Recipe(arch="hailo8l")) as engine:
         assert marks(engine.infer(pictures(3))) == [3]
@@ -258,7 +258,7 @@ def test_wrong_calls_are_bugs(open_hef: Open) -> None:
 
 
 def test_closed_is_closed(open_hef: Open) -> None:
-    """Whoever still holds the engine gets a sentence."""
+    """A later call raises one sentence."""
     engine = open_hef()
     engine.close()
 
@@ -266,7 +266,7 @@ def test_closed_is_closed(open_hef: Open) -> None:
         engine.submit(engine.slots[0], 1)
 
 
-# --- troubles --------------------------------------------------------------------------------------------------------
+# --- failures --------------------------------------------------------------------------------------------------------
 
 # where it fails, and with what: every row of the status table is met at least once
 OPENING = {
@@ -282,7 +282,7 @@ BROKEN_FILE = (26, 91, 92)
 
 @pytest.mark.parametrize(("stage", "status"), [(s, c) for s, codes in OPENING.items() for c in codes])
 def test_status_at_every_step_of_opening(chip: Any, open_hef: Open, stage: str, status: int) -> None:
-    """One sentence with number, cause and cure; what was opened is given back; then it may be tried again."""
+    """One sentence with number, cause and cure; what was opened is released; then it can be opened again."""
     chip.reset(faults={stage: status})
 
     with pytest.raises(ModelError if status in BROKEN_FILE else DeviceError, match=rf"\(status {status}\b") as caught:
@@ -303,13 +303,13 @@ RUNNING = {
 }
 
 
-@pytest.mark.parametrize("flood", [None, 63], ids=["same status", "aborts behind it"])
+@pytest.mark.parametrize("flood", [None, 63], ids=["same status", "aborts after it"])
 @pytest.mark.parametrize(("stage", "status"), [(s, c) for s, codes in RUNNING.items() for c in codes])
 def test_status_in_the_middle(chip: Any, open_hef: Open, stage: str, status: int, flood: int | None) -> None:
-    """What came before is delivered; from then on every call tells the first failure, not the flood behind it."""
+    """What came before is delivered; from then on every call raises the first failure, not the aborts that follow."""
     chip.reset(faults={f"{stage}+3": status}, flood=flood, service_ms=1)
     delivered: list[int] = []
-    told: list[BaseException] = []
+    raised: list[BaseException] = []
 
     with open_hef() as engine:
         submitted = []
@@ -318,17 +318,17 @@ def test_status_in_the_middle(chip: Any, open_hef: Open, stage: str, status: int
                 engine.submit(slot, 1)
                 submitted.append(slot)
             except DeviceError as exc:
-                told.append(exc)
+                raised.append(exc)
                 break
         for slot in submitted:
             try:
                 delivered += marks(engine.result(slot))
             except DeviceError as exc:
-                told.append(exc)
+                raised.append(exc)
         with pytest.raises(DeviceError, match=rf"\(status {status}\b"):
             engine.infer(pictures(1))
 
-    assert told and all(exc is told[0] for exc in told)
+    assert raised and all(exc is raised[0] for exc in raised)
     assert len(delivered) <= 3
     assert chip.events[-1] == "vdevice released"
 
@@ -336,7 +336,7 @@ def test_status_in_the_middle(chip: Any, open_hef: Open, stage: str, status: int
 def test_the_collector_waits_for_the_cause(chip: Any, open_hef: Open) -> None:
     """A start that fails shuts the model down first: the other thread meets the abort before the cause is known."""
     chip.reset(faults={"run_async+2": 82}, service_ms=30)
-    told: list[BaseException] = []
+    raised: list[BaseException] = []
 
     with open_hef() as engine:
         engine.submit(engine.slots[0], 1)
@@ -347,7 +347,7 @@ def test_the_collector_waits_for_the_cause(chip: Any, open_hef: Open) -> None:
                 for slot in engine.slots[:2]:
                     engine.result(slot)
             except HefkitError as exc:
-                told.append(exc)
+                raised.append(exc)
 
         thread = threading.Thread(target=collect)
         thread.start()
@@ -355,22 +355,22 @@ def test_the_collector_waits_for_the_cause(chip: Any, open_hef: Open) -> None:
             engine.submit(engine.slots[2], 1)
         thread.join(10)
 
-    assert told == [cause.value]
+    assert raised == [cause.value]
 
 
-def test_an_abort_without_a_cause_is_told_as_such(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_abort_without_a_cause(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where nothing else ever comes."""
-    monkeypatch.setattr(hailoring, "AFTERMATH_S", 0.05)
+    monkeypatch.setattr(ring, "CAUSE_S", 0.05)
     chip.reset(faults={"job": 63})
 
-    with open_hef() as engine, pytest.raises(DeviceError, match="cut off after an earlier failure"):
+    with open_hef() as engine, pytest.raises(DeviceError, match="the run ended after an earlier failure"):
         engine.infer(pictures(1))
 
 
 def test_a_chip_that_hangs(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """Ten seconds without an answer are a failure; results before it are delivered, and it can be closed."""
-    monkeypatch.setattr(hailoring, "DEADLINE_S", 0.2)
-    monkeypatch.setattr(hailoring, "AFTERMATH_S", 0.05)
+    monkeypatch.setattr(ring, "ANSWER_S", 0.2)
+    monkeypatch.setattr(ring, "CAUSE_S", 0.05)
     chip.reset(hang_after=1)
 
     with open_hef() as engine:
@@ -386,9 +386,9 @@ def test_a_chip_that_hangs(chip: Any, open_hef: Open, monkeypatch: pytest.Monkey
 
 
 def test_a_queue_that_never_empties(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The submitter waits for room again and again, but not for ever."""
-    monkeypatch.setattr(hailoring, "DEADLINE_S", 0.3)
-    monkeypatch.setattr(hailoring, "READY_MS", 50)
+    """The submitter waits for room again and again, but not forever."""
+    monkeypatch.setattr(ring, "ANSWER_S", 0.3)
+    monkeypatch.setattr(ring, "ROOM_POLL_MS", 50)
     chip.reset(queue_size=2, hang_after=0)
 
     with open_hef() as engine:
@@ -399,8 +399,8 @@ def test_a_queue_that_never_empties(chip: Any, open_hef: Open, monkeypatch: pyte
 
 
 def test_a_chip_that_is_slow_to_be_ready(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time-out of the wait alone is no failure."""
-    monkeypatch.setattr(hailoring, "READY_MS", 10)
+    """A time-out of the wait alone is not a failure."""
+    monkeypatch.setattr(ring, "ROOM_POLL_MS", 10)
     chip.reset(not_ready=5)
 
     with open_hef() as engine:
@@ -408,7 +408,7 @@ def test_a_chip_that_is_slow_to_be_ready(chip: Any, open_hef: Open, monkeypatch:
 
 
 def test_a_callback_never_raises(open_hef: Open) -> None:
-    """Whatever HailoRT hands over: an exception out of the callback would end the process."""
+    """An exception from the callback would end the process, even where HailoRT's object is broken."""
 
     class Odd:
         @property
@@ -424,7 +424,7 @@ def test_a_callback_never_raises(open_hef: Open) -> None:
 
 
 def test_no_chip_or_a_busy_one(chip: Any) -> None:
-    """Status 74 is both; only a scan tells them apart, and that is not wrapped by pyhailort."""
+    """Status 74 is both; only a scan can distinguish them, and that is not wrapped by pyhailort."""
     platform = load_platform()
     chip.reset(devices=[])
     with pytest.raises(DeviceError, match="no Hailo chip was found"):
@@ -444,7 +444,9 @@ def test_a_second_engine_finds_the_chip_in_use(open_hef: Open) -> None:
 
 
 @pytest.mark.parametrize("arch", ["hailo10h", "hailo15h"])
-def test_a_file_for_another_generation_is_told_before_the_chip_is_opened(chip: Any, open_hef: Open, arch: str) -> None:
+def test_a_file_for_another_generation_is_refused_before_the_chip_is_opened(
+    chip: Any, open_hef: Open, arch: str
+) -> None:
     """HailoRT 4 does not drive those chips."""
     with pytest.raises(DeviceError, match=rf"for a {arch}, which HailoRT 4.23.0 does not drive.*hailo-h10-all"):
         open_hef(Recipe(arch=arch))
@@ -463,7 +465,7 @@ def test_an_8_file_on_an_8l(chip: Any, open_hef: Open) -> None:
 
 
 def test_hailort_sees_other_shapes(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two readers of one file that disagree: nothing is run, both views are told."""
+    """Two readers of one file that disagree: nothing is run, and the error names both."""
     from hailo_double import network
 
     original = network.read_network

@@ -10,12 +10,11 @@ import pytest
 
 from hefkit.chipfit import RUNS, check_chip, check_runtime
 from hefkit.errors import DeviceError
-from hefkit.hailo.ring import checked, page_aligned
 from hefkit.hailo.selfcheck import Report, check_device
-from hefkit.hailo.system import Link, driver_version, links, three
 from hefkit.hef.file import read_hef
 from tests.conftest import Finished
 from tests.helpers.chip_hef import Recipe, write_hef
+from tests.helpers.fake_sys import pci
 from tests.helpers.heads import make_head, make_spec
 
 SCRIPT = "validate_hef.py"
@@ -26,18 +25,6 @@ def hef(tmp_path: Path) -> Path:
     """A HEF for a Hailo-8."""
     write_hef(tmp_path / "m.hef", make_spec(make_head()), None, beside=True)
     return tmp_path / "m.hef"
-
-
-def pci(root: Path, speed: str = "8.0 GT/s PCIe", driver: str | None = "4.23.0", vendor: str = "0x1e60") -> Path:
-    """A /sys with one device, and the driver's version."""
-    device = root / "bus" / "pci" / "devices" / "0001:01:00.0"
-    device.mkdir(parents=True)
-    for name, text in (("vendor", vendor), ("current_link_speed", speed), ("current_link_width", "1")):
-        (device / name).write_text(text + "\n")
-    if driver:
-        (root / "module" / "hailo_pci").mkdir(parents=True)
-        (root / "module" / "hailo_pci" / "version").write_text(driver + "\n")
-    return root
 
 
 def lines(report: Report) -> dict[str, tuple[bool, str]]:
@@ -91,7 +78,7 @@ def test_nms_inside_is_run_as_well(chip: Any, tmp_path: Path) -> None:
     assert report.error is None and report.checks[-1].name == "run"
 
 
-def test_gen2_is_told_but_no_failure(chip: Any, hef: Path, tmp_path: Path) -> None:
+def test_gen2_is_reported_but_not_a_failure(chip: Any, hef: Path, tmp_path: Path) -> None:
     """An AI Kit runs at half the rate until a line is put into config.txt."""
     report = check_device(read_hef(hef), pci(tmp_path / "sys", speed="5.0 GT/s PCIe"))
 
@@ -100,11 +87,11 @@ def test_gen2_is_told_but_no_failure(chip: Any, hef: Path, tmp_path: Path) -> No
     assert text.startswith("5 GT/s x1: ") and "dtparam=pciex1_gen=3" in text
 
 
-def test_a_speed_that_is_not_told(chip: Any, hef: Path, tmp_path: Path) -> None:
+def test_an_unknown_speed(chip: Any, hef: Path, tmp_path: Path) -> None:
     """Some bridges do not know."""
     report = check_device(read_hef(hef), pci(tmp_path / "sys", speed="Unknown"))
 
-    assert lines(report)["link"] == (True, "the system does not tell its speed")
+    assert lines(report)["link"] == (True, "the system does not know its speed")
 
 
 FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
@@ -125,7 +112,7 @@ FAULTS: dict[str, tuple[dict[str, Any], dict[str, Any], str, str]] = {
 def test_what_is_missing(
     chip: Any, hef: Path, tmp_path: Path, machine: dict[str, Any], settings: dict[str, Any], name: str, words: str
 ) -> None:
-    """The last line says it; nothing is tried that needs it; whatever was opened is given back."""
+    """The last line says it; no check that depends on it is made; everything opened is released."""
     chip.reset(**settings)
 
     report = check_device(read_hef(hef), pci(tmp_path / "sys", **machine))
@@ -143,10 +130,10 @@ def test_what_is_missing(
         pytest.param({}, {"firmware": (4, 20, 0)}, "firmware", "4.20.0; the library is 4.23.0", id="firmware"),
     ],
 )
-def test_versions_that_differ_are_told(
+def test_versions_that_differ_are_reported(
     chip: Any, hef: Path, tmp_path: Path, machine: dict[str, Any], settings: dict[str, Any], name: str, words: str
 ) -> None:
-    """Whether they work together shows when the chip is opened; the difference is told in any case."""
+    """Opening the chip shows whether they work together; the difference is reported in any case."""
     chip.reset(**settings)
 
     report = check_device(read_hef(hef), pci(tmp_path / "sys", **machine))
@@ -187,7 +174,7 @@ def test_script_with_a_chip(run_script: Callable[..., Finished], chip_env: Any, 
 
 
 def test_script_without_hailort(run_script: Callable[..., Finished], hef: Path) -> None:
-    """The file and every check are shown all the same; then one line and exit 6. JSON is for what succeeded."""
+    """The file and every check are shown first; then one line and exit 6. JSON is only printed after success."""
     shown = run_script(SCRIPT, hef, "--device")
     done = run_script(SCRIPT, hef, "--device", "--json", "--quiet")
 
@@ -206,27 +193,17 @@ def test_script_with_a_damaged_file(run_script: Callable[..., Finished], chip_en
     assert done.code == 4 and "device" not in done.json
 
 
-# --- what the system tells -------------------------------------------------------------------------------------------
+def test_recipe_for_an_8l(chip: Any, tmp_path: Path) -> None:
+    """An 8L's file on an 8L, start to end."""
+    chip.reset(devices=[{"id": "0001:01:00.0", "arch": "HAILO8L"}])
+    write_hef(tmp_path / "m.hef", make_spec(make_head()), None, Recipe(arch="hailo8l"))
+
+    report = check_device(read_hef(tmp_path / "m.hef"), tmp_path / "no sys")
+
+    assert report.error is None and lines(report)["HEF"][1] == "for hailo8l, runs on this hailo8l"
 
 
-def test_links(tmp_path: Path) -> None:
-    """By vendor; other devices are none of ours."""
-    root = pci(tmp_path / "sys")
-    other = root / "bus" / "pci" / "devices" / "0000:00:00.0"
-    other.mkdir()
-    (other / "vendor").write_text("0x14e4\n")
-
-    assert links(root) == [Link("0001:01:00.0", 8.0, 1)]
-    assert links(tmp_path / "nothing") == []
-    assert (driver_version(root), driver_version(tmp_path)) == ("4.23.0", None)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"), [("4.23.0 (release,app)", "4.23.0"), ("v4.20.1", "4.20.1"), ("", None), (None, None)]
-)
-def test_three_parts_of_a_version(text: str | None, expected: str | None) -> None:
-    """As the library counts."""
-    assert three(text) == expected
+# --- which file runs where ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -252,44 +229,8 @@ def test_an_unknown_chip_is_left_to_hailort() -> None:
     assert "hailo99" not in RUNS
 
 
-def test_hailort_5_is_not_told_what_it_drives() -> None:
+def test_hailort_5_is_not_checked() -> None:
     """Only 4.x is known to refuse the newer chips."""
     check_runtime(Path("m.hef"), "hailo10h", "5.2.0")
     with pytest.raises(DeviceError, match=r"HailoRT 4\.21\.0 does not drive"):
         check_runtime(Path("m.hef"), "hailo10h", "4.21.0")
-
-
-# --- memory ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("shape", [(1, 64, 64, 3), (8, 416, 416, 3), (1, 1, 1, 3)])
-def test_page_aligned(shape: tuple[int, ...]) -> None:
-    """Begins at a page, is contiguous, writeable and zero."""
-    import mmap
-
-    array = page_aligned(shape)
-
-    assert array.ctypes.data % mmap.PAGESIZE == 0
-    assert array.shape == shape and array.flags.c_contiguous and array.flags.writeable and not array.any()
-
-
-def test_checked() -> None:
-    """What HailoRT would misread is a bug of ours, told before."""
-    good = page_aligned((4, 4, 3))
-    assert checked(good, (4, 4, 3), "uint8", "x") is good
-    for bad in (good[:2], good.view("int8"), good[:, :, ::-1], good.transpose(1, 0, 2)):
-        with pytest.raises(ValueError, match=r"^x: expected"):
-            checked(bad, (4, 4, 3), "uint8", "x")
-    good.flags.writeable = False
-    with pytest.raises(ValueError, match="writeable"):
-        checked(good, (4, 4, 3), "uint8", "x")
-
-
-def test_recipe_for_an_8l(chip: Any, tmp_path: Path) -> None:
-    """An 8L's file on an 8L, start to end."""
-    chip.reset(devices=[{"id": "0001:01:00.0", "arch": "HAILO8L"}])
-    write_hef(tmp_path / "m.hef", make_spec(make_head()), None, Recipe(arch="hailo8l"))
-
-    report = check_device(read_hef(tmp_path / "m.hef"), tmp_path / "no sys")
-
-    assert report.error is None and lines(report)["HEF"][1] == "for hailo8l, runs on this hailo8l"

@@ -120,3 +120,4 @@ class Listener:
         self._client.loop_stop()
         if (sock := self._client.socket()) is not None:  # it was reconnecting
             sock.close()
+        del self._client  # breaks a cycle: paho closes its other sockets when the client is freed

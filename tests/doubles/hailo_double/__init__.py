@@ -1,1 +1,1 @@
-"""What stands behind the double of HailoRT's Python package: a chip that misbehaves on request, and a strict judge."""
+"""Behind the double of HailoRT's Python package: a simulated chip with faults, and a list of broken rules."""

@@ -1,9 +1,8 @@
-"""How the simulated machine behaves, and what its user did wrong.
+"""How the simulated machine behaves, and which rules its user broke.
 
-A test in the same process sets `settings`; a test that starts a script puts the same keys as JSON into the
-environment variable HAILO_DOUBLE. What the real HailoRT would punish by undefined behaviour, silently wrong results
-or the end of the process is noted in `violations`; a script's process appends them to the file that the key
-`violations` names.
+A test in the same process sets `settings`. A test that starts a script puts the same keys as JSON into the
+environment variable HAILO_DOUBLE. `violations` lists what would give undefined behaviour, wrong results or the end of
+the process with the real HailoRT; a script's process appends them to the file that the key `violations` names.
 """
 
 from __future__ import annotations
@@ -23,10 +22,10 @@ class Settings:
     devices: list[dict[str, Any]] = field(default_factory=lambda: [{"id": "0001:01:00.0", "arch": "HAILO8"}])
     library: str = "4.23.0"
     firmware: tuple[int, int, int] = (4, 23, 0)
-    temperature: tuple[float, float] | None = (45.25, 46.5)  # None: the firmware does not tell
+    temperature: tuple[float, float] | None = (45.25, 46.5)  # None: the firmware does not know it
     queue_size: int | None = None  # None: as libhailort computes it, with the service's maximum of 8
     service_ms: float = 0.0  # of one frame
-    # stage -> status that it fails with; "stage+N": only the call after N good ones and all later
+    # stage -> status of its failure; "stage+N": the first N calls succeed, all later ones fail
     faults: dict[str, int] = field(default_factory=dict)
     flood: int | None = None  # status of the jobs behind a failed one; None: the same
     hang_after: int | None = None  # frames that are still computed
@@ -43,7 +42,7 @@ _lock = threading.Lock()
 
 
 def reset(**values: Any) -> None:
-    """A machine with these settings; forget the past."""
+    """A machine with these settings; clear all records."""
     for item in fields(Settings):
         setattr(settings, item.name, values.pop(item.name, getattr(Settings(), item.name)))
     assert not values, f"no such settings: {values}"
@@ -62,13 +61,13 @@ def violation(text: str) -> None:
 
 
 def event(text: str) -> None:
-    """Something happened whose order a test may want to know."""
+    """Record an event; tests check the order."""
     with _lock:
         events.append(text)
 
 
 def fault(stage: str) -> int | None:
-    """The status that this call of a stage must fail with."""
+    """The status with which this call of a stage must fail, or None."""
     with _lock:
         count = _calls[stage] = _calls.get(stage, 0) + 1
     for key, status in settings.faults.items():

@@ -1,7 +1,7 @@
-"""HailoRT's own box decoding and NMS, once more in plain numpy: for each cell and class, as its C++ goes.
+"""HailoRT's own box decoding and NMS, written again in plain numpy: for each cell and class, like its C++.
 
-Multi-label; a score counts from the threshold on, a box is suppressed by a better one of its class from the
-threshold on; no more than so many of a class; coordinates divided by the image's size, y first, not clipped.
+Multi-label. A score at the threshold counts; an overlap at the threshold suppresses the worse box of the class. At most
+`most` boxes a class. Coordinates are divided by the image's size, y first, not clipped.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Table = dict[str, Any]
 
 
 def detections_by_class(codes: list[np.ndarray], raw: list[Table], nms: Table, least: float, iou: float) -> np.ndarray:
-    """For each class: a count, then so many rows of y_min, x_min, y_max, x_max, score; the rest is left zero."""
+    """For each class a count, then as many rows of y_min, x_min, y_max, x_max, score; the rest stays zero."""
     boxes, scores = _decoded(codes, raw, nms)
     out, at = np.zeros(nms["classes"] * (1 + 5 * nms["most"]), np.float32), 0
     for class_id in range(nms["classes"]):

@@ -1,6 +1,6 @@
-"""The network in a test's HEF: where a real file has weights, `tests/helpers/chip_hef.py` puts an ONNX and a table.
+"""The network in a test's HEF: in the place of the weights `tests/helpers/chip_hef.py` writes an ONNX and a table.
 
-The double reads the streams from that table, not with hefkit's own reader, so that a mistake of the reader shows.
+The double reads the streams from that table, not with hefkit's reader, so that a mistake of the reader is found.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ OPEN_FILE_FAILURE, FILE_OPERATION_FAILURE, HEF_FILE_CORRUPTED, HEF_NOT_SUPPORTED
 
 
 class Refused(Exception):
-    """A file that HailoRT does not open; args[0] is the status."""
+    """HailoRT does not open this file; args[0] is the status."""
 
 
 @dataclass
 class Network:
-    """One network: its streams as the table says, and what computes the raw ones."""
+    """One network: its streams from the table, and the function that computes the raw ones."""
 
     arch: str
     contexts: int
@@ -37,7 +37,7 @@ class Network:
     compute: Callable[[np.ndarray], list[np.ndarray]]  # (H, W, 3) -> codes (H, W, C), in the order of `raw`
 
     def streams(self) -> list[dict[str, Any]]:
-        """The outputs that a user sees, in the file's order."""
+        """The outputs of the API, in the file's order."""
         return self.raw if self.nms is None else [self.nms]
 
     def run(self, picture: np.ndarray, scores_from: float, iou: float) -> list[np.ndarray]:
@@ -92,7 +92,7 @@ def _onnx(model: bytes, raw: list[dict[str, Any]]) -> Callable[[np.ndarray], lis
 
 
 def _codes(codes: np.ndarray, stream: dict[str, Any]) -> np.ndarray:
-    """As the ONNX has them, or each feature times a whole number: the same real values at a finer scale."""
+    """The ONNX's codes, or each feature times a whole number: the same real values at a finer scale."""
     factor = np.asarray(stream.get("multiply") or 1)
     wide = codes.astype(np.int64) * factor
     assert wide.max(initial=0) <= np.iinfo(stream["dtype"]).max
@@ -100,7 +100,7 @@ def _codes(codes: np.ndarray, stream: dict[str, Any]) -> np.ndarray:
 
 
 def _pattern(raw: list[dict[str, Any]]) -> Callable[[np.ndarray], list[np.ndarray]]:
-    """Without an ONNX: every code is the picture's first byte, so that a test knows which picture it sees."""
+    """Without an ONNX every code is the picture's first byte, so that a test knows the picture of a result."""
 
     def compute(picture: np.ndarray) -> list[np.ndarray]:
         return [np.full(stream["shape"], picture[0, 0, 0], stream["dtype"]) for stream in raw]

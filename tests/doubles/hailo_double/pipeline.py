@@ -22,7 +22,7 @@ Compute = Callable[[np.ndarray], list[np.ndarray]]
 
 
 class Status(Exception):
-    """args[0] is the number; the API layer makes it the exception that the real one raises."""
+    """args[0] is the number; the layer above turns it into the exception that the real API raises."""
 
 
 @dataclass
@@ -46,7 +46,7 @@ class Job:
 
 
 class Pipeline:
-    """Takes jobs until something fails."""
+    """Accepts jobs until something fails."""
 
     def __init__(self, compute: Compute, queue_size: int) -> None:
         self.queue_size = queue_size
@@ -66,11 +66,11 @@ class Pipeline:
 
     @property
     def waiting(self) -> int:
-        """Frames that are not done."""
+        """How many frames are not done."""
         return len(self._frames)
 
     def wait_ready(self, timeout_s: float, count: int) -> None:
-        """Until `count` more frames fit; a dead pipeline counts as ready, as in libhailort."""
+        """Wait until `count` more frames fit; a failed pipeline counts as ready, as in libhailort."""
         if control.settings.not_ready > 0:
             control.settings.not_ready -= 1
             time.sleep(timeout_s)
@@ -83,7 +83,7 @@ class Pipeline:
             raise Status(TIMEOUT)
 
     def start(self, frames: list[Frame], sizes: tuple[int, list[int]], callback: Callable[[int], None]) -> Job:
-        """Take a job; what is wrong with it ends the pipeline."""
+        """Accept a job; a fault of the job ends the pipeline."""
         job = Job(frames, callback, left=len(frames))
         try:
             for frame in frames:
@@ -128,7 +128,7 @@ class Pipeline:
         time.sleep(control.settings.service_ms / 1000)
         failed = control.fault("job")
         results = [] if failed else self._compute(frame.picture)
-        with self._room:  # (what was aborted meanwhile is the user's again)
+        with self._room:  # (an aborted frame belongs to the user again)
             if self._frames and zlib.crc32(frame.picture) != frame.checksum:
                 control.violation("an input was changed while its frame was in flight")
         self._computed += 1
@@ -147,7 +147,7 @@ class Pipeline:
             self._room.notify_all()
 
     def _fail(self, status: int) -> None:
-        """The first frame's job gets its status, those behind it the flood."""
+        """The first frame's job gets this status, the later jobs get `flood`."""
         with self._room:
             self.status = status
             first = self._frames[0][0] if self._frames else None
@@ -155,7 +155,7 @@ class Pipeline:
         self._abort(flood, {id(first): status})
 
     def shut_down(self, status: int) -> None:
-        """Give every frame back with a status; the callbacks are called before this returns."""
+        """End every frame with a status; the callbacks have run when this returns."""
         with self._room:
             self.status = self.status or status
         for job in self._abort(status, {}):
@@ -176,7 +176,7 @@ class Pipeline:
         while (job := self._callbacks.get()) is not None:
             try:
                 job.callback(job.status)
-            except BaseException as exc:  # noqa: BLE001 (the real one ends the process here)
+            except BaseException as exc:  # noqa: BLE001 (the real HailoRT ends the process here)
                 control.violation(f"a callback raised {type(exc).__name__}: {exc}")
                 continue
             job.done.set()

@@ -1,6 +1,6 @@
-"""A strict double of HailoRT's Python package for tests, after the sources of 4.23: what those refuse is refused.
+"""A strict double of HailoRT's Python package: it refuses what the sources of 4.23 refuse.
 
-Only on the PYTHONPATH of test processes. `hailo_double.control` says how the machine behaves and what was done wrong.
+Only on the PYTHONPATH of test processes. `hailo_double.control` sets how the machine behaves and lists broken rules.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""A strict double of picamera2 0.3.36, as far as a camera needs it; `hardware` is the Pi behind it.
+"""A strict double of picamera2 0.3.36, as far as hefkit uses it; `hardware` is the Pi behind it.
 
-What it enforces is read off picamera2's own source (request.py, picamera2.py): keys and sizes of a configuration, the
-second stream no larger than the first, no RGB in it on a Pi 4, controls that the camera has, the byte order behind a
-format's name, one owner a camera, buffers that are used again once their request is released, and no new exposure
-while all of them are held. A call that would wait for ever in the real one is an AssertionError here.
+Its rules come from picamera2's source (request.py, picamera2.py): keys and sizes of a configuration; a second stream
+that is not larger than the first and not RGB on a Pi 4; controls that the camera has; the byte order of a format's
+name; one owner for each camera; buffers that are used again after their request was released; no new exposure while
+all buffers are held. A call that would wait forever in the real one is an AssertionError here.
 """
 
 from __future__ import annotations
@@ -37,14 +37,14 @@ def black(size_wh: tuple[int, int], exposure: int) -> np.ndarray:
 
 @dataclass
 class Hardware:
-    """The Pi: what is plugged in, and what is the matter with it."""
+    """The Pi: its cameras and their faults."""
 
     cameras: list[str] = field(default_factory=lambda: ["/base/axi/pcie@1000120000/rp1/i2c@88000/imx708@1a"])
     scene: Callable[[tuple[int, int], int], np.ndarray] = black
     in_use: set[int] = field(default_factory=set)  # by another process
     opened: set[int] = field(default_factory=set)  # by us
     fails_at: str = ""  # "configure" or "start"
-    granted: dict[str, Any] = field(default_factory=dict)  # what libcamera makes of the second stream
+    granted: dict[str, Any] = field(default_factory=dict)  # what libcamera changes in the second stream
     loose_cable: bool = False
     log: list[str] = field(default_factory=list)
 
@@ -72,7 +72,7 @@ class Picamera2:
         self._configuration: dict[str, Any] = {}
         self._held: list[CompletedRequest] = []
         self._exposures = 0
-        self._waiting_in_vain = False
+        self._waiting = False
 
     @staticmethod
     def global_camera_info() -> list[dict[str, Any]]:
@@ -135,17 +135,17 @@ class Picamera2:
 
     def start(self, config: Any = None, show_preview: Any = False) -> None:
         assert self.is_open and self._configuration and config is None
-        assert show_preview is not None, "nobody would run the event loop"
+        assert show_preview is not None, "no event loop would run"
         if hardware.fails_at == "start":
             raise RuntimeError("Failed to start camera: Input/output error")
         self.started = True
 
     def capture_request(self, wait: Any = None, signal_function: Any = None, flush: Any = None) -> CompletedRequest:
         assert self.is_open and self.started, "captured from a camera that is not running"
-        assert wait is not True and wait is not None and wait > 0, "this would wait for ever when no exposure comes"
+        assert wait is not True and wait is not None and wait > 0, "this would wait forever when no exposure comes"
         free = [buffers for buffers in self._buffers if all(buffers is not held.buffers for held in self._held)]
         if hardware.loose_cable or not free:
-            self._waiting_in_vain = True
+            self._waiting = True
             raise TimeoutError
         buffers = free[self._exposures % len(free)]
         for name, memory in buffers.items():
@@ -155,12 +155,12 @@ class Picamera2:
         return self._held[-1]
 
     def cancel_all_and_flush(self) -> None:
-        self._waiting_in_vain = False
+        self._waiting = False
 
     def close(self) -> None:
         if not self.is_open:
             return
-        assert not self._waiting_in_vain, "the stop would wait behind a capture that never ends"
+        assert not self._waiting, "the stop would wait for a capture that never ends"
         hardware.opened.remove(self._number)
         hardware.log.append("closed")
         self.is_open = self.started = False
@@ -214,7 +214,7 @@ def _check_second(lores: dict[str, Any], main: dict[str, Any], platform: Platfor
 
 
 def _in_memory(stream: dict[str, Any], exposure: int) -> np.ndarray:
-    """The scene, stretched into the stream as the ISP does, in the byte order that the format's name stands for."""
+    """The scene, stretched to the stream's size as the ISP does, in the byte order of the format's name."""
     scene = hardware.scene((1920, 1080), exposure)  # RGB
     scaled = cv2.resize(scene, stream["size"], interpolation=cv2.INTER_AREA)
     orders = {"BGR888": scaled, "RGB888": scaled[..., ::-1]}

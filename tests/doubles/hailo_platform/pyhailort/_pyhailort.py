@@ -1,4 +1,4 @@
-"""What the C++ extension brings: status exceptions with a bare number, enumerations, small records."""
+"""The C++ extension: status exceptions with a bare number, enumerations, small records."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ STATUS = _NAMES.split()
 
 
 class HailoRTStatusException(Exception):
-    """args[0] is the number, as text; what pyhailort does not wrap arrives like this."""
+    """args[0] is the number, as text. The user gets it where pyhailort does not wrap it."""
 
 
 class HailoRTCustomException(Exception):
@@ -40,7 +40,7 @@ class HailoRTCustomException(Exception):
 
 
 class HailoRTException(Exception):
-    """The extension's own, unrelated to the class of that name in Python."""
+    """The extension's own class, not the one of the same name in Python."""
 
 
 def status(code: int) -> HailoRTStatusException:
@@ -80,7 +80,7 @@ class FormatOrder(Enum):
 
 
 class DeviceArchitecture(IntEnum):
-    """The number that `identify` brings."""
+    """The number that `identify` returns."""
 
     HAILO8_A0 = 0
     HAILO8 = 1
@@ -130,11 +130,11 @@ class VDeviceParams:
 
     @property
     def scheduling_algorithm(self) -> int:
-        """A number when read, an enumeration when set: so is the real one."""
+        """A number when read, an enumeration when set, as in the real one."""
         return self._scheduling_algorithm.value
 
     @scheduling_algorithm.setter
     def scheduling_algorithm(self, value: SchedulingAlgorithm) -> None:
         if not isinstance(value, SchedulingAlgorithm):
-            raise TypeError("(): incompatible function arguments: arg1 is no SchedulingAlgorithm")
+            raise TypeError("(): incompatible function arguments: arg1 is not a SchedulingAlgorithm")
         self._scheduling_algorithm = value

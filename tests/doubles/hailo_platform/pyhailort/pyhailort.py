@@ -1,4 +1,4 @@
-"""The Python side of the package: what wraps status exceptions and checks what reaches the extension."""
+"""The Python side of the package: it wraps status exceptions and checks arguments before the extension."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class HailoSchedulingAlgorithm:
 
 
 class HailoRTException(Exception):
-    """The base of what is wrapped."""
+    """The base of the wrapped exceptions."""
 
 
 class HailoRTTimeout(HailoRTException):
@@ -96,7 +96,7 @@ class HailoCommunicationClosedException(HailoRTException):
     """62"""
 
 
-# status -> class and a text without the number, in words of ours
+# status -> class, and a text without the number; the texts are ours
 WRAPPED: dict[int, tuple[type[HailoRTException], str]] = {
     2: (HailoRTInvalidArgumentException, "invalid argument"),
     4: (HailoRTTimeout, "a timeout"),
@@ -116,7 +116,7 @@ WRAPPED: dict[int, tuple[type[HailoRTException], str]] = {
 
 
 class ExceptionWrapper:
-    """Makes status exceptions of the block indicative; everything else passes."""
+    """Turns status exceptions of the block into exceptions with a name; everything else passes."""
 
     def __enter__(self) -> None:
         pass
@@ -135,14 +135,14 @@ class ExceptionWrapper:
 
 
 def check(stage: str) -> None:
-    """Fail as the test asked for, the way the extension does."""
+    """Fail as the test has set, the way the extension does."""
     code = control.fault(stage)
     if code is not None:
         raise _pyhailort.status(code)
 
 
 class HEF:
-    """A file, for what can be asked without a device."""
+    """A file, and what can be read from it without a device."""
 
     def __init__(self, hef_source: str | bytes) -> None:
         if not isinstance(hef_source, str | bytes):
@@ -254,7 +254,7 @@ _in_use: dict[str, int] = {}
 
 
 class VDevice:
-    """What networks are configured on; it takes the chip for itself."""
+    """Networks are configured on it; no other process can use the chip meanwhile."""
 
     def __init__(self, params: _pyhailort.VDeviceParams | None = None, *, device_ids: list[str] | None = None) -> None:
         self._ids: list[str] | None = None
@@ -310,7 +310,7 @@ class VDevice:
         return model
 
     def release(self) -> None:
-        """The last of all."""
+        """Must come last."""
         ids, self._ids = self._ids, None
         if ids is None:
             return
@@ -336,7 +336,7 @@ class VDevice:
 
 
 class _Stream:
-    """What is set for one stream; `configure` takes a copy."""
+    """The settings of one stream; `configure` copies them."""
 
     def __init__(self, table: dict[str, Any], kind: str) -> None:
         self.name: str = table["name"]
@@ -353,7 +353,7 @@ class _Stream:
         else:
             self.shape = list(table["shape"])
         scale = table.get("scale", 1.0)
-        # several scales are announced by a record of zeros, and one record it is (infer_model.cpp)
+        # one record in any case; several scales are announced by zeros in it (infer_model.cpp)
         self.quant_infos = [QuantInfo() if isinstance(scale, list) else QuantInfo(table.get("zero_point", 0), scale)]
 
     @property
@@ -397,13 +397,13 @@ class InferModel:
             return self._stream.kind in ("host", "chip")
 
         def set_format_type(self, type: FormatType) -> None:
-            """Before `configure`, or in vain."""
+            """Only before `configure`; later it has no effect."""
             if not isinstance(type, FormatType):
                 raise TypeError("set_format_type(): incompatible function arguments")
             self._stream.type = type
 
         def set_nms_score_threshold(self, threshold: float) -> None:
-            """Fails later, in `configure`, where there is no NMS on the host."""
+            """Where there is no NMS on the host, `configure` fails."""
             self._stream.score, self._stream.changed = float(np.float32(threshold)), True
 
         def set_nms_iou_threshold(self, threshold: float) -> None:
@@ -461,7 +461,7 @@ class InferModel:
         self._batch_size = batch_size
 
     def configure(self) -> ConfiguredInferModel:
-        """Checks everything, and takes a copy of it."""
+        """Check everything and copy it."""
         with ExceptionWrapper():
             check("configure")
             arch = next(d["arch"] for d in control.settings.devices if d["id"] in (self._vdevice._ids or ()))
@@ -500,10 +500,10 @@ class ConfiguredInferModel:
 
             def __init__(self, classes: int) -> None:
                 self._buffer: np.ndarray | None = None
-                self._classes = classes  # 0 where it is no NMS
+                self._classes = classes  # 0 without NMS
 
             def set_buffer(self, buffer: np.ndarray) -> None:
-                """The memory itself is kept, and must be writeable even for an input."""
+                """The memory itself is kept; it must be writeable even for an input."""
                 if not buffer.flags.c_contiguous:
                     raise HailoRTException("Buffer must be C_CONTIGUOUS")
                 if not buffer.flags.writeable:
@@ -511,7 +511,7 @@ class ConfiguredInferModel:
                 self._buffer = buffer
 
             def get_buffer(self, tf_format: bool | None = False) -> Any:
-                """None: the array; else an NMS is cut into views, a class each."""
+                """With None the array; else an NMS output as views, one for each class."""
                 if tf_format is None or not self._classes or self._buffer is None:
                     return self._buffer
                 flat, at, found = self._buffer, 0, []
@@ -593,7 +593,7 @@ class ConfiguredInferModel:
     def create_bindings(
         self, input_buffers: dict[str, np.ndarray] | None = None, output_buffers: dict[str, np.ndarray] | None = None
     ) -> Bindings:
-        """New ones, with these buffers."""
+        """New bindings with these buffers."""
         with ExceptionWrapper():
             check("create_bindings")
         assert self._alive
@@ -607,7 +607,7 @@ class ConfiguredInferModel:
         return bindings
 
     def wait_for_async_ready(self, timeout_ms: int = 1000, frames_count: int = 1) -> None:
-        """Above the queue size it always times out."""
+        """With more frames than the queue size it always times out."""
         with ExceptionWrapper():
             check("wait_ready")
             try:
@@ -652,7 +652,7 @@ class ConfiguredInferModel:
         control.event(f"threshold {threshold}")
 
     def set_scheduler_timeout(self, timeout_ms: int) -> None:
-        """Until a batch that is not full goes."""
+        """How long a batch that is not full waits."""
         with ExceptionWrapper():
             if not self._scheduled:
                 raise _pyhailort.status(INVALID_OPERATION)
@@ -665,7 +665,7 @@ class ConfiguredInferModel:
         return self._alive.queue_size
 
     def shutdown(self) -> None:
-        """Aborts what is in flight; the model is dead then."""
+        """Abort what is in flight; the model cannot be used any more."""
         self._alive.shut_down(63)
 
 
@@ -676,14 +676,14 @@ def _copy(stream: _Stream) -> _Stream:
 
 
 class AsyncInferCompletionInfo:
-    """What a callback gets."""
+    """The argument of a callback."""
 
     def __init__(self, exception: HailoRTException | None) -> None:
         self._exception = exception
 
     @property
     def exception(self) -> HailoRTException | None:
-        """None where all went well."""
+        """None after success."""
         return self._exception
 
 
