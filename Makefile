@@ -1,29 +1,29 @@
-# make demo     the road with the sample: calibration set, INT8 emulation, pictures with boxes, a table
-# make test     everything that CI runs: format, lint, types, tests, and the Pi's tests with the Pi's libraries
-# make test-pi  the last of these
-# make quick    the tests without the slow ones, for work in between
-# make lint     format, lint, types
-# make format   let ruff format and fix
-# make mutations    the long run over damaged HEFs: minutes, prints its figures
-# make bench    timings; no tests
-# make clean    remove the environments and caches
+# make demo         all steps with the sample: calibration set, INT8 emulation, pictures with boxes, a table
+# make test         everything that CI runs: format, lint, types, all tests, and the Pi's tests with the Pi's libraries
+# make test-pi      only the Pi's tests with the Pi's libraries
+# make quick        the tests without the slow ones
+# make lint         check format, lint and types
+# make format       format and fix with ruff
+# make mutations    read many damaged HEFs; takes minutes and prints its figures
+# make bench        timings, not tests
+# make clean        remove the environments and caches
 #
-# Another Python: make test PYTHON=python3.12
+# With another Python: make test PYTHON=python3.12
 
 PYTHON ?= python3
 VENV := .venv
 PI_VENV := .venv-pi
 RUN := $(VENV)/bin/python -m
 
-# The Raspberry Pi's libraries (Debian 12): the packages that run there are tested with these as well. The wheels of
-# numpy 1.24 end with Python 3.11.
+# The libraries of the Raspberry Pi (Debian 12). The Pi's packages are tested with these as well. numpy 1.24 has wheels
+# up to Python 3.11.
 PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<10' 'pytest-xdist>=3.5,<4' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7' \
     'aiohttp==3.8.*' 'paho-mqtt==1.6.*' 'xxhash>=3,<5'
 PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell \
     $(python) -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' \
     >/dev/null 2>&1 && echo $(python))))
 
-# The SDK's Python may be as old as that: the half of the compiler driver that runs there is tried on one.
+# The SDK may run on Python 3.8 or 3.9, so its worker is tested there.
 OLD_VENV := .venv-old
 OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9 $(wildcard $(HOME)/.pyenv/versions/3.[89].*/bin/python3),$(shell \
     $(python) -c 'import ensurepip, sys; sys.exit(sys.version_info[:2] not in ((3, 8), (3, 9)))' \
@@ -32,7 +32,7 @@ OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9 $(wildcard $(HOME)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
-# a process for each core; files that look at the clock stay together in one
+# One process for each core. Test files that measure time run in one process.
 PARALLEL := -n auto --dist loadgroup
 
 .PHONY: demo test test-pi quick lint format mutations bench clean pi-env old-env
@@ -79,7 +79,7 @@ clean:
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
     { echo "error: $(PYTHON) is missing or older than Python 3.10; try: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
 
-# An environment is made once, and again when what it holds has changed. What tests need holds all that the demo needs.
+# An environment is made again when its requirements have changed. The packages of the tests include those of the demo.
 $(VENV)/.stamp: requirements.txt requirements-dev.txt
 	@$(CHECK_PYTHON)
 	$(PYTHON) -m venv --clear $(VENV)

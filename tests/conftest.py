@@ -1,4 +1,4 @@
-"""Fixtures that many tests share: the scripts as processes, and the real inputs beside the project."""
+"""Fixtures of many tests: the scripts as processes, the double of HailoRT, and the real inputs in ../shared."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ import pytest
 
 from hefkit.hef.file import Hef, read_hef
 
-# no deadline: a busy machine is no bug. In CI the same examples every time, as hypothesis itself would have it;
-# on a person's machine new ones, which is where a new counterexample can be looked into
+# No deadline, because a busy machine is not a bug. CI runs the same examples every time, hypothesis' own default;
+# other machines run new ones, so that a person can look into a new counterexample.
 hypothesis.settings.register_profile("hefkit", deadline=None, derandomize="CI" in os.environ)
 hypothesis.settings.load_profile("hefkit")
 
@@ -30,7 +30,7 @@ AsHef = Callable[[bytes], Hef]
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
-DOUBLES = ROOT / "tests" / "doubles"  # of packages that are not here; on the path of tests that ask for them
+DOUBLES = ROOT / "tests" / "doubles"  # of packages that are not installed; on the path of the tests that need them
 
 
 def pytest_configure() -> None:
@@ -41,7 +41,7 @@ def pytest_configure() -> None:
 
 @dataclass(frozen=True)
 class Finished:
-    """A script that has ended."""
+    """A script that has ended: exit code, stdout, stderr."""
 
     code: int
     out: str
@@ -94,7 +94,7 @@ def as_hef(tmp_path: Path) -> AsHef:
 
 @pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
-    """A script that a test calls in this process sets up the logger; the next test must not see that."""
+    """Restore the logger after each test, because a script that runs in this process changes it."""
     log = logging.getLogger("hefkit")
     before = log.handlers[:], log.propagate, log.level
     yield
@@ -104,7 +104,7 @@ def fresh_logging() -> Iterator[None]:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """An empty disk of two megabytes; `fill` makes it a full one."""
+    """An empty file system of two megabytes; `fill` fills it."""
     small = tmp_path / "small"
     small.mkdir()
     mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(small)], capture_output=True)
@@ -115,7 +115,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def fill(disk: Path, leave: int = 0) -> None:
-    """Write until a small disk has no more than so many bytes left."""
+    """Write to a small disk until at most `leave` bytes are free."""
     with open(disk / "brim", "wb", buffering=0) as file, contextlib.suppress(OSError):
         while shutil.disk_usage(disk).free > leave:
             file.write(bytes(4096))
@@ -123,7 +123,7 @@ def fill(disk: Path, leave: int = 0) -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real inputs beside the checkout; its tests skip where there is none."""
+    """The folder of real inputs beside the checkout; without it the tests that need it are skipped."""
     if not SHARED.is_dir():
         pytest.skip("no ../shared beside this checkout: real models and photographs are not here")
     return SHARED
@@ -131,7 +131,7 @@ def shared() -> Path:
 
 @pytest.fixture
 def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """The double of HailoRT in this process: its `control`, with a healthy Hailo-8; every rule must be kept."""
+    """The double of HailoRT in this process: its `control`, with a working Hailo-8. A broken rule fails the test."""
     monkeypatch.syspath_prepend(str(DOUBLES))
     monkeypatch.setenv("HAILORT_LOGGER_PATH", "NONE")
     monkeypatch.setenv("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")
@@ -146,7 +146,7 @@ def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 @pytest.fixture
 def chip_env(tmp_path: Path) -> Iterator[Callable[..., dict[str, str]]]:
-    """Environment of a script that shall see the double: `run_script(..., **chip_env(queue_size=4))`."""
+    """Environment of a script that uses the double: `run_script(..., **chip_env(queue_size=4))`."""
     broken = tmp_path / "broken_rules"
 
     def make(**settings: Any) -> dict[str, str]:

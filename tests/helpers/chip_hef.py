@@ -1,7 +1,7 @@
-"""HEFs that the double of HailoRT runs: true protobuf for readers, an ONNX and a table where weights would be.
+"""HEFs that the double of HailoRT runs: real protobuf for readers; in place of the weights an ONNX and a table.
 
-write_hef(path, spec, onnx)                          raw heads, as a compiler would leave them
-write_hef(path, spec, onnx, nms="host")              with HailoRT's NMS behind them
+write_hef(path, spec, onnx)                          raw heads, as the compiler writes them
+write_hef(path, spec, onnx, nms="host")              followed by HailoRT's NMS
 write_hef(path, spec, None)                          every code is the first byte of the picture
 """
 
@@ -25,7 +25,7 @@ NHWC, NHCW, FCR, NMS_ON_CHIP = 0, 1, 3, 6  # the compiler's numbers of device fo
 
 @dataclass
 class Recipe:
-    """What a test wants otherwise than usual."""
+    """How a HEF differs from the usual one."""
 
     arch: str = "hailo8"
     contexts: int = 1
@@ -34,14 +34,14 @@ class Recipe:
     iou_threshold: float = 0.7
     most: int = 100  # boxes a class
     original_names: bool = True  # of the ONNX nodes
-    streams: Sequence[str] = ()  # names of the outputs; () gives conv1, conv2 ... as a compiler might
+    streams: Sequence[str] = ()  # names of the outputs; () gives net/conv1, net/conv2 ...
     multiply: dict[int, list[int]] = field(default_factory=dict)  # output -> factor of each feature, in 16 bits
     order: Sequence[int] = ()  # of the outputs in the file; () as in the spec
     groups: int = 1
 
 
 def hef_spec(spec: ModelSpec, recipe: Recipe | None = None) -> ModelSpec:
-    """The spec as it lies beside the HEF: of kind hef, with streams and the HEF's own quantisation."""
+    """The spec beside the HEF: of kind hef, with streams and the HEF's own quantisation."""
     recipe = recipe or Recipe()
     outputs = tuple(_output(i, output, recipe) for i, output in enumerate(spec.head.outputs))
     target = {"arch": recipe.arch, "sdk": "3.33.1"}
@@ -50,7 +50,7 @@ def hef_spec(spec: ModelSpec, recipe: Recipe | None = None) -> ModelSpec:
 
 def write_hef(path: Path, spec: ModelSpec, onnx: bytes | None, recipe: Recipe | None = None, *, beside: bool = False,
               version: int = 2) -> ModelSpec:  # fmt: skip
-    """Write a HEF, and its spec if it is to lie beside; returns that spec."""
+    """Write a HEF, and with `beside` its spec beside it; returns that spec."""
     recipe = recipe or Recipe()
     ours = hef_spec(spec, recipe)
     path.write_bytes(hef_bytes(ours, [output.onnx_node or "" for output in spec.head.outputs], onnx, recipe, version))
@@ -60,7 +60,7 @@ def write_hef(path: Path, spec: ModelSpec, onnx: bytes | None, recipe: Recipe | 
 
 
 def hef_bytes(spec: ModelSpec, nodes: Sequence[str], onnx: bytes | None, recipe: Recipe, version: int = 2) -> bytes:
-    """The file."""
+    """The bytes of the file."""
     table = _table(spec, recipe)
     payload = json.dumps(table).encode()
     weights = MARK + struct.pack("<I", len(payload)) + payload + (onnx or b"")
@@ -84,7 +84,7 @@ def _output(index: int, output: OutputSpec, recipe: Recipe) -> OutputSpec:
 
 
 def _table(spec: ModelSpec, recipe: Recipe) -> dict[str, Any]:
-    """What the double knows: everything but the reader's view of the file."""
+    """The table for the double: everything that it needs to run the network."""
     order = list(recipe.order or range(len(spec.head.outputs)))
     raw = [
         {
@@ -109,7 +109,7 @@ def _table(spec: ModelSpec, recipe: Recipe) -> dict[str, Any]:
 
 
 def _proto(spec: ModelSpec, nodes: Sequence[str], recipe: Recipe) -> bytes:
-    """The same as protobuf."""
+    """The same network as protobuf, for readers."""
     per_feature = any(isinstance(o.scale, tuple) for o in spec.head.outputs)
     layers = [_input_layer(spec, per_feature)]
     for i, (output, node) in enumerate(zip(spec.head.outputs, nodes, strict=True)):
@@ -130,7 +130,7 @@ def _proto(spec: ModelSpec, nodes: Sequence[str], recipe: Recipe) -> bytes:
 
 
 def _partial(groups: list[bytes], arch: str) -> list[bytes]:
-    """An 8L has its networks in layouts of clusters."""
+    """The HEF of an 8L holds its networks in layouts of clusters."""
     if arch != "hailo8l":
         return groups
     return [tiny_hef.field(7, tiny_hef.field(1, g) + tiny_hef.field(2, tiny_hef.field(1, 3))) + g for g in groups]

@@ -25,12 +25,12 @@ START_S = 60.0
 
 
 def find_chromium() -> str | None:
-    """The program, where there is one."""
+    """Path of the program, or None."""
     return next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Tab:
-    """One page; `said` collects what it complains of."""
+    """One page; `said` collects its log entries and exceptions."""
 
     def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
         self.said: list[str] = []
@@ -50,7 +50,7 @@ class Tab:
                 self.said.append(str(found["params"]["exceptionDetails"]))
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
-        """One command and its result."""
+        """Send one command and return its result."""
         number = next(self._numbers)
         self._answers[number] = asyncio.get_running_loop().create_future()
         await self._socket.send_json({"id": number, "method": method, "params": params})
@@ -60,20 +60,20 @@ class Tab:
         return result
 
     async def open(self, url: str) -> None:
-        """Go there, and wait until the document is complete; a stream in it goes on loading."""
+        """Open a URL and wait until the document is parsed; a stream in it continues to load."""
         for domain in ("Page", "Log", "Runtime"):
             await self.call(f"{domain}.enable")
         await self.call("Page.navigate", url=url)
         await self.until("document.readyState !== 'loading'")
 
     async def evaluate(self, script: str) -> Any:
-        """The value of an expression of JavaScript."""
+        """The value of a JavaScript expression."""
         answer = await self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
     async def until(self, script: str, seconds: float = 15.0) -> Any:
-        """Wait until an expression is true; its value."""
+        """Wait until an expression is true; returns its value."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + seconds
         while not (value := await self.evaluate(script)):
@@ -82,7 +82,7 @@ class Tab:
         return value
 
     async def click(self, selector: str) -> None:
-        """With the mouse, in the middle of an element."""
+        """Click with the mouse in the middle of an element."""
         box = await self.evaluate(
             f"(() => {{ const e = document.querySelector('{selector}'); e.scrollIntoView();"
             " const b = e.getBoundingClientRect(); return [b.x + b.width / 2, b.y + b.height / 2]; })()"
@@ -91,20 +91,20 @@ class Tab:
             await self.call("Input.dispatchMouseEvent", type=kind, x=box[0], y=box[1], button="left", clickCount=1)
 
     async def size(self, width: int, height: int, mobile: bool = False) -> None:
-        """Of the window, in its pixels."""
+        """Set the size of the window in pixels."""
         await self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile
         )
 
     async def screenshot(self, path: Path) -> None:
-        """What is in the window."""
+        """Save what the window shows."""
         data = await self.call("Page.captureScreenshot", format=path.suffix[1:].replace("jpg", "jpeg"))
         path.write_bytes(base64.b64decode(data["data"]))
 
 
 @contextlib.asynccontextmanager
 async def browser_tab(program: str, profile: Path) -> AsyncIterator[Tab]:
-    """Start the browser with an empty profile, and end it."""
+    """Start the browser with an empty profile; end it afterwards."""
     environment = {**os.environ, "HOME": str(profile), "no_proxy": "*"}
     process = subprocess.Popen(
         [program, f"--user-data-dir={profile}", *FLAGS],

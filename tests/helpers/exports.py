@@ -1,4 +1,4 @@
-"""The ways in which exports differ: name -> options of `tiny_yolo`, for tests that go through all of them."""
+"""The kinds of exports: name -> options of `tiny_yolo`, for tests that try all of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An engine without a model: it returns the tensors it was given, and remembers what it was fed."""
+"""An engine without a model: it returns given tensors and records the pictures that it gets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.helpers.heads import make_head, make_spec
 
 
 class FakeEngine(CpuSlots):
-    """Behaves like any engine to the detector; `tensors` may be a function of the picture it was fed."""
+    """An engine for the detector; `tensors` is a list, or a function of the picture that returns one."""
 
     def __init__(
         self,
@@ -49,9 +49,9 @@ def engine_that_finds(
     fit: str = "letterbox",
     batch_size: int = 1,
 ) -> FakeEngine:
-    """An engine that sees (class, score, xyxy in pixels of the input) in every picture.
+    """An engine that finds these (class, score, xyxy in pixels of the input) in every picture.
 
-    One stride of 8 and direct distances: a box is told by the cell that holds its centre.
+    One stride of 8 and direct distances: the cell that holds the centre of a box predicts it.
     """
     from dataclasses import replace
 

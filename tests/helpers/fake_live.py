@@ -1,4 +1,4 @@
-"""Results and cameras of a live run, made up."""
+"""Results of a live run, and a camera without hardware."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def live_result(
     engine: str = "float",
     **more: Any,
 ) -> LiveResult:
-    """A frame with one bird in it."""
+    """A result with one bird in the frame."""
     picture = np.full((size_wh[1], size_wh[0], 3), number % 256, np.uint8)
     when = time.monotonic() if captured is None else captured
     frame = Frame(number, "cam", number, picture, 0.001, when)
@@ -36,7 +36,7 @@ def live_result(
 
 
 class FakeCamera:
-    """Gives `count` frames, `fps` a second, then None."""
+    """Returns `count` frames at `fps` a second, then None."""
 
     def __init__(self, count: int = 10**9, fps: float | None = None, size_hw: tuple[int, int] = (64, 64)) -> None:
         self.name = "cam"

@@ -1,6 +1,6 @@
-"""Heads and their tensors for tests, and the plainest decode of them: loops over everything, in float.
+"""Heads and their tensors for tests, and a simple decode of them: loops over everything, in float.
 
-The plain decode shares no code with `hefkit.detect.decode`; it dequantises every entry, looks at every anchor, and
+The simple decode shares no code with `hefkit.detect.decode`; it dequantises every entry, looks at every anchor, and
 compares every pair of boxes.
 """
 
@@ -16,7 +16,7 @@ from hefkit.spec import CODE_DTYPES, HeadSpec, InputSpec, ModelSpec, OutputSpec
 
 
 class Found(NamedTuple):
-    """One detection of the plain decode."""
+    """One detection of the simple decode."""
 
     class_id: int
     anchor: int
@@ -70,7 +70,7 @@ def per_feature(head: HeadSpec, rng: np.random.Generator) -> HeadSpec:
 
 
 def random_tensors(head: HeadSpec, rng: np.random.Generator, objects: float = 0.1) -> list[np.ndarray]:
-    """Tensors of a head: mostly background, a share of anchors with high scores."""
+    """Tensors of a head: mostly background; a share `objects` of the anchors has high scores."""
     tensors = []
     for output in head.outputs:
         high = np.ones(output.shape, bool)
@@ -116,7 +116,7 @@ def plain_boxes(tensors: list[np.ndarray], head: HeadSpec) -> np.ndarray:
 
 
 def plain_decode(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSettings) -> list[Found]:
-    """The contract word by word; see also `is_close_call`."""
+    """The contract of decoding, literally; see also `is_close_call`."""
     boxes, scores = plain_boxes(tensors, head), plain_scores(tensors, head)
     found = []
     for anchor, row in enumerate(scores):
@@ -137,7 +137,7 @@ def plain_decode(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSett
 
 
 def plain_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Overlap of two boxes; an empty or inverted box overlaps nothing."""
+    """Intersection over union of two boxes; 0 for an empty or inverted box."""
     if min(a[2] - a[0], a[3] - a[1], b[2] - b[0], b[3] - b[1]) <= 0:
         return 0.0
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
@@ -146,7 +146,7 @@ def plain_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
 
 
 def is_close_call(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSettings) -> bool:
-    """Whether rounding decides: a score at the threshold, two scores or a pair's overlap nearly equal."""
+    """Whether rounding decides: a score or an overlap is very near its threshold, or two scores are nearly equal."""
     scores = plain_scores(tensors, head).astype(np.float64)
     if (np.abs(scores - settings.conf) < 1e-6).any() and settings.conf not in (0.0, 1.0):
         return True

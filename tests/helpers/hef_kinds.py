@@ -1,8 +1,8 @@
-"""Whole HEFs of every kind, for tests of the reader: each is one that HailoRT 4.23 would open.
+"""Whole HEFs of every kind, for tests of the reader; HailoRT 4.23 would open each of them.
 
     KINDS["NMS on the chip"]()        the protobuf message; hef_file() puts it into a container
 
-The message builders are those of tiny_hef; here stands what the compiler writes for one kind of network.
+tiny_hef builds the messages; this module combines them as the compiler does for one kind of network.
 """
 
 from __future__ import annotations
@@ -55,12 +55,12 @@ DETAILS = {  # number in the oneof -> its message, wired to the toy YOLO's six o
 
 
 def one_output_hef(layer: bytes, name: str = "net/out", **kwargs: Sequence[int]) -> bytes:
-    """A picture in, one layer out."""
+    """A network with one picture as input and one layer as output."""
     return hef(group([input_layer(), edge(layer)], [name]), **kwargs)  # type: ignore[arg-type]
 
 
 def nms_hef(member: int = 12, details: bytes | None = None, *, classes: int = 2, more: bytes = b"") -> bytes:
-    """Raw heads that go into an NMS on the host."""
+    """Raw heads, followed by an NMS on the host."""
     op = nms_op(member, DETAILS[member] if details is None else details, INPUTS, classes=classes, more=more)
     return hef(net_flow_group(yolo_layers(), [op], PADS, ["net/nms"]), extensions=FLOW)
 
@@ -98,7 +98,7 @@ def mux(*leaves: bytes, count: int | None = None, name: str = "net/mux") -> byte
 
 
 def mux_hef() -> bytes:
-    """A mux of a layer and of another mux."""
+    """A mux that joins a layer and another mux."""
     inner = mux(field(1, info("net/b", 4, 4, 2)), field(1, info("net/c", 2, 2, 2)), name="net/inner")
     layer = edge(mux(field(1, info("net/a", 8, 8, 2)), field(2, inner)), kind=1)
     return hef(group([input_layer(), layer], ["net/c", "net/b", "net/a"]))
@@ -115,12 +115,12 @@ def planes_hef(fmt: int = 0, features: Sequence[int] = (1, 2), data_bytes: Seque
 
 
 def per_feature_input() -> bytes:
-    """An input with a scale for each of its three features, all equal as HailoRT wants."""
+    """An input with a scale for each of its three features, all equal as HailoRT requires."""
     return edge(info("net/input", 64, 64, 3, scales=(1, 1, 1), zero_points=(0, 0, 0)), output=False)
 
 
 def per_feature_hef(layer: bytes, *, extension: bool = True) -> bytes:
-    """A network whose numbers of quantisation are stored for each feature."""
+    """A network with one scale and zero point for each feature."""
     extensions = (PERIPH, PER_FEATURE) if extension else (PERIPH,)
     return hef(group([per_feature_input(), edge(layer)], ["net/out"]), extensions=extensions)
 

@@ -1,10 +1,10 @@
-"""Reads HEFs in a process of its own, so that their memory and time can be told from those of the tests.
+"""Reads HEFs in a separate process, to measure their memory and time without those of the tests.
 
     python -m tests.helpers.hef_worker GOOD.hef
 
-Paths come in, one a line; a JSON object goes out for each: what became of it, how long it took, and how long the
-processor worked on it. After the last one comes how much memory all of them together needed at most, beyond what the
-imports and the good file had taken. A file that takes longer than HANG_S ends the process.
+stdin has one path a line. stdout has a JSON object for each: the outcome, the seconds, and the seconds of processor
+time. A last object has the peak memory of all files, without that of the imports and the good file. A file that takes
+longer than HANG_S ends the process.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import sys
 import time
 from pathlib import Path
 
-HANG_S = 60
+HANG_S = 60  # seconds for one file
 
 
 def main() -> None:
-    """Read what stdin names."""
+    """Read the files that stdin names."""
     inspect(Path(sys.argv[1]))
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = memory("VmRSS")
@@ -33,20 +33,20 @@ def main() -> None:
 
 
 def attempt(path: Path) -> str:
-    """`read`, `refused`, or the exception that should not have been."""
+    """`read`, `refused`, or the unexpected exception."""
     from hefkit.errors import ModelError
 
     try:
         inspect(path)
     except ModelError as exc:
         return "refused" if "\n" not in str(exc) else "more than one line"
-    except BaseException as exc:  # noqa: BLE001 - whatever it is, the test wants to know
+    except BaseException as exc:  # noqa: BLE001 - the test reports every exception
         return f"{type(exc).__name__}: {exc}"
     return "read"
 
 
 def inspect(path: Path) -> None:
-    """All that validate_hef.py does with a file but printing it."""
+    """Everything that validate_hef.py does with a file, without printing."""
     from hefkit.hef.file import read_hef
     from hefkit.hef.words import describe
     from validate_hef import table
@@ -58,7 +58,7 @@ def inspect(path: Path) -> None:
 
 
 def memory(key: str) -> int:
-    """KiB of this process: `VmRSS` now, `VmHWM` at most."""
+    """Memory of this process in KiB: `VmRSS` now, `VmHWM` peak."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(f"{key}:"):
             return int(line.split()[1])
@@ -66,7 +66,7 @@ def memory(key: str) -> int:
 
 
 def say(result: dict[str, object]) -> None:
-    """One line, at once."""
+    """Print one line and flush."""
     sys.stdout.write(json.dumps(result) + "\n")
     sys.stdout.flush()
 

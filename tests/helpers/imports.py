@@ -1,4 +1,4 @@
-"""What the sources import, read off their syntax trees.
+"""What the sources import, according to their syntax trees.
 
 python -m tests.helpers.imports     prints the test files that need numpy and OpenCV only, for `make test-pi`
 """
@@ -17,7 +17,7 @@ PROCESSES_OF_THE_WORKSTATION = {
     "tests.test_readme",
     "tests.scripts.test_real_road",
     "tests.examples.test_drone_dataset",
-}  # these import nothing of the workshop and start scripts that do
+}  # they do not import the workshop, but start scripts that do
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ SCRIPTS = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
 
 
 def imports(path: Path) -> list[Import]:
-    """Everything that a file imports, at any depth; type-only imports count as module level."""
+    """Everything that a file imports, also inside functions; type-only imports count as module level."""
     return list(_imports(ast.parse(path.read_text(encoding="utf-8")), None))
 
 
@@ -71,7 +71,7 @@ def _resolved(module: str, name: str) -> str:
 
 
 def pi_test_files() -> list[Path]:
-    """The test files that reach neither the workshop nor onnx, through helpers either."""
+    """The test files that import neither the workshop nor onnx, directly or through helpers."""
 
     def reached(name: str, seen: set[str]) -> set[str]:
         for found in imports(TESTS[name]):
@@ -92,4 +92,4 @@ def pi_test_files() -> list[Path]:
 
 
 if __name__ == "__main__":
-    print(*(path.relative_to(ROOT) for path in pi_test_files()), sep="\n")  # noqa: T201 (its purpose)
+    print(*(path.relative_to(ROOT) for path in pi_test_files()), sep="\n")  # noqa: T201 (prints for make)

@@ -1,4 +1,4 @@
-"""Servers on loopback that a test scripts: any answer to a connection, or pictures over HTTP."""
+"""Servers on loopback that a test controls: any answer to a connection, or pictures over HTTP."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Handler = Callable[[socket.socket], None]
 
 @contextlib.contextmanager
 def listening(handler: Handler) -> Iterator[int]:
-    """A port whose every connection is given to `handler`, and closed after it; handlers end when the test does."""
+    """A port: `handler` gets each connection, which is closed after it; handlers end with the test."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         connections: list[socket.socket] = []
 
@@ -49,19 +49,19 @@ def listening(handler: Handler) -> Iterator[int]:
 
 
 def hang_up(connection: socket.socket) -> None:
-    """Wake whoever waits on a socket."""
+    """Shut a socket down, which ends every call that waits for it."""
     with contextlib.suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
 def silent(connection: socket.socket) -> None:
-    """Accept, and never say a word."""
+    """Read everything and never answer."""
     while connection.recv(4096):
         pass
 
 
 def saying(*answers: bytes) -> Handler:
-    """One answer to each question, then silence."""
+    """A handler that gives one answer to each request, then none."""
 
     def answer(connection: socket.socket) -> None:
         for words in answers:
@@ -73,7 +73,7 @@ def saying(*answers: bytes) -> Handler:
 
 
 def request_head(connection: socket.socket) -> str:
-    """The lines of a request; empty when the other side has hung up."""
+    """The head of a request; empty when the other side has closed the connection."""
     head = b""
     while b"\r\n\r\n" not in head:
         if not (data := connection.recv(4096)):
@@ -83,7 +83,7 @@ def request_head(connection: socket.socket) -> str:
 
 
 def encrypted(handler: Handler, folder: Path) -> Handler:
-    """The same behind TLS, with a certificate of its own making as cameras have; skips where none can be made."""
+    """The same handler behind TLS with a self-signed certificate, as cameras have; skips without openssl."""
     made = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=cam", "-days", "2"]
     try:
         files = ["-keyout", folder / "key", "-out", folder / "cert"]
@@ -107,7 +107,7 @@ def mjpeg(
     rate: float = 50.0,
     size_wh: tuple[int, int] = (64, 48),
 ) -> Handler:
-    """An HTTP camera at /live: so many pictures, each of its own shade, then the end of the stream or silence."""
+    """An HTTP camera at /live: `pictures` pictures, each of another colour, then `then`: "end" or "silence"."""
     wanted = "Basic " + base64.b64encode(f"watcher:{password}".encode()).decode()
 
     def answer(connection: socket.socket) -> None:
@@ -130,7 +130,7 @@ def mjpeg(
 
 
 def shade(index: int) -> tuple[int, int, int]:
-    """B, G, R of the picture of this number."""
+    """B, G, R of the picture with this number."""
     return 40, 80, 120 + 10 * (index % 10)
 
 

@@ -1,4 +1,4 @@
-"""A real MQTT broker on loopback, and a subscriber."""
+"""A real MQTT broker on loopback, and a client that records messages."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from tests.helpers.waiting import wait_for
 
 
 def find_mosquitto() -> str | None:
-    """Debian puts it where only root looks."""
+    """Path of the program, or None; Debian installs it in /usr/sbin."""
     return shutil.which("mosquitto") or shutil.which("mosquitto", path="/usr/sbin")
 
 
 def free_port() -> int:
-    """One that was free a moment ago."""
+    """A port that is free now; another program may take it."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
@@ -29,12 +29,12 @@ def free_port() -> int:
 
 
 class Broker:
-    """mosquitto, which can be stopped, frozen and started again on the same port; it remembers nothing."""
+    """mosquitto on one port; it can be stopped, frozen and started again, and stores nothing on disk."""
 
     def __init__(self, program: str, folder: Path, *settings: str) -> None:
         self.port = free_port()
         self._program, self._config = program, folder / "mosquitto.conf"
-        # started by root, it would become a user who cannot read our folder
+        # started by root without this line, it changes to a user who cannot read our folder
         lines = [f"user {getpass.getuser()}", f"listener {self.port} 127.0.0.1", "persistence false", *settings]
         if not any(line.startswith("allow_anonymous") for line in lines):
             lines.append("allow_anonymous true")
@@ -43,7 +43,7 @@ class Broker:
         self.start()
 
     def start(self) -> None:
-        """Returns when it can be reached."""
+        """Start it; returns when it accepts connections."""
         self._process = subprocess.Popen(
             [self._program, "-c", str(self._config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
@@ -58,12 +58,12 @@ class Broker:
         return True
 
     def signal(self, number: int) -> None:
-        """Such as SIGSTOP."""
+        """Send a signal, such as SIGSTOP."""
         assert self._process is not None
         self._process.send_signal(number)
 
     def stop(self) -> None:
-        """Kill it without a goodbye to its clients."""
+        """Kill it; clients get no message."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -71,15 +71,15 @@ class Broker:
 
 
 class Message(NamedTuple):
-    """As it arrived."""
+    """A message as it arrived."""
 
     topic: str
     payload: str
-    retained: bool  # was there before we came
+    retained: bool  # the broker had stored it before we subscribed
 
 
 class Listener:
-    """A subscriber that remembers every message on some topics."""
+    """A client that records all messages of some topics, by default of all."""
 
     def __init__(self, port: int, *topics: str, prepare: Callable[[Any], object] = lambda client: None) -> None:
         from paho.mqtt import client as paho
@@ -106,18 +106,18 @@ class Listener:
         return [message.payload for message in self.heard if message.topic == topic]
 
     def wait_on(self, topic: str, payload: str | None = None, seconds: float = 15.0) -> None:
-        """Until something, or this payload as the newest one, was heard."""
+        """Wait for a message of the topic; with `payload` until it is the newest one."""
         wait_for(lambda: self.on(topic)[-1:] and payload in (None, self.on(topic)[-1]), seconds)
 
     def retained(self) -> dict[str, str]:
-        """What the broker remembered when we came; wait for it to be sent first."""
+        """The retained messages that the broker sent after we subscribed: topic -> payload."""
         time.sleep(0.3)
         return {message.topic: message.payload for message in self.heard if message.retained}
 
     def close(self) -> None:
-        """Leave."""
+        """Disconnect."""
         self._client.disconnect()
         self._client.loop_stop()
-        if (sock := self._client.socket()) is not None:  # it was about to come back
+        if (sock := self._client.socket()) is not None:  # it was reconnecting
             sock.close()
         del self._client  # breaks a cycle: paho closes its other sockets when the client is freed

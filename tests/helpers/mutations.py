@@ -1,7 +1,7 @@
 """Ways to damage a protobuf message, each a function (good message, random numbers) -> damaged message.
 
-They know nothing of hefkit: a field is found by walking the wire format as a writer of it would. Digest and lengths of
-the container are recomputed around the result (`hef_file`), or nearly all mutations would die at the checksum.
+They use no code of hefkit: they find fields by walking the wire format. `hef_file` recomputes digest and lengths of the
+container around the result, because otherwise the checksum would refuse nearly all mutations.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from typing import NamedTuple
 from tests.helpers.tiny_hef import field, varint
 
 Mutation = Callable[[bytes, random.Random], bytes]
-MESSAGE_DEPTH = 8  # generations that are looked for fields
+MESSAGE_DEPTH = 8  # levels of nested messages that are searched for fields
 
 
 class Place(NamedTuple):
-    """A field of a message, wherever it is nested."""
+    """A field of a message, at any depth."""
 
     start: int  # of its tag
     value: int  # where the number, or the length, begins
@@ -28,7 +28,7 @@ class Place(NamedTuple):
 
 
 def places(data: bytes) -> list[Place]:
-    """All fields, and those of every content that reads as a message."""
+    """All fields, and the fields of every content that can be read as a message."""
     return list(_places(data, 0, len(data), ()))
 
 
@@ -71,7 +71,7 @@ def _number(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def spliced(data: bytes, start: int, end: int, new: bytes, parents: tuple[tuple[int, int], ...]) -> bytes:
-    """data[start:end] replaced, and the lengths of all messages around it corrected."""
+    """Replace data[start:end] and correct the lengths of all messages around it."""
     grown = len(new) - (end - start)
     data = data[:start] + new + data[end:]
     for length_at, body in reversed(parents):
@@ -85,7 +85,7 @@ def spliced(data: bytes, start: int, end: int, new: bytes, parents: tuple[tuple[
 
 
 def flip(data: bytes, rng: random.Random) -> bytes:
-    """One to eight bits."""
+    """Flip one to eight bits."""
     out = bytearray(data)
     for _ in range(rng.randint(1, 8)):
         out[rng.randrange(len(out))] ^= 1 << rng.randrange(8)
@@ -93,24 +93,24 @@ def flip(data: bytes, rng: random.Random) -> bytes:
 
 
 def insert(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes anywhere."""
+    """Insert some bytes anywhere."""
     at = rng.randrange(len(data) + 1)
     return data[:at] + rng.randbytes(rng.randint(1, 9)) + data[at:]
 
 
 def delete(data: bytes, rng: random.Random) -> bytes:
-    """Some bytes anywhere."""
+    """Delete some bytes anywhere."""
     at = rng.randrange(len(data))
     return data[:at] + data[at + rng.randint(1, 9) :]
 
 
 def truncate(data: bytes, rng: random.Random) -> bytes:
-    """The end is missing."""
+    """Cut the end off."""
     return data[: rng.randrange(len(data))]
 
 
 def swap(data: bytes, rng: random.Random) -> bytes:
-    """Two sections change places."""
+    """Exchange two sections."""
     a, b, c, d = sorted(rng.randrange(len(data) + 1) for _ in range(4))
     return data[:a] + data[c:d] + data[b:c] + data[a:b] + data[d:]
 
@@ -121,14 +121,14 @@ ABSURD = [0, 1, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**32 - 1, 2
 
 
 def inflate(data: bytes, rng: random.Random) -> bytes:
-    """A length says more, or less, than is there."""
+    """Make a length larger or smaller than its content."""
     place = rng.choice([p for p in places(data) if p.wire == 2])
     size = rng.choice([*ABSURD, place.end - place.body + rng.choice((-1, 1))])
     return spliced(data, place.value, place.body, varint(size), place.parents)
 
 
 def pad_number(data: bytes, rng: random.Random) -> bytes:
-    """A number, or a length, in more bytes than it needs; up to eleven."""
+    """Write a number or a length in more bytes than it needs, up to eleven."""
     place = rng.choice([p for p in places(data) if p.wire in (0, 2)])
     stop = place.end if place.wire == 0 else place.body
     number = bytearray(data[place.value : stop])
@@ -138,13 +138,13 @@ def pad_number(data: bytes, rng: random.Random) -> bytes:
 
 
 def replace_number(data: bytes, rng: random.Random) -> bytes:
-    """An enum, a size or an index that nobody would write."""
+    """Replace an enum, a size or an index by an absurd one."""
     place = rng.choice([p for p in places(data) if p.wire == 0])
     return spliced(data, place.value, place.end, varint(rng.choice(ABSURD)), place.parents)
 
 
 def repeat(data: bytes, rng: random.Random) -> bytes:
-    """A field comes twice, or a thousand times."""
+    """Repeat a field, up to a thousand times."""
     place = rng.choice(places(data))
     times = rng.choice((1, 2, 10, 1000))
     copies = data[place.start : place.end] * min(times, 1 + 200_000 // (place.end - place.start))
@@ -152,14 +152,14 @@ def repeat(data: bytes, rng: random.Random) -> bytes:
 
 
 def duplicate_elsewhere(data: bytes, rng: random.Random) -> bytes:
-    """A field once more, where it does not belong."""
+    """Copy a field to a place where it does not belong."""
     all_places = places(data)
     source, target = rng.choice(all_places), rng.choice(all_places)
     return spliced(data, target.end, target.end, data[source.start : source.end], target.parents)
 
 
 def swap_fields(data: bytes, rng: random.Random) -> bytes:
-    """Two fields of the outermost message change places."""
+    """Exchange two fields of the outermost message."""
     top = [place for place in places(data) if not place.parents]
     first, second = sorted(rng.choices(top, k=2))
     if first == second:
@@ -169,20 +169,20 @@ def swap_fields(data: bytes, rng: random.Random) -> bytes:
 
 
 def drop(data: bytes, rng: random.Random) -> bytes:
-    """A field is missing."""
+    """Remove a field."""
     place = rng.choice(places(data))
     return spliced(data, place.start, place.end, b"", place.parents)
 
 
 def rename(data: bytes, rng: random.Random) -> bytes:
-    """A field under another number or of another wire type."""
+    """Give a field another number or another wire type."""
     place = rng.choice(places(data))
     tag = varint(rng.randint(1, 20) << 3 | rng.choice((place.wire, rng.randrange(8))))
     return spliced(data, place.start, place.value, tag, place.parents)
 
 
 def nest(data: bytes, rng: random.Random) -> bytes:
-    """A message within itself, or groups in groups, up to thousands of times."""
+    """Nest a message in itself, or groups in groups, up to thousands of times."""
     place = rng.choice([p for p in places(data) if p.wire == 2])
     number, depth = _number(data, place.start, place.value)[0] >> 3, rng.choice((1, 5, 60, 99, 100, 101, 500))
     if rng.random() < 0.3:
@@ -195,7 +195,7 @@ def nest(data: bytes, rng: random.Random) -> bytes:
 
 
 def huge(data: bytes, rng: random.Random) -> bytes:
-    """Very many small things: empty messages, numbers, texts, a packed list, unknown fields."""
+    """Add very many small fields: empty messages, numbers, texts, a packed list, unknown fields."""
     place = rng.choice([p for p in places(data) if p.wire == 2])
     number = rng.choice((_number(data, place.start, place.value)[0] >> 3, rng.randint(1, 20), 99))
     many = rng.choice((1_000, 20_000, 120_000))

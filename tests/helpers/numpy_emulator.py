@@ -1,14 +1,13 @@
-"""The emulation a second time, in plain numpy: the oracle for the emulated ONNX of a `tiny_yolo`.
+"""A second emulation in plain numpy: the expected result for the emulated ONNX of a `tiny_yolo`.
 
-`NumpyEmulation` has the methods of `Net`, so that `backbone()` and `heads()` build it like any other toy; but it
-computes arrays where `Net` adds nodes. Where it rounds is written down here by hand: behind a convolution with its
-activation, behind an Add, behind a Concat, and nowhere else. Out of the emulated model it takes only numbers: the
-k-th layer's weight codes, scales and bias, the k-th rounding point's scale and zero point. Both lists must be used
-up exactly.
+`NumpyEmulation` has the methods of `Net`, so `backbone()` and `heads()` build it like any other toy; but where `Net`
+adds nodes, it computes arrays. The places where it rounds are written by hand: after a convolution with its activation,
+after an Add, after a Concat, and nowhere else. From the emulated model it takes only numbers: weight codes, scales and
+bias of the k-th layer, scale and zero point of the k-th rounding point. Both lists must be used up exactly.
 
-Every layer is given the codes that the emulated model found above it (`found`). Otherwise one sum that falls on the
-other side of a half, which another order of summing is enough for, would be carried from layer to layer, and the
-comparison would tell how a toy with random weights amplifies noise.
+Every layer gets the input codes of the emulated model (`found`). Otherwise one sum that rounds to the other side, which
+another order of summing can cause, would change all later layers, and the comparison would measure how a toy with
+random weights amplifies noise.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ WEIGHTED = ("Conv", "ConvTranspose")
 
 @dataclass(frozen=True)
 class Rounding:
-    """One QuantizeLinear: its numbers, and the name of the codes that it writes."""
+    """One QuantizeLinear: its numbers and the name of its output."""
 
     scale: np.float32
     zero_point: int
@@ -46,7 +45,7 @@ class Layer:
 
     @property
     def real(self) -> np.ndarray:
-        """The weight that the codes stand for, float32."""
+        """The weights as float32."""
         shape = [-1 if a == self.axis else 1 for a in range(self.codes.ndim)]
         return self.codes.astype(np.float32) * self.scale.reshape(shape)
 
@@ -89,7 +88,7 @@ class NumpyEmulation:
         self,
         emulated: onnx.ModelProto,
         picture: np.ndarray,  # (H, W, 3) uint8
-        found: Mapping[str, np.ndarray],  # the emulated model's codes of every rounding point, (1, C, H, W)
+        found: Mapping[str, np.ndarray],  # rounding point -> codes of the emulated model, (1, C, H, W)
         mean: Sequence[float] = (0, 0, 0),
         std: Sequence[float] = (255, 255, 255),
         logits: bool = False,
@@ -98,17 +97,17 @@ class NumpyEmulation:
         self.logits = logits
         self._found = found
         self._ends = 0
-        self.codes: dict[str, np.ndarray] = {}  # as the emulated model calls them -> (C, H, W)
+        self.codes: dict[str, np.ndarray] = {}  # name in the emulated model -> (C, H, W)
         self.arrays: dict[str, np.ndarray] = {}
         self.channels: dict[str, int] = {}
         normal = (picture.astype(np.float32) - np.float32(mean)) / np.float32(std)
         self.arrays["images"] = normal.transpose(2, 0, 1)
 
     def run(self, strides: Sequence[int], width: int, box_channels: int, classes: int) -> list[np.ndarray]:
-        """The outputs' codes, (H, W, C) each, box and cls of every stride; fills `codes`, our own of every point."""
+        """Codes of the outputs, (H, W, C) each, box and cls of every stride; fills `codes` for every rounding point."""
         pairs = heads(self, backbone(self, strides, width), box_channels, classes)  # type: ignore[arg-type]
         outputs = {}
-        for box, cls in pairs:  # the class tensors' sigmoids stand at the end of the graph
+        for box, cls in pairs:  # the class tensors' sigmoids are at the end of the graph
             outputs[box] = self.arrays[box]
             outputs[cls] = self.arrays[cls] if self.logits else self._round(_sigmoid(self.arrays[cls]))
         assert not self.layers and not self.roundings, "the emulated model has more layers or rounding points"
@@ -117,7 +116,7 @@ class NumpyEmulation:
     # --- the methods of Net ---
 
     def conv(self, x: str, out: int, k: int = 1, stride: int = 1, groups: int = 1) -> str:
-        """A Conv without activation ends a head, a box and a class tensor in turn; the others are in `block`."""
+        """A Conv without activation ends a head: a box and a class tensor in turn. `block` makes the other Convs."""
         y = self._layer(x, out, k, stride, groups)
         self._ends += 1
         is_class = self._ends % 2 == 0

@@ -1,6 +1,6 @@
-"""A growing ONNX graph, the backbone of a toy YOLO, and plain onnxruntime: what `tiny_onnx` is built from.
+"""An ONNX graph to build node by node, the backbone of a toy YOLO, and plain onnxruntime: the parts of `tiny_onnx`.
 
-Nothing of hefkit is used here, so that the tests' inputs share no mistake with the code.
+It uses no code of hefkit, so that the tests' inputs share no mistake with it.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 
 def drawn(size: tuple[int, int], seed: int = 0) -> np.ndarray:
-    """(H, W, 3) uint8 RGB: a soft background with a few flat rectangles."""
+    """(H, W, 3) uint8 RGB: a smooth background with a few flat rectangles."""
     height, width = size
     rng = np.random.default_rng(seed)
     ramp = np.linspace(0, 90, width)[None, :, None] + np.linspace(0, 60, height)[:, None, None]
@@ -33,7 +33,7 @@ def network_input(picture: np.ndarray, dtype: str = "float32") -> np.ndarray:
 
 
 def run_onnx(model: onnx.ModelProto, feed: np.ndarray, *tensors: str) -> list[np.ndarray]:
-    """Plain onnxruntime on any tensors of a model (its own outputs by default), one array each."""
+    """Run plain onnxruntime; returns one array for each tensor (by default the outputs)."""
     whole = onnx.ModelProto.FromString(model.SerializeToString())
     have = {o.name for o in whole.graph.output}
     whole.graph.output.extend(onnx.ValueInfoProto(name=t) for t in tensors if t not in have)
@@ -46,7 +46,7 @@ def run_onnx(model: onnx.ModelProto, feed: np.ndarray, *tensors: str) -> list[np
 
 @dataclass
 class Net:
-    """A growing graph; every method adds nodes and returns the name of a tensor."""
+    """A graph; every method adds nodes and returns the name of a tensor."""
 
     opset: int = 12
     seed: int = 0
@@ -96,7 +96,7 @@ class Net:
         return tensor
 
     def rename(self, tensor: str, name: str) -> str:
-        """Give a tensor that nothing reads yet another name."""
+        """Rename a tensor that no node reads yet."""
         next(n for n in self.nodes if tensor in n.output).output[0] = name
         return self.known(name, self.channels[tensor])
 
@@ -166,7 +166,7 @@ class Net:
         )
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=8)
         helper.set_model_props(model, notes)
-        # the checker wants the shapes of outputs, at least their ranks
+        # the checker needs the shapes of outputs, at least their ranks
         inferred = onnx.shape_inference.infer_shapes(model).graph.output
         ranks = [
             a.ndim
@@ -208,7 +208,7 @@ def backbone(net: Net, strides: Sequence[int], width: int) -> dict[int, str]:
 def heads(net: Net, features: dict[int, str], box_channels: int, classes: int) -> list[tuple[str, str]]:
     """(box, cls) tensors of every stride: Conv 3x3, Conv 1x1, and a depthwise Conv in the class branch.
 
-    They are called `raw_box_8`, `raw_cls_8` ..., so that a test knows where to cut.
+    Their names are `raw_box_8`, `raw_cls_8` ..., where a test must cut.
     """
     pairs = []
     for stride, x in features.items():

@@ -1,4 +1,4 @@
-"""Calls that a test let come too late, and must not leave to the next one."""
+"""Calls that outlived their deadline in a test, and must end before the next test."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import threading
 
 
 def join_overdue() -> None:
-    """Wait for every call of `hefkit.cameras.deadline` that was given up; what they wait for must have come."""
+    """Wait for every call that `hefkit.cameras.deadline` gave up; the test must have ended what they wait for."""
     for thread in threading.enumerate():
         if thread.name.startswith("call "):
             thread.join(30)

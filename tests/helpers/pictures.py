@@ -1,7 +1,7 @@
-"""Pictures for tests: drawn, encoded, and given an EXIF orientation byte by byte.
+"""Pictures for tests: drawn, encoded, with an EXIF orientation written byte by byte.
 
-The EXIF writers know nothing of `hefkit.pictures.read`; they follow the formats' own documents, so that reader and
-writer cannot share a mistake.
+The EXIF writers share no code with `hefkit.pictures.read`. They follow the documents of the formats, so that reader and
+writer cannot have the same mistake.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UPRIGHT = {
 
 
 def quadrants(width: int = 48, height: int = 32) -> np.ndarray:
-    """(height, width, 3) uint8 BGR: four flat colours, so that every turn and mirror shows even after JPEG."""
+    """(height, width, 3) uint8 BGR: four flat colours that show every rotation and reflection, even after JPEG."""
     picture = np.zeros((height, width, 3), np.uint8)
     picture[: height // 2, : width // 2] = (0, 0, 255)
     picture[: height // 2, width // 2 :] = (0, 255, 0)
@@ -39,13 +39,13 @@ def quadrants(width: int = 48, height: int = 32) -> np.ndarray:
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
-    """(height, width, 3) uint8: smooth random colours, different for each seed, that JPEG keeps apart."""
+    """(height, width, 3) uint8: smooth random colours, which differ by seed even after JPEG."""
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), np.uint8)
     return cv2.resize(small, (width, height), interpolation=cv2.INTER_LINEAR)
 
 
 def encode(picture: np.ndarray, suffix: str, *options: int) -> bytes:
-    """The bytes of a file with this suffix, by OpenCV."""
+    """OpenCV's bytes of a file with this suffix."""
     done, data = cv2.imencode(suffix, picture, list(options))
     assert done
     return data.tobytes()
@@ -73,7 +73,7 @@ def exif(orientation: int, order: str = "<") -> bytes:
 
 
 def with_exif(data: bytes, block: bytes) -> bytes:
-    """A JPEG, PNG or WebP file with `block` as its EXIF data, where a camera would put it."""
+    """A JPEG, PNG or WebP file with `block` as its EXIF data, in the place where cameras write it."""
     if data[:2] == b"\xff\xd8":
         body = b"Exif\0\0" + block
         return data[:2] + b"\xff\xe1" + struct.pack(">H", len(body) + 2) + body + data[2:]

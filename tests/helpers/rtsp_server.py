@@ -1,8 +1,8 @@
-"""A real RTSP server on loopback, as a process: GStreamer's, run by the system's Python, which has its bindings.
+"""A real RTSP server on loopback: GStreamer's, in a process of the system's Python, which has its bindings.
 
-    python3 rtsp_server.py PORT [basic|digest]   # prints the port when it listens; user "watcher", password "s3cret"
+    python3 rtsp_server.py PORT [basic|digest]   # prints its port when it listens; user "watcher", password "s3cret"
 
-/cam is a red picture, 320x240, 30 frames a second, H.264 (or JPEG where there is no encoder), a key frame a second.
+/cam is a red picture, 320x240, 30 frames a second, H.264 with a key frame a second (JPEG without an H.264 encoder).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ CHECK = (
 
 @functools.cache
 def missing() -> str:
-    """Why there can be no server here; empty where there can."""
+    """Why no server can run here; empty if one can."""
     with contextlib.suppress(OSError):
         if subprocess.run([SYSTEM_PYTHON, "-c", CHECK], capture_output=True, timeout=60).returncode == 0:
             return ""
@@ -39,7 +39,7 @@ def missing() -> str:
 
 @contextlib.contextmanager
 def rtsp_server(port: int = 0, auth: str = "") -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """A running server and its port; killed at the end, if the test has not done so."""
+    """A running server and its port; it is killed at the end."""
     command = [SYSTEM_PYTHON, __file__, str(port), *([auth] if auth else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         try:
@@ -50,7 +50,7 @@ def rtsp_server(port: int = 0, auth: str = "") -> Iterator[tuple[subprocess.Pope
 
 
 def main() -> None:
-    """Serve until killed. Everything of GStreamer is imported here: the tests' own Python does not have it."""
+    """Serve until killed. GStreamer is imported here, because the tests' own Python does not have it."""
     import gi
 
     gi.require_version("Gst", "1.0")
@@ -92,5 +92,5 @@ def _auth(kind: str, rtsp: object, rtsp_server: object) -> object:
 
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path("/nonexistent"))  # our helpers' names must not shadow anything that gi imports
+    sys.path[0] = str(Path("/nonexistent"))  # no helper may shadow a module that gi imports
     main()

@@ -1,9 +1,9 @@
-"""The double of Hailo's SDK as an environment of its own: an executable that is Python with the double in it.
+"""The double of Hailo's SDK as a separate environment: an executable that runs Python with the double on its path.
 
     python = make_sdk(tmp_path, version="3.33.1", four_bit=["conv5"])
     run_script("compile_to_hef.py", ..., "--sdk-python", python)
 
-The interpreter of the tests cannot import it: the double's folder is on the path of that executable alone.
+The interpreter of the tests cannot import the double; its folder is only on the path of that executable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from tests.conftest import ROOT
 
 DOUBLE = ROOT / "tests" / "doubles" / "sdk"
-# it runs on the tests' Python, and known releases end with 3.12; one that is not known is only warned of
+# it runs on the tests' Python; known releases end with 3.12, and an unknown release is only a warning
 SDK_VERSION = "3.33.1" if sys.version_info < (3, 13) else "3.34.0"
 
 
@@ -31,8 +31,8 @@ def make_sdk(
     """An SDK environment below `folder`; returns its Python.
 
     Args:
-        version: what its package's metadata and `hailo_sdk_client.__version__` say.
-        behaviour: how it misbehaves; see tests/doubles/sdk/double_parts/behaviour.py.
+        version: of its package's metadata and `hailo_sdk_client.__version__`.
+        behaviour: its faults; see tests/doubles/sdk/double_parts/behaviour.py.
     """
     home = folder / name
     info = home / "site" / f"hailo_dataflow_compiler-{version}.dist-info"

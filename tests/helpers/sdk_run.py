@@ -1,4 +1,4 @@
-"""A small network, its pictures and a `Dfc` on the double: what tests of single calls start from."""
+"""A small network, its pictures and a `Dfc` on the double: the start of tests of single calls."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ model_optimization_config(calibration, batch_size=8, calibset_size=6)
 
 @dataclass
 class Bench:
-    """Everything in one folder."""
+    """A network, calibration pictures and a script in one folder."""
 
     folder: Path
     file: OnnxFile
@@ -63,7 +63,7 @@ class Bench:
         )
 
     def dfc(self, **behaviour: Any) -> Dfc:
-        """A new SDK environment with a worker of its own, in a folder of its own."""
+        """A `Dfc` with a new SDK environment and a new folder."""
         name = f"sdk{len(list(self.folder.glob('sdk*')))}"
         sdk = find_sdk(make_sdk(self.folder, name=name, **behaviour))
         work = self.folder / f"{name}-run"
@@ -71,7 +71,7 @@ class Bench:
         return Dfc(sdk, work, {"CUDA_VISIBLE_DEVICES": "99"})
 
     def parse(self, dfc: Dfc) -> tuple[ParsedGraph, tuple[Output, ...]]:
-        """Start and parse."""
+        """Start the SDK and parse the network."""
         dfc.start()
         graph = dfc.parse(self.network, "toy", self.layout.end_nodes, "hailo8", self.folder / "toy.parsed.har")
         return graph, graph.matched(self.layout, self.file.size)

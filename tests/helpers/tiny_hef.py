@@ -4,8 +4,8 @@
     hef_file(proto, version=0)                                                 the same with an MD5
     hef_file(proto, digest=bytes(8))                                           with a wrong checksum
 
-Field numbers are those of hef.proto in HailoRT 4.23, written here once more, on purpose: the reader's table is not
-used to test the reader.
+Field numbers are those of hef.proto in HailoRT 4.23. They are written here again, so that the reader's own table does
+not test the reader.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def varint(value: int) -> bytes:
 
 
 def field(number: int, value: int | str | bytes) -> bytes:
-    """A varint, or a text or message with its length."""
+    """A field: a varint, or a text or message with its length."""
     if isinstance(value, int):
         return varint(number << 3) + varint(value)
     data = value.encode() if isinstance(value, str) else value
@@ -40,12 +40,12 @@ def field(number: int, value: int | str | bytes) -> bytes:
 
 
 def f32(number: int, value: float) -> bytes:
-    """A float."""
+    """A float field."""
     return varint(number << 3 | 5) + struct.pack("<f", value)
 
 
 def f64(number: int, value: float) -> bytes:
-    """A double."""
+    """A double field."""
     return varint(number << 3 | 1) + struct.pack("<d", value)
 
 
@@ -85,7 +85,7 @@ def edge(layer: bytes, *, output: bool = True, pad: int | None = None, kind: int
 
 
 def input_layer(size: tuple[int, int] = (64, 64)) -> bytes:
-    """The picture."""
+    """The input layer of a picture."""
     return edge(info("net/input", *size, 3, scale=1, zero_point=0, names=["images"]), output=False)
 
 
@@ -95,7 +95,7 @@ def context(*layers: bytes) -> bytes:
 
 
 def core(layers: Sequence[bytes], name: str = "net", *, transposed: bool = False) -> bytes:
-    """Metadata and one context: what NetworkGroup and CoreOp have in common."""
+    """Metadata and one context, the common part of NetworkGroup and CoreOp."""
     return field(1, field(1, name) + (field(3, 1) if transposed else b"")) + field(3, context(*layers))
 
 

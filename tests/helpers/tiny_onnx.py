@@ -1,4 +1,4 @@
-"""Toy YOLOs, built node by node: small enough for a test, and with everything that a real export has.
+"""Toy YOLOs, built node by node: small enough for a test, with all parts of a real export.
 
     tiny_yolo()                                     64x64, 3 classes, DFL, strides 8, 16, 32, raw predictions
     tiny_yolo(family="ltrb", tail="topk")           like an end-to-end YOLO26
@@ -6,8 +6,8 @@
     tiny_yolo(style="per_scale", ends="objectness") like an official YOLOv6
     save(tiny_yolo(), tmp_path / "tiny.onnx")
 
-Weights are seeded; the head Convs are scaled so that pictures of `drawn()` get scores from nearly 0 to above 0.5
-and boxes of some cells' size.
+Weights are seeded. The head Convs are scaled so that pictures of `drawn()` get scores from nearly 0 to above 0.5, and
+boxes of several cells.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def tiny_yolo(
     classes: int = 3,
     reg_max: int = 16,
     strides: Sequence[int] = (8, 16, 32),
-    style: str = "separate",  # "separate" | "split" | "slice" | "per_scale": where box and class channels part
+    style: str = "separate",  # "separate" | "split" | "slice" | "per_scale": where box and class channels separate
     dfl: str = "conv",  # "conv" | "matmul" | "mulsum": how bins become distances
     bins: Sequence[float] | None = None,  # other DFL weights than 0..reg_max-1
     boxes: str = "xywh",  # "xywh" | "xyxy"
@@ -57,7 +57,7 @@ def tiny_yolo(
     seed: int = 0,
     names: str | None = None,  # metadata "names"; None: {0: 'thing0', ...}; "": none
 ) -> onnx.ModelProto:
-    """A YOLO in miniature; see the options."""
+    """A small YOLO; the options say how it differs."""
     net = Net(opset=opset, seed=seed, named=named, constant_nodes=not simplified)
     bin_count = reg_max if family == "dfl" else 1
     pairs = heads(net, backbone(net, strides, width), 4 * bin_count, classes)
@@ -88,7 +88,7 @@ def head_tensors(strides: Sequence[int] = (8, 16, 32)) -> list[str]:
 
 
 def _scale_heads(net: Net, pairs: Sequence[tuple[str, str]], size: tuple[int, int], family: str) -> None:
-    """Move the head Convs' outputs to useful ranges, measured on drawn pictures."""
+    """Scale the head Convs so that their outputs have useful ranges on drawn pictures."""
     tensors = [t for pair in pairs for t in pair]
     model = net.model([1, 3, *size], tensors, {})
     seen = [run_onnx(model, network_input(drawn(size, seed)), *tensors) for seed in (0, 1)]
@@ -103,7 +103,7 @@ def _scale_heads(net: Net, pairs: Sequence[tuple[str, str]], size: tuple[int, in
 
 
 class Decode:
-    """From head tensors to boxes and scores, in the ways of different exporters."""
+    """Nodes from head tensors to boxes and scores, as different exporters write them."""
 
     def __init__(
         self,
@@ -246,7 +246,7 @@ def _top(net: Net, x: str, count: int) -> tuple[str, str]:
 
 
 def _nms(net: Net, x: str, classes: int, count: int) -> list[str]:
-    """(1, N, 4 + classes) -> (M, 6): box, score, class of what NonMaxSuppression keeps."""
+    """(1, N, 4 + classes) -> (M, 6): box, score, class of those that NonMaxSuppression keeps."""
     boxes, scores = net.split(x, (4, classes), axis=2)
     scores = net.transpose(scores, 0, 2, 1)
     chosen = net.op(
@@ -260,7 +260,7 @@ def _nms(net: Net, x: str, classes: int, count: int) -> list[str]:
 
 
 def _to_half(model: onnx.ModelProto) -> onnx.ModelProto:
-    """float32 -> float16 everywhere, but for what Resize reads, which ONNX wants in float32."""
+    """float32 -> float16 everywhere except the inputs of Resize, which ONNX requires in float32."""
     scales = {name for n in model.graph.node if n.op_type == "Resize" for name in n.input[1:]}
     tensors = [t for t in model.graph.initializer if t.name not in scales]
     tensors += [a.t for n in model.graph.node for a in n.attribute if a.name == "value" and n.output[0] not in scales]

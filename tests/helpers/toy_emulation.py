@@ -1,4 +1,4 @@
-"""An emulated model by hand: an ONNX that returns the same codes for every picture, and its spec."""
+"""A handmade emulated model: an ONNX that returns the same codes for every picture, and its spec."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.helpers.heads import make_head, make_spec
 
 
 def write_emulation(folder: Path, names: dict[int, str] | None = None) -> Path:
-    """Write NAME.emulated.onnx and its JSON for a 64x64 input; it sees one object of class 1 in every picture.
+    """Write toy.emulated.onnx and its JSON for a 64x64 input; it finds one object of class 1 in every picture.
 
     Stride 8, distances of 2 cells (85 * 6 / 255) around the centre (28, 28): the box 12, 12, 44, 44, score 1.
     """
@@ -27,7 +27,7 @@ def write_emulation(folder: Path, names: dict[int, str] | None = None) -> Path:
 
 
 def write_model(path: Path, spec: ModelSpec, tensors: list[np.ndarray]) -> Path:
-    """The two files of an emulated model that returns these codes."""
+    """Write the two files of an emulated model that returns these codes."""
     text = json.dumps(spec.to_json())
     path.with_suffix(".json").write_text(text)
     graph = helper.make_graph(

@@ -1,4 +1,4 @@
-"""Clients of the web page without a browser, and what this process listens on."""
+"""Clients of the web page without a browser, and the sockets of this process."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-LISTEN = "0A"  # as the kernel writes it
+LISTEN = "0A"  # the state LISTEN in /proc/net/tcp
 
 
 class Answer(NamedTuple):
-    """Of a server; `headers` is case-insensitive."""
+    """The answer of a server; `headers` is case-insensitive."""
 
     status: int
     headers: http.client.HTTPMessage
@@ -24,7 +24,7 @@ class Answer(NamedTuple):
 
 
 def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **headers: str) -> Answer:
-    """One request on a connection of its own; `user_agent=...` becomes User-Agent."""
+    """Send one request on a new connection; `user_agent=...` becomes User-Agent."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         connection.request(method, path, body, {name.replace("_", "-"): value for name, value in headers.items()})
@@ -35,7 +35,7 @@ def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **
 
 
 class Viewer:
-    """A viewer of the stream."""
+    """A client that reads the stream."""
 
     def __init__(self, port: int, **headers: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -47,7 +47,7 @@ class Viewer:
             self.boundary = self._answer.readline()
 
     def frame(self) -> np.ndarray:
-        """The next one, (h, w, 3) uint8 BGR; EOFError when the server has ended the stream."""
+        """The next frame, (h, w, 3) uint8 BGR; EOFError when the server has ended the stream."""
         length = 0
         while (line := self._answer.readline()) != b"\r\n":
             if not line:
@@ -61,18 +61,18 @@ class Viewer:
         return picture
 
     def frame_of(self, level: int) -> None:
-        """Look at frames until the grey one comes whose pixels have this value."""
+        """Read frames until a grey one whose pixels have this value (+- 1)."""
         while abs(int(self.frame()[-1, -1, 0]) - level) > 1:
             pass
 
     def close(self) -> None:
-        """Go away."""
+        """Close the connection."""
         self._answer.close()
         self._connection.close()
 
 
 def stuck_viewer(port: int) -> socket.socket:
-    """A socket that asks for the stream and never reads a byte of it."""
+    """A connection that asks for the stream and never reads it."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(("127.0.0.1", port))
@@ -81,12 +81,12 @@ def stuck_viewer(port: int) -> socket.socket:
 
 
 def listening() -> set[str]:
-    """The addresses on which this process accepts TCP connections, read off /proc."""
+    """The addresses on which this process accepts TCP connections, from /proc."""
     return {address for address, _, state in _own_sockets() if state == LISTEN}
 
 
 def connections(port: int) -> int:
-    """How many connections a server of this process holds open on a port."""
+    """How many connections a server of this process has open on a port."""
     return sum(found == port and state != LISTEN for _, found, state in _own_sockets())
 
 
@@ -96,7 +96,7 @@ def _own_sockets() -> list[tuple[str, int, str]]:
     for fd in Path("/proc/self/fd").iterdir():
         try:
             own.add(os.readlink(fd))
-        except OSError:  # closed meanwhile
+        except OSError:  # it was closed in the meantime
             continue
     found = []
     for table in ("/proc/self/net/tcp", "/proc/self/net/tcp6"):

@@ -8,7 +8,7 @@ from typing import Any
 
 
 def wait_for(condition: Callable[[], Any], seconds: float = 10.0) -> None:
-    """Until it is true."""
+    """Wait until the condition is true; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "did not happen in time"

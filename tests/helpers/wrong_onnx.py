@@ -1,4 +1,4 @@
-"""Toy networks that are no detector hefkit decodes: `wrong_onnx("segment")`, see KINDS."""
+"""Toy networks that hefkit refuses to decode: `wrong_onnx("segment")`, see KINDS."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def wrong_onnx(kind: str) -> onnx.ModelProto:
 
 
 def _detector(net: Net, features: dict[int, str], bins: int = 16) -> tuple[str, str]:
-    """Boxes and scores of an ordinary detector, to which something may be added."""
+    """Boxes and scores of an ordinary detector, the base of other kinds."""
     pairs = heads(net, features, 4 * bins, CLASSES)
     decode = Decode(net, pairs, STRIDES, CLASSES, bins, SIZE, computed=False)
     distances, scores = decode.distances_and_scores("separate", "conv", None)
@@ -92,7 +92,7 @@ def _transformer(net: Net, features: dict[int, str]) -> list[str]:
 
 def _two_heads(net: Net, features: dict[int, str]) -> list[str]:
     first = net.op("Concat", *_detector(net, features), axis=1)
-    for node in net.nodes:  # the second head takes these names
+    for node in net.nodes:  # the second head gets these names
         for names in (node.input, node.output):
             names[:] = ["first_" + name if name.startswith("raw_") else name for name in names]
     return [first, net.op("Concat", *_detector(net, features), axis=1)]
