@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hefkit.chipfit import check_chip, check_runtime, is_slow
+from hefkit.chips import check_chip, check_runtime, is_slow
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailo.codes import OUT_OF_PHYSICAL_DEVICES, failure, import_failure, let_go, status_of, telling

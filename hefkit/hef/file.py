@@ -15,19 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hefkit.chips import CHIP_OF_NUMBER
 from hefkit.errors import ModelError
 from hefkit.hef.container import Container, digest_fits, read_container
 from hefkit.hef.groups import Features, Group, read_groups
 from hefkit.hef.schema import SCHEMA
 from hefkit.hef.wire import Message, Reader
 from hefkit.text import one_line
-
-# Header.hw_arch -> architecture (hef.proto and DeviceBase::hef_arch_to_device_arch of HailoRT 4.23)
-ARCHS = {
-    0: "hailo8", 1: "hailo8", 2: "hailo8", 101: "hailo8", 102: "hailo8", 100: "hailo8_a0", 3: "hailo8l",
-    103: "hailo15h", 104: "hailo15h", 105: "hailo15h", 4: "hailo15m", 5: "hailo10h", 6: "hailo15l", 106: "hailo15l",
-    108: "mars",
-}  # fmt: skip
 
 # ProtoHEFExtensionType: what HailoRT 4.23 can do; the others it refuses
 SUPPORTED_EXTENSIONS = {*range(7), *range(9, 33)}
@@ -98,9 +92,9 @@ def _refusal(path: Path, file: BinaryIO, container: Container, exc: ModelError) 
 
 def _arch(message: Message) -> str:
     number = message.message("header").number("hw_arch")
-    if number not in ARCHS:
+    if number not in CHIP_OF_NUMBER:
         raise ModelError(f"it is for an unknown chip, number {number}")
-    return ARCHS[number]
+    return CHIP_OF_NUMBER[number].name
 
 
 def _features(message: Message) -> Features:

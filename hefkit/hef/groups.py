@@ -9,12 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hefkit.chips import CHIPS
 from hefkit.errors import ModelError
 from hefkit.hef.hostops import HostOps, Nms, read_ops
 from hefkit.hef.streams import Layer, LayerReader, VStream, checked_name
 from hefkit.hef.wire import Message
-
-PARTIAL_ARCHS = ("hailo8l", "hailo15m")  # several layouts of the same network, one for each set of clusters
 
 
 @dataclass(frozen=True)
@@ -93,7 +92,7 @@ def _layouts(whole: Message, arch: str, features: Features) -> list[tuple[int, M
 
     All of them must be readable; the one with the lowest bitmap is what HailoRT tells of, the last of equal ones.
     """
-    if arch not in PARTIAL_ARCHS:
+    if not CHIPS[arch].partial:
         return [(0, whole)]
     many, one = ("partial_core_ops", "core_op") if features.net_flow else ("partial_network_groups", "network_group")
     layouts = [

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from hefkit.chips import CHIPS, same_arch
 from hefkit.errors import ModelError
 from hefkit.hef.file import Hef
 from hefkit.hef.groups import Group
@@ -14,20 +15,8 @@ from hefkit.hef.streams import MAX_NAME, NMS_BY_CLASS, Numbers, VStream
 from hefkit.spec import ModelSpec, OutputSpec
 from hefkit.text import counted, one_line
 
-# arch -> where it runs (HailoRT 4.23, device_common/device_internal.cpp: which file fits which device)
-FITS = {
-    "hailo8": "runs on a Hailo-8; not on a Hailo-8L, for which it must be compiled with --hw-arch hailo8l",
-    "hailo8_a0": "is for engineering samples of the Hailo-8; compile it again with --hw-arch hailo8",
-    "hailo8l": "runs on a Hailo-8L, and on a Hailo-8 at about the speed of an 8L",
-    "hailo10h": "runs on a Hailo-10H; needs HailoRT 5 (on a Raspberry Pi: sudo apt install hailo-h10-all)",
-    "hailo15h": "runs on a Hailo-15H; needs HailoRT 5",
-    "hailo15m": "runs on a Hailo-15M; needs HailoRT 5",
-    "hailo15l": "runs on a Hailo-15L; needs HailoRT 5",
-    "mars": "is for a chip that HailoRT 4.23 calls MARS; needs HailoRT 5",
-}
 USUAL_BOXES = (64, 4)  # channels of DFL boxes with 16 bins, and of direct distances
 MAX_LISTED = 12  # names in a sentence
-ONE_NUMBER = {"hailo10h", "hailo15h"}
 TOLERANCE = 1e-4  # relative; a spec is JSON, a HEF holds float32
 
 
@@ -42,7 +31,7 @@ class RawHeads:
 
 def describe(hef: Hef) -> list[str]:
     """A few sentences: where it runs, what comes out of each group, what is in 16 bits, what else is inside."""
-    lines = [f"this HEF {FITS[hef.arch]}"]
+    lines = [f"this HEF {CHIPS[hef.arch].hef_runs}"]
     for group in hef.groups:
         where = f"{one_line(group.name)}: " if len(hef.groups) > 1 else ""
         lines.append(where + _what(group))
@@ -131,11 +120,6 @@ def _role(stream: VStream) -> str:
     """`cv2` for boxes, `cv3` for classes, empty where the names say neither or both."""
     found = {role for role in ("cv2", "cv3") for name in stream.original_names if f"{role}." in name}
     return found.pop() if len(found) == 1 else ""
-
-
-def same_arch(one: str, other: str) -> bool:
-    """Whether a HEF for one is a HEF for the other: HailoRT 5 gives the 10H and the 15H one number in the file."""
-    return one == other or {one, other} <= ONE_NUMBER
 
 
 def check_spec(hef: Hef, spec: ModelSpec) -> None:

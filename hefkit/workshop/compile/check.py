@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hefkit.chips import same_arch
 from hefkit.errors import ToolchainError
 from hefkit.hef.file import Hef
 from hefkit.hef.streams import VStream
-from hefkit.hef.words import same_arch
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 from hefkit.text import one_line
 from hefkit.workshop.dfc.graph import Output
