@@ -66,16 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
-    with_spec = hef.digest_ok and existing(spec)  # what a damaged file says proves nothing about its spec
-    if with_spec:
-        check_spec(hef, read_spec(spec))
+    beside = None
+    if hef.digest_ok and existing(spec):  # what a damaged file says proves nothing about its spec
+        beside = read_spec(spec)
+        check_spec(hef, beside)
     if not args.json:
         sys.stdout.write("\n".join(table(hef)) + "\n")
-    for line in describe(hef):
+    for line in describe(hef, beside):
         log.info("%s", line)
     if hef.digest_ok:
-        log.info("its spec %s %s", one_line(spec), "fits" if with_spec else "is not beside it")
-    result = {**hef.to_json(), "spec": str(spec) if with_spec else None}
+        log.info("its spec %s %s", one_line(spec), "is not beside it" if beside is None else "fits")
+    result = {**hef.to_json(), "spec": None if beside is None else str(spec)}
     if not hef.digest_ok:
         if args.json:
             cli.print_json(result)

@@ -56,7 +56,8 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
         nms, head = _nms(hef.path, group)
         facts, more = _nms_facts(nms), []
     else:
-        head, facts, more = read_heads(hef.path, group, names or found)
+        head, judgement = read_heads(hef.path, group, names or found)
+        facts, more = list(judgement.facts), list(judgement.assumed)
     spec = ModelSpec("hef", input_spec, head, {}, target={"arch": hef.arch, "sdk": hef.sdk}, nms=nms)
     if found is not None and sorted(found) == list(range(head.num_classes)):
         spec, assumed = replace(spec, names=found), [*assumed, "the class names of the metadata.yaml beside it"]

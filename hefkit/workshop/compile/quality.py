@@ -15,6 +15,7 @@ import numpy as np
 from hefkit.detect.decode import Decoder, DecodeSettings, decode_all
 from hefkit.detect.quant import sigmoid
 from hefkit.errors import ToolchainError
+from hefkit.hef.ranges import is_probability
 from hefkit.measure.accuracy import Agreement, SignalToNoise
 from hefkit.spec import HeadSpec
 from hefkit.workshop.emulator.agreement import nothing_compared
@@ -95,7 +96,7 @@ def compare(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool) ->
         tensors: (N, H, W, C) float32 in contract order, already dequantised, as the SDK's emulation returns them.
         baked: the class tensors should be probabilities; where they are logits all the same, that is noted.
     """
-    probabilities = baked and all(_is_probability(t) for t in tensors[1::2])
+    probabilities = baked and all(t.size and is_probability(float(t.min()), float(t.max())) for t in tensors[1::2])
     settings = DecodeSettings()
     head = _float_spec(exact.spec, probabilities)
     exact_decoder, decoder = Decoder(exact.spec, settings), Decoder(head, settings)
@@ -184,10 +185,6 @@ def low_agreement(quality: dict[str, Any]) -> str | None:
             "more and better pictures, or --precision-16 outputs"
         )
     return None
-
-
-def _is_probability(tensor: np.ndarray) -> bool:
-    return bool(tensor.size) and float(tensor.min()) >= -1e-3 and float(tensor.max()) <= 1 + 1e-3
 
 
 def _float_spec(head: HeadSpec, probabilities: bool) -> HeadSpec:
