@@ -30,6 +30,11 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.pictures.sources import Item
 
 MAX_BATCH = 63  # HailoRT's own limit
+CHECKSUM = {True: "ok", False: "WRONG", None: "not checked"}
+NOT_CHECKED = (
+    "the checksum was not checked: the Python package xxhash is missing; pip install xxhash (on a Raspberry Pi: "
+    "sudo apt install python3-xxhash)"
+)
 MAX_LISTED = 3  # scales and original names of a stream in the table; --json has all
 MAX_WIDTH = 80  # characters of a text that HailoRT does not bound
 
@@ -67,17 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
     beside = None
-    if hef.digest_ok and existing(spec):  # what a damaged file says proves nothing about its spec
+    if hef.digest_ok is not False and existing(spec):  # what a damaged file says proves nothing about its spec
         beside = read_spec(spec)
         check_spec(hef, beside)
     if not args.json:
         sys.stdout.write("\n".join(table(hef)) + "\n")
     for line in describe(hef, beside):
         log.info("%s", line)
-    if hef.digest_ok:
+    if hef.digest_ok is None:
+        log.info("%s", NOT_CHECKED)
+    if hef.digest_ok is not False:
         log.info("its spec %s %s", one_line(spec), "is not beside it" if beside is None else "fits")
     result = {**hef.to_json(), "spec": None if beside is None else str(spec)}
-    if not hef.digest_ok:
+    if hef.digest_ok is False:
         if args.json:
             cli.print_json(result)
         raise ModelError(f"{args.model} is damaged: its checksum does not fit; copy or download it again")
@@ -161,7 +168,7 @@ def table(hef: Hef) -> Iterator[str]:
     yield f"file       {one_line(hef.path)}"
     yield f"arch       {hef.arch}"
     yield f"sdk        {bounded(hef.sdk or 'unknown')}"
-    yield f"container  version {hef.container_version}, checksum {'ok' if hef.digest_ok else 'WRONG'}"
+    yield f"container  version {hef.container_version}, checksum {CHECKSUM[hef.digest_ok]}"
     for group in hef.groups:
         yield f"group      {one_line(group.name)}, {counted(group.contexts, 'context')}"
         yield from aligned(group)

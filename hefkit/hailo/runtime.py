@@ -183,7 +183,7 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
         DeviceError: HailoRT is missing, there is no chip, it is in use, or the HEF is for another one.
     """
     hef = read_hef(path)
-    if not hef.digest_ok:
+    if hef.digest_ok is False:
         raise ModelError(f"{path} is damaged: its checksum does not fit; copy or download it again")
     matched = match(hef, options.names)
     if options.check is not None:

@@ -14,7 +14,7 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from hefkit.errors import ModelError
 
@@ -34,7 +34,7 @@ LOOKS_LIKE = (
 
 @dataclass(frozen=True)
 class Layout:
-    """The rest of a version's header; `digest` is read big endian, like everything."""
+    """The rest of a version's header."""
 
     rest: struct.Struct
     names: tuple[str, ...]
@@ -42,9 +42,11 @@ class Layout:
 
 LAYOUTS = {
     0: Layout(struct.Struct(">I16s"), ("reserved", "digest")),  # MD5
-    1: Layout(struct.Struct(">IQI"), ("digest", "ccws", "reserved")),  # CRC-32
-    2: Layout(struct.Struct(">QQQQ"), ("digest", "ccws", "reserved", "reserved")),  # XXH3-64
-    3: Layout(struct.Struct(">QQIQQQ"), ("digest", "ccws", "padding", "additional", "reserved", "reserved")),  # XXH3-64
+    1: Layout(struct.Struct(">4sQI"), ("digest", "ccws", "reserved")),  # CRC-32
+    2: Layout(struct.Struct(">8sQQQ"), ("digest", "ccws", "reserved", "reserved")),  # XXH3-64
+    3: Layout(
+        struct.Struct(">8sQIQQQ"), ("digest", "ccws", "padding", "additional", "reserved", "reserved")
+    ),  # XXH3-64
 }
 
 
@@ -56,7 +58,7 @@ class Container:
     header_size: int
     proto_size: int
     size: int  # of the whole file
-    digest: int | bytes  # as the header says
+    digest: bytes  # as the header says
 
     @property
     def proto_span(self) -> tuple[int, int]:
@@ -97,22 +99,51 @@ def _complete(version: int, proto_size: int, size: int, rest: bytes) -> Containe
     return Container(version, header_size, proto_size, size, values["digest"])
 
 
-def digest_fits(file: BinaryIO, container: Container) -> bool:
-    """Hash everything after the header, piece by piece, and compare."""
-    file.seek(container.header_size)
-    if container.version == 0:
-        md5 = hashlib.md5(usedforsecurity=False)
-        while piece := file.read(PIECE):
-            md5.update(piece)
-        return md5.digest() == container.digest
-    if container.version == 1:
-        crc = 0
-        while piece := file.read(PIECE):
-            crc = zlib.crc32(piece, crc)
-        return crc == container.digest
-    from hefkit.hef.xxh3 import new_xxh3  # late: it brings numpy
+class Hasher(Protocol):
+    """The part of hashlib's objects that is used here; xxhash's have it as well."""
 
-    xxh3 = new_xxh3()
+    def update(self, data: bytes, /) -> object:
+        """Hash more bytes."""
+
+    def digest(self) -> bytes:
+        """The hash of all bytes so far, as it stands in the header."""
+
+
+class Crc32:
+    """CRC-32 as a `Hasher`."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        """Hash more bytes."""
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        """Big endian."""
+        return self._value.to_bytes(4, "big")
+
+
+def digest_fits(file: BinaryIO, container: Container) -> bool | None:
+    """Hash everything after the header, piece by piece, and compare; None where no package computes this hash."""
+    hasher = _hasher(container.version)
+    if hasher is None:
+        return None
+    file.seek(container.header_size)
     while piece := file.read(PIECE):
-        xxh3.update(piece)
-    return xxh3.intdigest() == container.digest
+        hasher.update(piece)
+    return hasher.digest() == container.digest
+
+
+def _hasher(version: int) -> Hasher | None:
+    """MD5, CRC-32, or XXH3-64 by the optional package xxhash."""
+    if version == 0:
+        return hashlib.md5(usedforsecurity=False)
+    if version == 1:
+        return Crc32()
+    try:
+        import xxhash
+    except ImportError:
+        return None
+    hasher: Hasher = xxhash.xxh3_64()
+    return hasher

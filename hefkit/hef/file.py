@@ -1,12 +1,13 @@
-"""A HEF as an inspection shows it, read without HailoRT: standard library, and numpy for one kind of checksum.
+"""A HEF as an inspection shows it, read without HailoRT, by the standard library alone.
 
     hef = read_hef(Path("yolov8n.hef"))
     hef.arch                        # "hailo8"
     hef.groups[0].outputs[0].shape  # (80, 80, 64)
 
 Strict about what it needs, lenient about what it does not know: where HailoRT 4.23 refuses what is read here, so do
-we, but for a wrong digest of an otherwise readable file, which is told by `digest_ok`. The chip's instructions, its
-weights and what connects its own layers are not looked at.
+we, except a wrong digest of an otherwise readable file: `digest_ok` is False then. Files of container version 2 and 3
+have an XXH3 digest; without the optional package xxhash it is not checked, and `digest_ok` is None. The chip's
+instructions, its weights and the connections between its own layers are not read.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class Hef:
     arch: str  # "hailo8", "hailo8l", "hailo10h" ...
     sdk: str | None  # version of the compiler
     container_version: int
-    digest_ok: bool
+    digest_ok: bool | None  # None: not checked, the package xxhash is missing
     groups: tuple[Group, ...]  # the default one first
     resources: tuple[str, ...] = ()  # names of files inside, such as the tokenizer of a language model
 
@@ -85,9 +86,15 @@ def _read(path: Path, file: BinaryIO) -> Hef:
 
 def _refusal(path: Path, file: BinaryIO, container: Container, exc: ModelError) -> ModelError:
     """A file that was damaged on its way needs other advice than one that never was right."""
-    if digest_fits(file, container):
-        return ModelError(f"{path} cannot be used: {one_line(exc)}; compile it again, or update HailoRT and hefkit")
-    return ModelError(f"{path} is damaged: its checksum does not fit, and {one_line(exc)}; copy or download it again")
+    fits = digest_fits(file, container)
+    if fits is False:
+        return ModelError(
+            f"{path} is damaged: its checksum does not fit, and {one_line(exc)}; copy or download it again"
+        )
+    cure = "compile it again, or update HailoRT and hefkit"
+    if fits is None:
+        cure = f"copy or download it again; if it stays, {cure}"
+    return ModelError(f"{path} cannot be used: {one_line(exc)}; {cure}")
 
 
 def _arch(message: Message) -> str:

@@ -39,7 +39,7 @@ def check_hef(
     Raises:
         ToolchainError: the HEF is not what was asked for.
     """
-    if not hef.digest_ok:
+    if hef.digest_ok is False:
         raise _wrong("its checksum does not fit its content")
     if not same_arch(hef.arch, arch):
         raise _wrong(f"it is for {hef.arch}, expected {arch}")
