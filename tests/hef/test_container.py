@@ -135,9 +135,9 @@ def test_large_weights_are_not_read_into_memory(as_hef: AsHef, version: int) -> 
 def test_advice_depends_on_the_digest(as_hef: AsHef, version: int, damage: bool) -> None:
     """A file that was damaged on its way is told apart from one that never was right, where the digest is checked."""
     words = {
-        True: "cannot be used: byte .*; compile it again",
+        True: "cannot be used: at byte .*; compile it again",
         False: "its checksum does not fit, .*; copy or download it again$",
-        None: "cannot be used: byte .*; copy or download it again; if it stays, compile it again",
+        None: "cannot be used: at byte .*; copy or download it again; if it stays, compile it again",
     }
     with pytest.raises(ModelError, match=words[checked(version, not damage)]):
         as_hef(hef_file(yolo_hef() + b"\x0e", version, digest=bytes({1: 4, 2: 8}[version]) if damage else None))
