@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from hefkit.hef.file import read_hef
     from hefkit.hef.words import check_spec, describe
-    from hefkit.spec import read_spec
+    from hefkit.spec_file import read_spec
 
     cli.set_up_logging(args.quiet)
     check_model(args.model)

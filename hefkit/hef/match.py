@@ -17,7 +17,8 @@ from hefkit.hef.heads import IMAGE_ORDERS, listed, numbers, read_heads
 from hefkit.hef.streams import NMS_BY_CLASS, VStream
 from hefkit.hef.words import check_spec
 from hefkit.names import model_names, names_of_metadata
-from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec, read_spec
+from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec
+from hefkit.spec_file import read_spec
 from hefkit.text import one_line
 
 

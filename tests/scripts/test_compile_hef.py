@@ -25,7 +25,7 @@ from compile_to_hef import main
 from hefkit.cli import run_main
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec
-from hefkit.spec import read_spec
+from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished, fill
 from tests.helpers.sdk import SDK_VERSION, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
