@@ -20,7 +20,7 @@ MAX_NAME_LENGTH = 200
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a photograph becomes the input tensor (1, H, W, 3) uint8 RGB."""
+    """How a picture becomes the input tensor (1, H, W, 3) uint8 RGB."""
 
     size: tuple[int, int]  # (H, W)
     fit: str = "letterbox"
@@ -83,15 +83,15 @@ class HeadSpec:
 
 @dataclass(frozen=True)
 class NmsSpec:
-    """What comes out of a HEF that decodes boxes itself; such a head has no raw outputs.
+    """The output of a HEF that decodes boxes itself; its head has no raw outputs.
 
     Attributes:
         stream: name of the one output.
-        boxes_only: the boxes of all anchors, without NMS, instead of detections by class.
+        boxes_only: the output holds the boxes of all anchors, before NMS, instead of detections by class.
         shape: of the output, flat (classes * (1 + 5 * max_per_class),) or (1, anchors, 4 + classes).
-        max_per_class: detections of one class; 0 where NMS is left to us.
-        score_threshold, iou_threshold: of the file; None where it does not tell.
-        adjustable: HailoRT computes it on the host, so the thresholds may be set; else the chip does.
+        max_per_class: largest number of detections of one class; 0 where hefkit does the NMS.
+        score_threshold, iou_threshold: those in the file; None where it has none.
+        adjustable: HailoRT computes the NMS on the host, so the thresholds may be set; else the chip does.
         image_size: (H, W) by which coordinates were divided.
     """
 
@@ -141,5 +141,5 @@ class ModelSpec:
 
 
 def class_names(given: Mapping[int, str], num_classes: int) -> dict[int, str]:
-    """One printable name a class; the nameless are `class0`, `class1` ..."""
+    """One printable name for each class; without a name in `given` it is `class0`, `class1` ..."""
     return {i: given.get(i) or f"class{i}" for i in range(num_classes)}

@@ -31,15 +31,17 @@ def read_spec(path: Path) -> ModelSpec:
     """Read and check a spec file.
 
     Raises:
-        ModelError: the file is missing, no JSON, of an unknown format, or contradicts itself.
+        ModelError: the file is missing, not JSON, of an unknown format, or contradicts itself.
     """
     try:
         with open(path, "rb") as file:
             raw = file.read(MAX_SPEC_BYTES + 1)
     except OSError as exc:
-        raise ModelError(f"cannot read the spec {path}: {exc.strerror}; it must lie beside the model") from exc
+        raise ModelError(f"cannot read the spec {path}: {exc.strerror}; it must be beside the model") from exc
     if len(raw) > MAX_SPEC_BYTES:
-        raise ModelError(f"the spec {path} is larger than {MAX_SPEC_BYTES >> 20} MiB; this is no spec of ours")
+        raise ModelError(
+            f"the spec {path} is larger than {MAX_SPEC_BYTES >> 20} MiB; expected a spec that hefkit wrote"
+        )
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as exc:

@@ -181,7 +181,7 @@ def test_a_missing_part_is_refused(key: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        pytest.param(None, "it must lie beside the model", id="missing"),
+        pytest.param(None, "it must be beside the model", id="missing"),
         pytest.param(b"", "not valid JSON", id="empty"),
         pytest.param(b"\xff\xd8\xff\xe0", "not valid JSON", id="a JPEG"),
         pytest.param(b'{"format": 1', "not valid JSON", id="truncated"),

@@ -2,9 +2,9 @@
 
     [header, big endian][protobuf message][version 3: zeros][weights][version 3: additional info]
 
-As HailoRT 4.23 reads it (hef_internal.hpp and hef.cpp): lengths are looked at before the digest, and the digest covers
-everything after the header. Two things differ, for a better sentence: the magic is looked at before the version, and
-padding that is larger than what it pads is refused, which HailoRT does only with a HEF in memory.
+As HailoRT 4.23 reads it (hef_internal.hpp and hef.cpp): lengths are checked before the digest, and the digest covers
+everything after the header. Two things differ, for clearer errors: the magic is checked before the version, and padding
+that is larger than its section is refused, which HailoRT does only with a HEF in memory.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from hefkit.errors import ModelError
 
 MAGIC = b"\x01HEF"
 COMMON = struct.Struct(">4sII")  # magic, version, bytes of the protobuf message
-PIECE = 1 << 18  # bytes hashed at a time
+PIECE = 1 << 18  # bytes that are hashed at a time
 MAX_PROTO = (1 << 31) - 1  # protobuf's own limit
 
-# what a file of another kind begins with
+# first bytes of files of other kinds
 LOOKS_LIKE = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
     (b"<", "an HTML or XML text, perhaps an error page; download the HEF again"),
@@ -52,17 +52,17 @@ LAYOUTS = {
 
 @dataclass(frozen=True)
 class Container:
-    """A header that agrees with the file's length."""
+    """The header, after its lengths were compared with the size of the file."""
 
     version: int
     header_size: int
     proto_size: int
-    size: int  # of the whole file
+    size: int  # bytes of the whole file
     digest: bytes  # as the header says
 
     @property
     def proto_span(self) -> tuple[int, int]:
-        """Where the protobuf message begins and ends in the file."""
+        """First byte of the protobuf message in the file, and the byte after its last."""
         return self.header_size, self.header_size + self.proto_size
 
 
@@ -71,13 +71,13 @@ def read_container(file: BinaryIO) -> Container:
     size = os.fstat(file.fileno()).st_size
     start = file.read(COMMON.size)
     if len(start) < COMMON.size:
-        raise ModelError(f"it is no HEF: {size} bytes are fewer than the smallest header has")
+        raise ModelError(f"it is not a HEF: it has {size} bytes, fewer than the smallest header")
     magic, version, proto_size = COMMON.unpack(start)
     for prefix, what in LOOKS_LIKE:
         if start.startswith(prefix[: COMMON.size]):
-            raise ModelError(f"it is no HEF but {what}")
+            raise ModelError(f"it is not a HEF but {what}")
     if magic != MAGIC:
-        raise ModelError("it is no HEF: it does not begin with 01 48 45 46; download or compile it again")
+        raise ModelError("it is not a HEF: it does not begin with 01 48 45 46; download or compile it again")
     if version not in LAYOUTS:
         raise ModelError(f"its container version is {version}, expected 0 to 3; compile it with a DFC 3.x")
     return _complete(version, proto_size, size, file.read(LAYOUTS[version].rest.size))
@@ -93,7 +93,7 @@ def _complete(version: int, proto_size: int, size: int, rest: bytes) -> Containe
     if size != expected:
         raise ModelError(f"it has {size} bytes, but its header says {expected}; copy or download it again")
     if values.get("ccws", 0) < values.get("padding", 0):
-        raise ModelError("its header is damaged: the padding is larger than what it pads; download it again")
+        raise ModelError("its header is damaged: the padding is larger than its section; download it again")
     if proto_size > MAX_PROTO:
         raise ModelError(f"its description has {proto_size} bytes, expected less than 2 GiB; download it again")
     return Container(version, header_size, proto_size, size, values["digest"])

@@ -4,8 +4,8 @@
     hef.arch                        # "hailo8"
     hef.groups[0].outputs[0].shape  # (80, 80, 64)
 
-Strict about what it needs, lenient about what it does not know: where HailoRT 4.23 refuses what is read here, so do
-we, except a wrong digest of an otherwise readable file: `digest_ok` is False then. Files of container version 2 and 3
+What HailoRT 4.23 refuses of the fields that are read here is refused as well; unknown fields are skipped. One thing
+differs: an otherwise readable file with a wrong digest is read, and `digest_ok` is False. Container versions 2 and 3
 have an XXH3 digest; without the optional package xxhash it is not checked, and `digest_ok` is None. The chip's
 instructions, its weights and the connections between its own layers are not read.
 """
@@ -24,10 +24,10 @@ from hefkit.hef.schema import SCHEMA
 from hefkit.hef.wire import Message, Reader
 from hefkit.text import one_line
 
-# ProtoHEFExtensionType: what HailoRT 4.23 can do; the others it refuses
+# ProtoHEFExtensionType: those that HailoRT 4.23 has; it refuses the others
 SUPPORTED_EXTENSIONS = {*range(7), *range(9, 33)}
 NET_FLOW, SCALE_PER_FEATURE, PERIPH_IN_HAILORT = 13, 25, 26
-MULTI_NETWORK = 8  # an optional one; those are never refused
+MULTI_NETWORK = 8  # an optional extension; HailoRT refuses none of these
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,10 @@ class Hef:
 
 
 def read_hef(path: Path) -> Hef:
-    """Open a HEF and read all but its weights, in a few hundred kilobytes of memory.
+    """Read a HEF without its weights, in a few hundred kilobytes of memory.
 
     Raises:
-        ModelError: the file is missing or unreadable, no HEF, damaged beyond its digest, or too old or too new.
+        ModelError: the file is missing, cannot be read, is not a HEF, is damaged, or is too old or too new.
     """
     try:
         with open(path, "rb") as file:
@@ -85,7 +85,7 @@ def _read(path: Path, file: BinaryIO) -> Hef:
 
 
 def _refusal(path: Path, file: BinaryIO, container: Container, exc: ModelError) -> ModelError:
-    """A file that was damaged on its way needs other advice than one that never was right."""
+    """A file that was damaged by a copy needs other advice than one that was compiled wrong."""
     fits = digest_fits(file, container)
     if fits is False:
         return ModelError(
@@ -105,14 +105,14 @@ def _arch(message: Message) -> str:
 
 
 def _features(message: Message) -> Features:
-    """The extensions; those of files from before there were any cannot run on HailoRT 4.23."""
+    """What the extensions say; files that are older than extensions do not run on HailoRT 4.23."""
     extensions = {e.number("type_index"): e.text("name") for e in message.messages("extensions")}
     unknown = sorted(index for index in extensions if index not in SUPPORTED_EXTENSIONS)
     if unknown:
         names = ", ".join(extensions[index] or f"number {index}" for index in unknown[:5])
         raise ModelError(f"it needs extensions that HailoRT 4.23 does not have: {names}")
     if not message.message("header").number("version") or PERIPH_IN_HAILORT not in extensions:
-        raise ModelError("it is outdated: HailoRT has not run files without 'periph_calculation_in_hailort' for long")
+        raise ModelError("it is outdated: HailoRT 4.23 does not run files without 'periph_calculation_in_hailort'")
     optional = {e.number("type_index") for e in message.messages("optional_extensions")}
     return Features(
         net_flow=NET_FLOW in extensions,

@@ -1,6 +1,6 @@
 """Operations that HailoRT runs on the host after the chip: NMS, box decoding, softmax, argmax.
 
-An operation replaces the vstreams of the layers that it consumes. Read in HailoRT 4.23: hef.cpp
+An operation replaces the vstreams of the layers that it reads. Read in HailoRT 4.23: hef.cpp
 (create_ops_metadata and what it calls) and net_flow/ops.
 """
 
@@ -32,7 +32,7 @@ PADS_OF_DECODERS = {  # where a decoder names the outputs of the chip that it re
 
 @dataclass
 class HostOps:
-    """The operations of a group: their vstreams, and the layers that are seen only through them."""
+    """The operations of a group: their vstreams, and the layers that these replace."""
 
     vstreams: list[VStream] = field(default_factory=list)
     consumed: set[str] = field(default_factory=set)
@@ -40,7 +40,7 @@ class HostOps:
 
 
 def read_ops(group: Message, layers: list[Layer]) -> HostOps:
-    """All operations but the chip's own; every input must be wired to a layer."""
+    """All operations except the chip's own; every input must be connected to a layer."""
     pads: dict[int, Layer] = {}
     for layer in layers:
         if layer.output and layer.pad is not None:
@@ -67,14 +67,14 @@ def read_ops(group: Message, layers: list[Layer]) -> HostOps:
 def _wired(pad: Message, edges: dict[int, int], pads: dict[int, Layer]) -> Layer:
     layer = pads.get(edges.get(pad.number("index"), -1))
     if layer is None:
-        raise ModelError(f"pad {pad.number('index')} of an operation is connected to no output of the chip")
+        raise ModelError(f"pad {pad.number('index')} of an operation is not connected to an output of the chip")
     return layer
 
 
 def _logits(op: Message, inputs: list[Layer]) -> VStream:
     kind, pads = op.message("logits_op").number("logits_type"), op.messages("output_pads")
     if len(inputs) != 1 or len(pads) != 1 or kind not in (ARGMAX, SOFTMAX) or not inputs[0].vstreams:
-        raise ModelError(f"the operation {op.text('name')} is no argmax or softmax of one input")
+        raise ModelError(f"the operation {op.text('name')} is not an argmax or softmax of one input")
     pad, source, layer = pads[0], inputs[0].vstreams[0], inputs[0]
     name, (height, width, features) = checked_name(pad.text("name")), layer.shape
     order, dtype = layer.order, "float32"
@@ -87,7 +87,7 @@ def _logits(op: Message, inputs: list[Layer]) -> VStream:
 
 
 def _logits_quantisation(pad: Message, source: VStream, features: int) -> tuple[Numbers, Numbers]:
-    """The pad's own where the file has it, else its input's."""
+    """Scale and zero point of the pad where the file has them, else those of the input."""
     if "numeric_info" in pad:
         own = pad.message("numeric_info")
         return finite(own.real("qp_scale"), source.name), finite(own.real("qp_zp"), source.name)
@@ -106,9 +106,9 @@ class Nms:
     iou_threshold: float
     max_per_class: int
     image_size: tuple[float, float] | None  # (H, W)
-    boxes_only: bool  # decodes boxes and leaves the NMS itself to the user
-    background: int | None  # the class that is left out of the results
-    strides: tuple[int, ...]  # where the operation names them
+    boxes_only: bool  # it decodes boxes; the NMS is not done
+    background: int | None  # a class that is not in the results
+    strides: tuple[int, ...]  # empty where the operation does not name them
 
     def to_json(self) -> dict[str, Any]:
         """The object of the contract."""
@@ -125,15 +125,15 @@ class Nms:
 
 
 def read_nms(op: Message, inputs: list[Layer], pads: dict[int, Layer]) -> tuple[Nms, VStream]:
-    """An operation with an `nms_op` -> what it does, and its one output.
+    """What an operation with an `nms_op` does, and its one output.
 
     Args:
         op: the message.
-        inputs: the layers that it consumes.
+        inputs: the layers that it reads.
         pads: every output layer of the chip by its pad index.
 
     Raises:
-        ModelError: HailoRT would not open it, or crash.
+        ModelError: HailoRT would refuse it, or crash.
     """
     values, outputs = op.message("nms_op"), op.messages("output_pads")
     member = next((member for member in KINDS if member in values), None)
@@ -145,7 +145,7 @@ def read_nms(op: Message, inputs: list[Layer], pads: dict[int, Layer]) -> tuple[
     nms = _described(kind, values, parts, name)
     if nms.boxes_only:
         if kind not in BOXES_ONLY:
-            raise ModelError(f"an NMS of the kind {kind} cannot leave the NMS to others")
+            raise ModelError(f"an NMS of the kind {kind} cannot leave the NMS to the user")
         shape = (1, _proposals(kind, decoders, inputs, pads), BOXES_ONLY[kind] + nms.classes)
         return nms, VStream(name, (), shape, "float32", "NHWC", 1.0, 0.0)
     shown = nms.classes if nms.background is None else max(nms.classes - 1, 0)

@@ -31,7 +31,7 @@ Schema = Mapping[str, Mapping[int, Field]]  # message -> number -> field
 
 
 class Message:
-    """A parsed message; what the file does not say has proto3's default."""
+    """A parsed message; a field that the file does not have has proto3's default."""
 
     __slots__ = ("_values",)
 
@@ -82,7 +82,7 @@ class Message:
             self._values[field.name] = values[-1]
 
     def drop(self, name: str) -> None:
-        """Forget a field: another one of its oneof was set."""
+        """Remove a field, because another one of its oneof was set."""
         self._values.pop(name, None)
 
 
@@ -94,7 +94,7 @@ BOUNDS = {
     "messages": 40_000,  # kept; up to 350 bytes of memory each
     "bytes of text": 2 << 20,  # kept; Python needs up to 4 bytes for one
 }
-LONGEST, LONGEST_TAG = 10, 5  # bytes of a number; of a tag or a length, which have 32 bits
+LONGEST, LONGEST_TAG = 10, 5  # bytes of a number; bytes of a tag or a length, which have 32 bits
 UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 WINDOW = 1 << 16  # bytes of the file in memory at a time
 
@@ -194,7 +194,7 @@ class Reader:
     def _length(self, position: int, end: int) -> tuple[int, int]:
         size, position = self._varint(position, end, LONGEST_TAG)
         if size > end - position:
-            raise ModelError(f"a field of {size} bytes stands where {end - position} are left")
+            raise ModelError(f"a field has {size} bytes, but {end - position} are left")
         return size, position
 
     def _varint(self, position: int, end: int, longest: int = LONGEST) -> tuple[int, int]:
@@ -207,7 +207,7 @@ class Reader:
         raise ModelError("a number does not end")
 
     def _take(self, position: int, size: int, end: int) -> bytes:
-        """file[position:position + size] through the window; never beyond `end`."""
+        """file[position:position + size], read through the window; never beyond `end`."""
         if size > end - position:
             raise ModelError("a field reaches beyond its message")
         at = position - self._base
@@ -230,13 +230,13 @@ def _keep(message: Message, fields: Mapping[int, Field], field: Field, values: l
 
 
 def _fits(field: Field, wire: int) -> bool:
-    """Is this the wire type of the field, or the packed form of its numbers?"""
+    """Whether this is the wire type of the field, or the packed form of its numbers."""
     own = SCALARS.get(field.kind, LENGTH)
     return wire == own or (wire == LENGTH and field.many)
 
 
 def _mask(field: Field) -> int:
-    """What is longer than the field's type loses its upper bits, as in protobuf."""
+    """Bits of the field's type; a longer number loses its upper bits, as in protobuf."""
     return UINT32 if field.kind == "uint32" else UINT64
 
 
@@ -253,7 +253,7 @@ def _packed(field: Field, data: bytes) -> list:
     if wire == VARINT:
         return [value & _mask(field) for value in _packed_varints(data)]
     if len(data) % UNPACK[wire].size:
-        raise ModelError(f"a list of {len(data)} bytes holds no whole number of {field.kind}s")
+        raise ModelError(f"a list of {len(data)} bytes does not hold a whole number of {field.kind}s")
     return [value for (value,) in UNPACK[wire].iter_unpack(data)]
 
 

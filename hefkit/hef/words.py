@@ -1,4 +1,4 @@
-"""What a HEF is, in words; and whether the spec beside it belongs to it."""
+"""A HEF in words, and whether the spec beside it belongs to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hefkit.spec import HeadSpec, ModelSpec, OutputSpec
 from hefkit.text import counted, one_line
 
 MAX_LISTED = 12  # names in a sentence
-TOLERANCE = 1e-4  # relative; a spec is JSON, a HEF holds float32
+TOLERANCE = 1e-4  # relative difference of scales: a spec is JSON, a HEF holds float32
 
 
 def describe(hef: Hef, spec: ModelSpec | None = None) -> list[str]:
@@ -39,7 +39,7 @@ def describe(hef: Hef, spec: ModelSpec | None = None) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names in one line; a hostile file may have thousands, of any length."""
+    """Names in one line; a hostile file may have thousands of them, of any length."""
     shown = ", ".join(one_line(name[:MAX_NAME]) for name in names[:MAX_LISTED])
     return shown if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED} more"
 
@@ -121,13 +121,13 @@ def _differences(hef: Hef, spec: ModelSpec) -> Iterator[str]:
 
 def _output_differences(output: OutputSpec, group: Group) -> Iterator[str]:
     what = f"the {output.role} output at stride {output.stride}"
-    if output.stream is None:  # nothing but its form is known
+    if output.stream is None:  # only its shape and dtype are known
         if not any((s.shape, s.dtype) == (output.shape, output.dtype) for s in group.outputs):
             yield f"no output of the HEF is {list(output.shape)} {output.dtype}, as {what}"
         return
     stream = next((s for s in group.outputs if s.name == output.stream), None)
     if stream is None:
-        yield f"{what} is called {output.stream}, of which the HEF knows nothing"
+        yield f"{what} is called {output.stream}, which is not an output of the HEF"
     elif stream.shape != output.shape:
         yield f"{what} is {list(output.shape)} in the spec, {list(stream.shape)} in the HEF"
     elif stream.dtype != output.dtype:
@@ -137,7 +137,7 @@ def _output_differences(output: OutputSpec, group: Group) -> Iterator[str]:
 
 
 def _alike(found: Numbers, expected: Numbers) -> bool:
-    """Equal within rounding; one number stands for all features."""
+    """Whether they are equal within rounding; one number stands for all features."""
     pair = [value if isinstance(value, tuple) else (value,) for value in (found, expected)]
     length = max(len(values) for values in pair)
     first, second = (values * length if len(values) == 1 else values for values in pair)

@@ -223,8 +223,8 @@ def v8(**row: int) -> bytes:
 
 
 WRONG_OPS = [
-    ("input not connected", flow([nms_op(12, YOLOV8, [99])]), "connected to no output"),
-    ("connected to nothing", flow([nms_op(12, YOLOV8, [11])], [(77, 11)]), "connected to no output"),
+    ("input not connected", flow([nms_op(12, YOLOV8, [99])]), "is not connected to an output"),
+    ("connected to nothing", flow([nms_op(12, YOLOV8, [11])], [(77, 11)]), "is not connected to an output"),
     ("no kind", flow([nms_op(14, b"", INPUTS)]), "unknown kind"),
     ("no operation", flow([field(1, "empty")]), "unknown kind"),
     ("no output", flow([field(5, field(12, YOLOV8))]), "no output"),
