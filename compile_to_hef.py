@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
+from hefkit.chips import TARGETS
 from hefkit.errors import DataError, GateError, ToolchainError
 from hefkit.text import log
 from hefkit.workshop.compile.paths import copy_lines
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from hefkit.workshop.compile.run import Compilation, Options
     from hefkit.workshop.emulator.build import Emulator
 
-HW_ARCHS = ("hailo8", "hailo8l", "hailo10h", "hailo15h", "hailo15m", "hailo15l")
 CHECKED = "checked; nothing was written"
 SCRIPT = Path(__file__).resolve().parent / "hailo_optimization.mscript"
 
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--output", type=Path, default=Path("model"), metavar="NAME", help="name or path of the model (model)")
     add("--calib", type=Path, default=Path("calibration_data"), metavar="DIR|FILE", help="set (./calibration_data)")
     add("--num-samples", type=cli.whole_number(1), metavar="N", help="calibrate with the first N pictures (all)")
-    add("--hw-arch", "--arch", choices=HW_ARCHS, default=HW_ARCHS[0], help="the chip (hailo8)")
+    add("--hw-arch", "--arch", choices=TARGETS, default=TARGETS[0], help="the chip (hailo8)")
     add("--script", type=Path, default=SCRIPT, metavar="FILE", help="model script (hailo_optimization.mscript)")
     add("--optimization-level", type=cli.whole_number(0, 4), metavar="0..4", help="replaces the script's level")
     add(

@@ -30,6 +30,11 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.pictures.sources import Item
 
 MAX_BATCH = 63  # HailoRT's own limit
+CHECKSUM = {True: "ok", False: "WRONG", None: "not checked"}
+NOT_CHECKED = (
+    "the checksum was not checked: the Python package xxhash is missing; pip install xxhash (on a Raspberry Pi: "
+    "sudo apt install python3-xxhash)"
+)
 MAX_LISTED = 3  # scales and original names of a stream in the table; --json has all
 MAX_WIDTH = 80  # characters of a text that HailoRT does not bound
 
@@ -60,23 +65,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from hefkit.hef.file import read_hef
     from hefkit.hef.words import check_spec, describe
-    from hefkit.spec import read_spec
+    from hefkit.spec_file import read_spec
 
     cli.set_up_logging(args.quiet)
     check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
-    with_spec = hef.digest_ok and existing(spec)  # what a damaged file says proves nothing about its spec
-    if with_spec:
-        check_spec(hef, read_spec(spec))
+    beside = None
+    if hef.digest_ok is not False and existing(spec):  # what a damaged file says proves nothing about its spec
+        beside = read_spec(spec)
+        check_spec(hef, beside)
     if not args.json:
         sys.stdout.write("\n".join(table(hef)) + "\n")
-    for line in describe(hef):
+    for line in describe(hef, beside):
         log.info("%s", line)
-    if hef.digest_ok:
-        log.info("its spec %s %s", one_line(spec), "fits" if with_spec else "is not beside it")
-    result = {**hef.to_json(), "spec": str(spec) if with_spec else None}
-    if not hef.digest_ok:
+    if hef.digest_ok is None:
+        log.info("%s", NOT_CHECKED)
+    if hef.digest_ok is not False:
+        log.info("its spec %s %s", one_line(spec), "is not beside it" if beside is None else "fits")
+    result = {**hef.to_json(), "spec": None if beside is None else str(spec)}
+    if hef.digest_ok is False:
         if args.json:
             cli.print_json(result)
         raise ModelError(f"{args.model} is damaged: its checksum does not fit; copy or download it again")
@@ -160,7 +168,7 @@ def table(hef: Hef) -> Iterator[str]:
     yield f"file       {one_line(hef.path)}"
     yield f"arch       {hef.arch}"
     yield f"sdk        {bounded(hef.sdk or 'unknown')}"
-    yield f"container  version {hef.container_version}, checksum {'ok' if hef.digest_ok else 'WRONG'}"
+    yield f"container  version {hef.container_version}, checksum {CHECKSUM[hef.digest_ok]}"
     for group in hef.groups:
         yield f"group      {one_line(group.name)}, {counted(group.contexts, 'context')}"
         yield from aligned(group)

@@ -18,7 +18,7 @@ from pathlib import Path
 import cv2
 import pytest
 
-from hefkit.spec import read_spec
+from hefkit.spec_file import read_spec
 from tests.conftest import ROOT
 from tests.helpers.chip_hef import write_hef
 from tests.helpers.pictures import write

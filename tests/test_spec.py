@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from hefkit.errors import ModelError
-from hefkit.spec import InputSpec, class_names, input_from_json, read_spec, spec_from_json
+from hefkit.spec import InputSpec, class_names
+from hefkit.spec_file import input_from_json, read_spec, spec_from_json
 from tests.helpers.heads import make_head, make_spec, per_feature
 
 Json = dict[str, Any]
@@ -180,7 +181,7 @@ def test_a_missing_part_is_refused(key: str) -> None:
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        pytest.param(None, "it must lie beside the model", id="missing"),
+        pytest.param(None, "it must be beside the model", id="missing"),
         pytest.param(b"", "not valid JSON", id="empty"),
         pytest.param(b"\xff\xd8\xff\xe0", "not valid JSON", id="a JPEG"),
         pytest.param(b'{"format": 1', "not valid JSON", id="truncated"),
@@ -206,9 +207,9 @@ def test_a_huge_file_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     text = json.dumps(full())
     (tmp_path / "m.json").write_text(text)
 
-    monkeypatch.setattr("hefkit.spec.MAX_SPEC_BYTES", len(text))
+    monkeypatch.setattr("hefkit.spec_file.MAX_SPEC_BYTES", len(text))
     assert read_spec(tmp_path / "m.json").kind == "emulated"
-    monkeypatch.setattr("hefkit.spec.MAX_SPEC_BYTES", len(text) - 1)
+    monkeypatch.setattr("hefkit.spec_file.MAX_SPEC_BYTES", len(text) - 1)
     with pytest.raises(ModelError, match="larger than"):
         read_spec(tmp_path / "m.json")
 

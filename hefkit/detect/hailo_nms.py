@@ -16,11 +16,11 @@ from hefkit.detect.decode import MAX_CANDIDATES, Candidates, DecodeSettings, bes
 from hefkit.detect.detections import Detections
 from hefkit.detect.nms import nms
 from hefkit.errors import DeviceError, ModelError
+from hefkit.hef.ranges import is_probability
 from hefkit.spec import ModelSpec, NmsSpec
 
 ROW = 5  # y_min, x_min, y_max, x_max, score
 BOX = 4
-PROBABILITY_RANGE = (-0.01, 1.05)  # scores outside it did not pass a sigmoid
 
 
 class NmsDecoder:
@@ -85,8 +85,8 @@ class NmsDecoder:
         """(n, 4) y_min x_min y_max x_max, and their scores; a row holds the box, then the score of every class."""
         table = output[0]
         scores = table[:, BOX:]
-        low, high = PROBABILITY_RANGE
-        if scores.min(initial=0) < low or scores.max(initial=0) > high:
+        low, high = (extreme.reduce(scores, axis=None, initial=0) for extreme in (np.fmin, np.fmax))  # without NaN
+        if not is_probability(low, high):
             raise ModelError(
                 f"the scores of {self.nms.stream} are not probabilities; expected a sigmoid behind the class outputs; "
                 "compile the model again without bbox_decoding_only"

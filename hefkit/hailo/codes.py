@@ -12,11 +12,11 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from hefkit.chips import NEWER_RUNTIME
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.text import one_line
 
 TIMEOUT, INVALID_OPERATION, OUT_OF_PHYSICAL_DEVICES, STREAM_ABORT = 4, 6, 74, 63
-NEWER_RUNTIME = "install HailoRT 5 for that chip (on a Raspberry Pi: sudo apt install hailo-h10-all)"
 SAME_VERSIONS = (
     "bring them to one version and reboot (on a Raspberry Pi: sudo apt update && sudo apt full-upgrade; "
     "after that apt-mark hold keeps them together)"

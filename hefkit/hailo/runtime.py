@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from hefkit.chipfit import check_chip, check_runtime, is_slow
+from hefkit.chips import check_chip, check_runtime, is_slow
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.hailo.codes import (
@@ -190,7 +190,7 @@ def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
         DeviceError: HailoRT is missing, there is no chip, it is in use, or the HEF is for another one.
     """
     hef = read_hef(path)
-    if not hef.digest_ok:
+    if hef.digest_ok is False:
         raise ModelError(f"{path} is damaged: its checksum does not fit; copy or download it again")
     matched = match(hef, options.names)
     if options.check is not None:

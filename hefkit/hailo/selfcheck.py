@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from hefkit.chipfit import check_chip, check_runtime
+from hefkit.chips import check_chip, check_runtime
 from hefkit.detect.engine import EngineOptions
 from hefkit.errors import DeviceError, HefkitError
 from hefkit.hailo.codes import release_frames

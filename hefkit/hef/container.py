@@ -2,9 +2,9 @@
 
     [header, big endian][protobuf message][version 3: zeros][weights][version 3: additional info]
 
-As HailoRT 4.23 reads it (hef_internal.hpp and hef.cpp): lengths are looked at before the digest, and the digest covers
-everything after the header. Two things differ, for a better sentence: the magic is looked at before the version, and
-padding that is larger than what it pads is refused, which HailoRT does only with a HEF in memory.
+As HailoRT 4.23 reads it (hef_internal.hpp and hef.cpp): lengths are checked before the digest, and the digest covers
+everything after the header. Two things differ, for clearer errors: the magic is checked before the version, and padding
+that is larger than its section is refused, which HailoRT does only with a HEF in memory.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ import os
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, Protocol
 
 from hefkit.errors import ModelError
 
 MAGIC = b"\x01HEF"
 COMMON = struct.Struct(">4sII")  # magic, version, bytes of the protobuf message
-PIECE = 1 << 18  # bytes hashed at a time
+PIECE = 1 << 18  # bytes that are hashed at a time
 MAX_PROTO = (1 << 31) - 1  # protobuf's own limit
 
-# what a file of another kind begins with
+# first bytes of files of other kinds
 LOOKS_LIKE = (
     (b"version https://git-lfs", "a Git LFS pointer, not the file itself; fetch it with: git lfs pull"),
     (b"<", "an HTML or XML text, perhaps an error page; download the HEF again"),
@@ -34,7 +34,7 @@ LOOKS_LIKE = (
 
 @dataclass(frozen=True)
 class Layout:
-    """The rest of a version's header; `digest` is read big endian, like everything."""
+    """The rest of a version's header."""
 
     rest: struct.Struct
     names: tuple[str, ...]
@@ -42,25 +42,27 @@ class Layout:
 
 LAYOUTS = {
     0: Layout(struct.Struct(">I16s"), ("reserved", "digest")),  # MD5
-    1: Layout(struct.Struct(">IQI"), ("digest", "ccws", "reserved")),  # CRC-32
-    2: Layout(struct.Struct(">QQQQ"), ("digest", "ccws", "reserved", "reserved")),  # XXH3-64
-    3: Layout(struct.Struct(">QQIQQQ"), ("digest", "ccws", "padding", "additional", "reserved", "reserved")),  # XXH3-64
+    1: Layout(struct.Struct(">4sQI"), ("digest", "ccws", "reserved")),  # CRC-32
+    2: Layout(struct.Struct(">8sQQQ"), ("digest", "ccws", "reserved", "reserved")),  # XXH3-64
+    3: Layout(
+        struct.Struct(">8sQIQQQ"), ("digest", "ccws", "padding", "additional", "reserved", "reserved")
+    ),  # XXH3-64
 }
 
 
 @dataclass(frozen=True)
 class Container:
-    """A header that agrees with the file's length."""
+    """The header, after its lengths were compared with the size of the file."""
 
     version: int
     header_size: int
     proto_size: int
-    size: int  # of the whole file
-    digest: int | bytes  # as the header says
+    size: int  # bytes of the whole file
+    digest: bytes  # as the header says
 
     @property
     def proto_span(self) -> tuple[int, int]:
-        """Where the protobuf message begins and ends in the file."""
+        """First byte of the protobuf message in the file, and the byte after its last."""
         return self.header_size, self.header_size + self.proto_size
 
 
@@ -69,13 +71,13 @@ def read_container(file: BinaryIO) -> Container:
     size = os.fstat(file.fileno()).st_size
     start = file.read(COMMON.size)
     if len(start) < COMMON.size:
-        raise ModelError(f"it is no HEF: {size} bytes are fewer than the smallest header has")
+        raise ModelError(f"it is not a HEF: it has {size} bytes, fewer than the smallest header")
     magic, version, proto_size = COMMON.unpack(start)
     for prefix, what in LOOKS_LIKE:
         if start.startswith(prefix[: COMMON.size]):
-            raise ModelError(f"it is no HEF but {what}")
+            raise ModelError(f"it is not a HEF but {what}")
     if magic != MAGIC:
-        raise ModelError("it is no HEF: it does not begin with 01 48 45 46; download or compile it again")
+        raise ModelError("it is not a HEF: it does not begin with 01 48 45 46; download or compile it again")
     if version not in LAYOUTS:
         raise ModelError(f"its container version is {version}, expected 0 to 3; compile it with a DFC 3.x")
     return _complete(version, proto_size, size, file.read(LAYOUTS[version].rest.size))
@@ -91,28 +93,57 @@ def _complete(version: int, proto_size: int, size: int, rest: bytes) -> Containe
     if size != expected:
         raise ModelError(f"it has {size} bytes, but its header says {expected}; copy or download it again")
     if values.get("ccws", 0) < values.get("padding", 0):
-        raise ModelError("its header is damaged: the padding is larger than what it pads; download it again")
+        raise ModelError("its header is damaged: the padding is larger than its section; download it again")
     if proto_size > MAX_PROTO:
         raise ModelError(f"its description has {proto_size} bytes, expected less than 2 GiB; download it again")
     return Container(version, header_size, proto_size, size, values["digest"])
 
 
-def digest_fits(file: BinaryIO, container: Container) -> bool:
-    """Hash everything after the header, piece by piece, and compare."""
-    file.seek(container.header_size)
-    if container.version == 0:
-        md5 = hashlib.md5(usedforsecurity=False)
-        while piece := file.read(PIECE):
-            md5.update(piece)
-        return md5.digest() == container.digest
-    if container.version == 1:
-        crc = 0
-        while piece := file.read(PIECE):
-            crc = zlib.crc32(piece, crc)
-        return crc == container.digest
-    from hefkit.hef.xxh3 import new_xxh3  # late: it brings numpy
+class Hasher(Protocol):
+    """The part of hashlib's objects that is used here; xxhash's have it as well."""
 
-    xxh3 = new_xxh3()
+    def update(self, data: bytes, /) -> object:
+        """Hash more bytes."""
+
+    def digest(self) -> bytes:
+        """The hash of all bytes so far, as it stands in the header."""
+
+
+class Crc32:
+    """CRC-32 as a `Hasher`."""
+
+    def __init__(self) -> None:
+        self._value = 0
+
+    def update(self, data: bytes, /) -> None:
+        """Hash more bytes."""
+        self._value = zlib.crc32(data, self._value)
+
+    def digest(self) -> bytes:
+        """Big endian."""
+        return self._value.to_bytes(4, "big")
+
+
+def digest_fits(file: BinaryIO, container: Container) -> bool | None:
+    """Hash everything after the header, piece by piece, and compare; None where no package computes this hash."""
+    hasher = _hasher(container.version)
+    if hasher is None:
+        return None
+    file.seek(container.header_size)
     while piece := file.read(PIECE):
-        xxh3.update(piece)
-    return xxh3.intdigest() == container.digest
+        hasher.update(piece)
+    return hasher.digest() == container.digest
+
+
+def _hasher(version: int) -> Hasher | None:
+    """MD5, CRC-32, or XXH3-64 by the optional package xxhash."""
+    if version == 0:
+        return hashlib.md5(usedforsecurity=False)
+    if version == 1:
+        return Crc32()
+    try:
+        import xxhash
+    except ImportError:
+        return None
+    hasher: Hasher = xxhash.xxh3_64()
+    return hasher

@@ -1,12 +1,13 @@
-"""A HEF as an inspection shows it, read without HailoRT: standard library, and numpy for one kind of checksum.
+"""A HEF as an inspection shows it, read without HailoRT, by the standard library alone.
 
     hef = read_hef(Path("yolov8n.hef"))
     hef.arch                        # "hailo8"
     hef.groups[0].outputs[0].shape  # (80, 80, 64)
 
-Strict about what it needs, lenient about what it does not know: where HailoRT 4.23 refuses what is read here, so do
-we, but for a wrong digest of an otherwise readable file, which is told by `digest_ok`. The chip's instructions, its
-weights and what connects its own layers are not looked at.
+What HailoRT 4.23 refuses of the fields that are read here is refused as well; unknown fields are skipped. One thing
+differs: an otherwise readable file with a wrong digest is read, and `digest_ok` is False. Container versions 2 and 3
+have an XXH3 digest; without the optional package xxhash it is not checked, and `digest_ok` is None. The chip's
+instructions, its weights and the connections between its own layers are not read.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from hefkit.chips import CHIP_OF_NUMBER
 from hefkit.errors import ModelError
 from hefkit.hef.container import Container, digest_fits, read_container
 from hefkit.hef.groups import Features, Group, read_groups
@@ -22,17 +24,10 @@ from hefkit.hef.schema import SCHEMA
 from hefkit.hef.wire import Message, Reader
 from hefkit.text import one_line
 
-# Header.hw_arch -> architecture (hef.proto and DeviceBase::hef_arch_to_device_arch of HailoRT 4.23)
-ARCHS = {
-    0: "hailo8", 1: "hailo8", 2: "hailo8", 101: "hailo8", 102: "hailo8", 100: "hailo8_a0", 3: "hailo8l",
-    103: "hailo15h", 104: "hailo15h", 105: "hailo15h", 4: "hailo15m", 5: "hailo10h", 6: "hailo15l", 106: "hailo15l",
-    108: "mars",
-}  # fmt: skip
-
-# ProtoHEFExtensionType: what HailoRT 4.23 can do; the others it refuses
+# ProtoHEFExtensionType: those that HailoRT 4.23 has; it refuses the others
 SUPPORTED_EXTENSIONS = {*range(7), *range(9, 33)}
 NET_FLOW, SCALE_PER_FEATURE, PERIPH_IN_HAILORT = 13, 25, 26
-MULTI_NETWORK = 8  # an optional one; those are never refused
+MULTI_NETWORK = 8  # an optional extension; HailoRT refuses none of these
 
 
 @dataclass(frozen=True)
@@ -43,7 +38,7 @@ class Hef:
     arch: str  # "hailo8", "hailo8l", "hailo10h" ...
     sdk: str | None  # version of the compiler
     container_version: int
-    digest_ok: bool
+    digest_ok: bool | None  # None: not checked, the package xxhash is missing
     groups: tuple[Group, ...]  # the default one first
     resources: tuple[str, ...] = ()  # names of files inside, such as the tokenizer of a language model
 
@@ -61,10 +56,10 @@ class Hef:
 
 
 def read_hef(path: Path) -> Hef:
-    """Open a HEF and read all but its weights, in a few hundred kilobytes of memory.
+    """Read a HEF without its weights, in a few hundred kilobytes of memory.
 
     Raises:
-        ModelError: the file is missing or unreadable, no HEF, damaged beyond its digest, or too old or too new.
+        ModelError: the file is missing, cannot be read, is not a HEF, is damaged, or is too old or too new.
     """
     try:
         with open(path, "rb") as file:
@@ -90,28 +85,34 @@ def _read(path: Path, file: BinaryIO) -> Hef:
 
 
 def _refusal(path: Path, file: BinaryIO, container: Container, exc: ModelError) -> ModelError:
-    """A file that was damaged on its way needs other advice than one that never was right."""
-    if digest_fits(file, container):
-        return ModelError(f"{path} cannot be used: {one_line(exc)}; compile it again, or update HailoRT and hefkit")
-    return ModelError(f"{path} is damaged: its checksum does not fit, and {one_line(exc)}; copy or download it again")
+    """A file that was damaged by a copy needs other advice than one that was compiled wrong."""
+    fits = digest_fits(file, container)
+    if fits is False:
+        return ModelError(
+            f"{path} is damaged: its checksum does not fit, and {one_line(exc)}; copy or download it again"
+        )
+    cure = "compile it again, or update HailoRT and hefkit"
+    if fits is None:
+        cure = f"copy or download it again; if it stays, {cure}"
+    return ModelError(f"{path} cannot be used: {one_line(exc)}; {cure}")
 
 
 def _arch(message: Message) -> str:
     number = message.message("header").number("hw_arch")
-    if number not in ARCHS:
+    if number not in CHIP_OF_NUMBER:
         raise ModelError(f"it is for an unknown chip, number {number}")
-    return ARCHS[number]
+    return CHIP_OF_NUMBER[number].name
 
 
 def _features(message: Message) -> Features:
-    """The extensions; those of files from before there were any cannot run on HailoRT 4.23."""
+    """What the extensions say; files that are older than extensions do not run on HailoRT 4.23."""
     extensions = {e.number("type_index"): e.text("name") for e in message.messages("extensions")}
     unknown = sorted(index for index in extensions if index not in SUPPORTED_EXTENSIONS)
     if unknown:
         names = ", ".join(extensions[index] or f"number {index}" for index in unknown[:5])
         raise ModelError(f"it needs extensions that HailoRT 4.23 does not have: {names}")
     if not message.message("header").number("version") or PERIPH_IN_HAILORT not in extensions:
-        raise ModelError("it is outdated: HailoRT has not run files without 'periph_calculation_in_hailort' for long")
+        raise ModelError("it is outdated: HailoRT 4.23 does not run files without 'periph_calculation_in_hailort'")
     optional = {e.number("type_index") for e in message.messages("optional_extensions")}
     return Features(
         net_flow=NET_FLOW in extensions,

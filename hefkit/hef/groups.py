@@ -1,4 +1,4 @@
-"""Network groups of a HEF: which record counts, its vstreams, and their order.
+"""Network groups of a HEF: which record HailoRT uses, its vstreams, and their order.
 
 Read in HailoRT 4.23, hef.cpp: fill_core_ops, fill_networks_metadata, get_network_group_name; the sorting in
 core_op_metadata.cpp: get_output_vstream_infos.
@@ -9,17 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from hefkit.chips import CHIPS
 from hefkit.errors import ModelError
 from hefkit.hef.hostops import HostOps, Nms, read_ops
 from hefkit.hef.streams import Layer, LayerReader, VStream, checked_name
 from hefkit.hef.wire import Message
 
-PARTIAL_ARCHS = ("hailo8l", "hailo15m")  # several layouts of the same network, one for each set of clusters
-
 
 @dataclass(frozen=True)
 class Group:
-    """A network group: what is configured on a chip as one."""
+    """A network group: the layers that are configured on a chip together."""
 
     name: str
     contexts: int
@@ -40,7 +39,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Features:
-    """What the extensions switch on."""
+    """Which extensions change how a file is read."""
 
     net_flow: bool
     per_feature: bool
@@ -67,7 +66,7 @@ def _group(group: Message, arch: str, features: Features) -> Group:
     own_name = record.message("network_group_metadata").text("network_group_name")
     if own_name != name:
         raise ModelError(f"the network group {name} holds a network of the name {own_name}")
-    ops = read_ops(group, layouts[0][2]) if features.net_flow else HostOps()  # as HailoRT does: by the first layout
+    ops = read_ops(group, layouts[0][2]) if features.net_flow else HostOps()  # HailoRT reads them with the first layout
     outputs = [
         stream for layer in layers if layer.output and layer.name not in ops.consumed for stream in layer.vstreams
     ]
@@ -91,9 +90,9 @@ def _core_op(group: Message) -> Message:
 def _layouts(whole: Message, arch: str, features: Features) -> list[tuple[int, Message]]:
     """The messages with the contexts, each with the bitmap of its clusters: one, or as many as there are layouts.
 
-    All of them must be readable; the one with the lowest bitmap is what HailoRT tells of, the last of equal ones.
+    All of them must be readable. HailoRT shows the one with the lowest bitmap; of equal ones the last.
     """
-    if arch not in PARTIAL_ARCHS:
+    if not CHIPS[arch].partial:
         return [(0, whole)]
     many, one = ("partial_core_ops", "core_op") if features.net_flow else ("partial_network_groups", "network_group")
     layouts = [
@@ -118,7 +117,7 @@ def _layers(record: Message, features: Features) -> list[Layer]:
 
 
 def _order(group: Message, whole: Message, features: Features) -> list[str]:
-    """Names of the outputs as the compiler sorted them; older compilers left them in other places."""
+    """Names of the outputs as the compiler sorted them; older compilers wrote them in other places."""
     fused = whole.message("fused_layers_metadata")
     if fused.number("network_has_fused_layers"):
         return fused.texts("updated_sorted_output_names")

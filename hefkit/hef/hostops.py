@@ -1,6 +1,6 @@
 """Operations that HailoRT runs on the host after the chip: NMS, box decoding, softmax, argmax.
 
-An operation replaces the vstreams of the layers that it consumes. Read in HailoRT 4.23: hef.cpp
+An operation replaces the vstreams of the layers that it reads. Read in HailoRT 4.23: hef.cpp
 (create_ops_metadata and what it calls) and net_flow/ops.
 """
 
@@ -19,11 +19,20 @@ ORDERS = {  # hailo_format_order_t, which ProtoHEFFormatOrder repeats; 0: the op
 }  # fmt: skip
 TYPES = {1: "uint8", 2: "uint16", 3: "float32"}  # hailo_format_type_t; 0: the operation's own
 ARGMAX, SOFTMAX = 0, 1
+KINDS = {  # member of the oneof in NmsOp -> our word
+    "yolo_nms_op": "yolov5", "yolox_nms_op": "yolox", "ssd_nms_op": "ssd", "iou_op": "iou",
+    "yolo_seg_op": "yolov5seg", "yolov8_nms_op": "yolov8",
+}  # fmt: skip
+BOXES_ONLY = {"yolov5": 5, "yolov8": 4}  # kinds that can leave NMS to the user -> values before the classes
+PADS_OF_DECODERS = {  # where a decoder names the outputs of the chip that it reads; checked for these kinds only
+    "yolov5": ("pad_index",),
+    "yolov8": ("reg_pad_index", "cls_pad_index"),
+}
 
 
 @dataclass
 class HostOps:
-    """The operations of a group: their vstreams, and the layers that are seen only through them."""
+    """The operations of a group: their vstreams, and the layers that these replace."""
 
     vstreams: list[VStream] = field(default_factory=list)
     consumed: set[str] = field(default_factory=set)
@@ -31,7 +40,7 @@ class HostOps:
 
 
 def read_ops(group: Message, layers: list[Layer]) -> HostOps:
-    """All operations but the chip's own; every input must be wired to a layer."""
+    """All operations except the chip's own; every input must be connected to a layer."""
     pads: dict[int, Layer] = {}
     for layer in layers:
         if layer.output and layer.pad is not None:
@@ -58,14 +67,14 @@ def read_ops(group: Message, layers: list[Layer]) -> HostOps:
 def _wired(pad: Message, edges: dict[int, int], pads: dict[int, Layer]) -> Layer:
     layer = pads.get(edges.get(pad.number("index"), -1))
     if layer is None:
-        raise ModelError(f"pad {pad.number('index')} of an operation is connected to no output of the chip")
+        raise ModelError(f"pad {pad.number('index')} of an operation is not connected to an output of the chip")
     return layer
 
 
 def _logits(op: Message, inputs: list[Layer]) -> VStream:
     kind, pads = op.message("logits_op").number("logits_type"), op.messages("output_pads")
     if len(inputs) != 1 or len(pads) != 1 or kind not in (ARGMAX, SOFTMAX) or not inputs[0].vstreams:
-        raise ModelError(f"the operation {op.text('name')} is no argmax or softmax of one input")
+        raise ModelError(f"the operation {op.text('name')} is not an argmax or softmax of one input")
     pad, source, layer = pads[0], inputs[0].vstreams[0], inputs[0]
     name, (height, width, features) = checked_name(pad.text("name")), layer.shape
     order, dtype = layer.order, "float32"
@@ -78,34 +87,13 @@ def _logits(op: Message, inputs: list[Layer]) -> VStream:
 
 
 def _logits_quantisation(pad: Message, source: VStream, features: int) -> tuple[Numbers, Numbers]:
-    """The pad's own where the file has it, else its input's."""
+    """Scale and zero point of the pad where the file has them, else those of the input."""
     if "numeric_info" in pad:
         own = pad.message("numeric_info")
         return finite(own.real("qp_scale"), source.name), finite(own.real("qp_zp"), source.name)
     if isinstance(source.scale, tuple) and len(source.scale) != features:
         return None, None
     return source.scale, source.zero_point
-
-
-# member of the oneof in NmsOp -> our word
-KINDS = {
-    "yolo_nms_op": "yolov5",
-    "yolox_nms_op": "yolox",
-    "ssd_nms_op": "ssd",
-    "iou_op": "iou",
-    "yolo_seg_op": "yolov5seg",
-    "yolov8_nms_op": "yolov8",
-}
-BOXES_ONLY = {"yolov5": 5, "yolov8": 4}  # kinds that can leave NMS to the user -> values before the classes
-PADS_OF_DECODERS = {  # where a decoder says which of the chip's outputs it reads
-    "yolov5": ("pad_index",),
-    "yolox": ("reg_pad_index", "cls_pad_index", "obj_pad_index"),
-    "ssd": ("reg_pad_index", "cls_pad_index"),
-    "iou": (),
-    "yolov5seg": ("pad_index",),
-    "yolov8": ("reg_pad_index", "cls_pad_index"),
-}
-ANCHORS = ("yolov5", "yolov5seg")  # kinds whose decoders list widths and heights
 
 
 @dataclass(frozen=True)
@@ -118,9 +106,9 @@ class Nms:
     iou_threshold: float
     max_per_class: int
     image_size: tuple[float, float] | None  # (H, W)
-    boxes_only: bool  # decodes boxes and leaves the NMS itself to the user
-    background: int | None  # the class that is left out of the results
-    strides: tuple[int, ...]  # where the operation names them
+    boxes_only: bool  # it decodes boxes; the NMS is not done
+    background: int | None  # a class that is not in the results
+    strides: tuple[int, ...]  # empty where the operation does not name them
 
     def to_json(self) -> dict[str, Any]:
         """The object of the contract."""
@@ -137,15 +125,15 @@ class Nms:
 
 
 def read_nms(op: Message, inputs: list[Layer], pads: dict[int, Layer]) -> tuple[Nms, VStream]:
-    """An operation with an `nms_op` -> what it does, and its one output.
+    """What an operation with an `nms_op` does, and its one output.
 
     Args:
         op: the message.
-        inputs: the layers that it consumes.
+        inputs: the layers that it reads.
         pads: every output layer of the chip by its pad index.
 
     Raises:
-        ModelError: HailoRT would not open it, or crash.
+        ModelError: HailoRT would refuse it, or crash.
     """
     values, outputs = op.message("nms_op"), op.messages("output_pads")
     member = next((member for member in KINDS if member in values), None)
@@ -154,11 +142,11 @@ def read_nms(op: Message, inputs: list[Layer], pads: dict[int, Layer]) -> tuple[
     kind, parts, name = KINDS[member], values.message(member), checked_name(outputs[0].text("name"))
     decoders = parts.messages("bbox_decoders")
     _check_decoders(kind, decoders, inputs, pads)
-    if kind == "yolov5seg":
-        _check_prototypes(parts.message("proto_info").text("proto_layer"), inputs)
     nms = _described(kind, values, parts, name)
     if nms.boxes_only:
-        shape = (1, _proposals(kind, decoders, inputs, pads), _values_before_classes(kind) + nms.classes)
+        if kind not in BOXES_ONLY:
+            raise ModelError(f"an NMS of the kind {kind} cannot leave the NMS to the user")
+        shape = (1, _proposals(kind, decoders, inputs, pads), BOXES_ONLY[kind] + nms.classes)
         return nms, VStream(name, (), shape, "float32", "NHWC", 1.0, 0.0)
     shown = nms.classes if nms.background is None else max(nms.classes - 1, 0)
     order = "HAILO_NMS_WITH_BYTE_MASK" if kind == "yolov5seg" else NMS_BY_CLASS
@@ -187,44 +175,28 @@ def _whole(parts: Message, key: str, name: str) -> float:
 
 
 def _check_decoders(kind: str, decoders: list[Message], inputs: list[Layer], pads: dict[int, Layer]) -> None:
-    """Refuse decoders of tensors that the operation does not get, or that do not belong together."""
+    """Refuse decoders at which HailoRT would crash: of tensors that are not there, or that do not belong together."""
     names = {layer.name for layer in inputs}
     for decoder in decoders:
-        indices = [decoder.number(key) for key in PADS_OF_DECODERS[kind]]
+        indices = [decoder.number(key) for key in PADS_OF_DECODERS.get(kind, ())]
         missing = next((i for i in indices if i not in pads), None)
         if missing is not None:
-            raise ModelError(f"the NMS reads pad {missing}, which is no output of the chip")
-        if kind in ANCHORS:
-            _check_anchors(decoder)
-        else:
-            _check_together(kind, [pads[i] for i in indices], names)
+            raise ModelError(f"the NMS reads pad {missing}, which is not an output of the chip")
+        if kind == "yolov5" and decoder.count("h") != decoder.count("w"):
+            raise ModelError(f"the NMS has anchors with {decoder.count('h')} heights and {decoder.count('w')} widths")
+        if kind == "yolov8":
+            _check_pair([pads[i] for i in indices], names)
 
 
-def _check_anchors(decoder: Message) -> None:
-    if decoder.count("h") != decoder.count("w"):
-        raise ModelError(f"the NMS has anchors with {decoder.count('h')} heights and {decoder.count('w')} widths")
-
-
-def _check_together(kind: str, layers: list[Layer], names: set[str]) -> None:
-    """Boxes, classes and perhaps objectness of one stride."""
-    stranger = next((layer.name for layer in layers if layer.name not in names), None)
-    if stranger is not None:
-        raise ModelError(f"the NMS decodes {stranger}, which is no input of it")
-    if len({layer.shape[:2] if kind == "ssd" else layer.form for layer in layers}) > 1:
+def _check_pair(layers: list[Layer], names: set[str]) -> None:
+    """Boxes and classes of one stride."""
+    other = next((layer.name for layer in layers if layer.name not in names), None)
+    if other is not None:
+        raise ModelError(f"the NMS decodes {other}, which is not an input of it")
+    if len({layer.form for layer in layers}) > 1:
         raise ModelError(f"the NMS joins {' and '.join(layer.name for layer in layers)}, which differ in form")
-    if kind == "yolov8" and layers[0].shape[2] % 4:
+    if layers[0].shape[2] % 4:
         raise ModelError(f"the NMS takes boxes from {layers[0].name}, which has {layers[0].shape[2]} channels")
-
-
-def _check_prototypes(name: str, inputs: list[Layer]) -> None:
-    if all(layer.name != name for layer in inputs):
-        raise ModelError(f"the NMS makes masks from {name or 'a layer without a name'}, which is no input of it")
-
-
-def _values_before_classes(kind: str) -> int:
-    if kind not in BOXES_ONLY:
-        raise ModelError(f"an NMS of the kind {kind} cannot leave the NMS to others")
-    return BOXES_ONLY[kind]
 
 
 def _proposals(kind: str, decoders: list[Message], inputs: list[Layer], pads: dict[int, Layer]) -> int:

@@ -1,6 +1,7 @@
-"""The outputs of a HEF -> the heads of a model: by the spec beside it, else by what the file itself tells.
+"""The outputs of a HEF -> the heads of a model: by the spec beside it, else by the file alone (`hefkit.hef.heads`).
 
-What is settled without a spec is listed, what is assumed as well: a wrong guess looks like an empty street.
+Without a spec, the facts that were found and the assumptions that were made are listed for the user: after a wrong
+assumption the detector runs, but finds nothing.
 """
 
 from __future__ import annotations
@@ -17,17 +18,18 @@ from hefkit.hef.heads import IMAGE_ORDERS, listed, numbers, read_heads
 from hefkit.hef.streams import NMS_BY_CLASS, VStream
 from hefkit.hef.words import check_spec
 from hefkit.names import model_names, names_of_metadata
-from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec, read_spec
+from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec
+from hefkit.spec_file import read_spec
 from hefkit.text import one_line
 
 
 @dataclass(frozen=True)
 class Matched:
-    """A model as it can be decoded, and how that was found out."""
+    """A model as a decoder needs it, and where that knowledge comes from."""
 
     spec: ModelSpec
-    facts: tuple[str, ...] = ()  # what the file tells
-    assumed: tuple[str, ...] = ()  # what nothing tells
+    facts: tuple[str, ...] = ()  # found in the file, a sentence each
+    assumed: tuple[str, ...] = ()  # not in the file, a sentence each
 
 
 def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
@@ -38,7 +40,7 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
 
     Raises:
         UsageError: names for classes that the model does not have.
-        ModelError: the spec belongs to another file, or the outputs are no heads that hefkit decodes.
+        ModelError: the spec belongs to another file, or hefkit does not decode these outputs.
     """
     group = _one_network(hef)
     spec_file = hef.path.with_suffix(".json")
@@ -56,7 +58,8 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
         nms, head = _nms(hef.path, group)
         facts, more = _nms_facts(nms), []
     else:
-        head, facts, more = read_heads(hef.path, group, names or found)
+        head, judgement = read_heads(hef.path, group, names or found)
+        facts, more = list(judgement.facts), list(judgement.assumed)
     spec = ModelSpec("hef", input_spec, head, {}, target={"arch": hef.arch, "sdk": hef.sdk}, nms=nms)
     if found is not None and sorted(found) == list(range(head.num_classes)):
         spec, assumed = replace(spec, names=found), [*assumed, "the class names of the metadata.yaml beside it"]
@@ -73,7 +76,7 @@ def _one_network(hef: Hef) -> Group:
 
 
 def _input(path: Path, group: Group) -> InputSpec:
-    """What goes in: one picture of bytes, RGB."""
+    """The input, which must be one RGB picture of uint8."""
     [stream, *more] = group.inputs
     if more or len(stream.shape) != 3 or stream.shape[2] != 3 or stream.order not in IMAGE_ORDERS:
         raise ModelError(f"{path} takes {listed(group.inputs)}; expected one RGB picture of (height, width, 3)")
@@ -86,7 +89,7 @@ def _input(path: Path, group: Group) -> InputSpec:
 
 
 def _with_streams(path: Path, group: Group, spec: ModelSpec) -> ModelSpec:
-    """The spec with a stream for every output; scale and zero point are the file's own, which is what runs."""
+    """The spec with a stream for every output; scale and zero point come from the HEF, because the chip uses those."""
     _input(path, group)
     free = {stream.name: stream for stream in group.outputs}
     chosen = {}
@@ -99,7 +102,7 @@ def _with_streams(path: Path, group: Group, spec: ModelSpec) -> ModelSpec:
 
 
 def _nameless(path: Path, output: OutputSpec, free: Mapping[str, VStream], group: Group) -> VStream:
-    """The stream of an output that the spec does not name: by its ONNX node, else the only one of its form."""
+    """The stream of an output whose name the spec lacks: by its ONNX node, else the only one of its shape and dtype."""
     alike = [stream for stream in free.values() if (stream.shape, stream.dtype) == (output.shape, output.dtype)]
     named = [stream for stream in alike if output.onnx_node and output.onnx_node in stream.original_names]
     if len(named or alike) != 1:
@@ -123,7 +126,7 @@ def _has_decoded_boxes(group: Group) -> bool:
 
 
 def _nms(path: Path, group: Group) -> tuple[NmsSpec, HeadSpec]:
-    """NMS on the host (`group.nms`) or on the chip, where nothing but the form of its output is known."""
+    """NMS on the host (`group.nms`), or on the chip: of that one only the shape of its output is known."""
     if len(group.outputs) != 1:
         raise ModelError(f"{path} has more outputs than its NMS: {listed(group.outputs)}; expected one")
     [stream], nms = group.outputs, group.nms

@@ -1,187 +1,141 @@
 """The messages of `hef.proto` (HailoRT 4.23) as far as an inspection needs them: names without `ProtoHEF`.
 
-Enums are uint32 here. Whatever is not listed, the chip's instructions and weights first of all, is stepped over.
+Enums are uint32 here. Fields that are not listed are skipped, above all the chip's instructions and weights.
 """
 
 from __future__ import annotations
 
+import re
+
 from hefkit.hef.wire import Field
 
-_EDGE = {
-    "info": Field("layer_info", "EdgeLayerInfo", oneof="edge"),
-    "mux": Field("layer_mux", "EdgeLayerMux", oneof="edge"),
-    "planes": Field("layer_planes", "EdgeLayerPlanes", oneof="edge"),
+PROTO = """
+message Hef {
+  Header header = 1; repeated NetworkGroup network_groups = 2; repeated Extension extensions = 5;
+  repeated Extension optional_extensions = 6; repeated ExternalResource external_resources = 7;
 }
-_NETWORKS = Field("networks_names", "string", many=True)
-_IMAGE = {1: Field("image_height", "double"), 2: Field("image_width", "double")}
-_PADS_OF_STRIDE = {
-    1: Field("stride", "uint32"),
-    2: Field("reg_pad_index", "uint32"),
-    3: Field("cls_pad_index", "uint32"),
-}
-_ORDER = Field("sorted_outputs_order", "string", many=True)
+message Header { uint32 hw_arch = 1; string sdk_version = 3; uint64 version = 4; }
+message Extension { uint32 type_index = 1; string name = 2; }
+message ExternalResource { string name = 3; }
 
-SCHEMA = {
-    "Hef": {
-        1: Field("header", "Header"),
-        2: Field("network_groups", "NetworkGroup", many=True),
-        5: Field("extensions", "Extension", many=True),
-        6: Field("optional_extensions", "Extension", many=True),
-        7: Field("external_resources", "ExternalResource", many=True),
-    },
-    "ExternalResource": {3: Field("name", "string")},
-    "Header": {
-        1: Field("hw_arch", "uint32"),
-        3: Field("sdk_version", "string"),
-        4: Field("version", "uint64"),
-    },
-    "Extension": {1: Field("type_index", "uint32"), 2: Field("name", "string")},
-    "NetworkGroup": {
-        1: Field("network_group_metadata", "NetworkGroupMetadata"),
-        3: Field("contexts", "Context", many=True),
-        4: _ORDER,
-        5: Field("fused_layers_metadata", "FusedLayersMetadata"),
-        6: _NETWORKS,
-        7: Field("partial_network_groups", "PartialNetworkGroup", many=True),
-        8: Field("ops", "Op", many=True),
-        9: Field("pad_edges", "PadEdge", many=True),
-    },
-    "NetworkGroupMetadata": {
-        1: Field("network_group_name", "string"),
-        3: Field("transposed_net", "bool"),
-    },
-    "PartialNetworkGroup": {1: Field("network_group", "NetworkGroup"), 2: Field("layout", "PhysicalLayout")},
-    "PhysicalLayout": {1: Field("partial_clusters_layout_bitmap", "uint32")},
-    "FusedLayersMetadata": {
-        1: Field("network_has_fused_layers", "bool"),
-        2: Field("updated_sorted_output_names", "string", many=True),
-        3: Field("fused_layers", "EdgeLayerFused", many=True),
-    },
-    "EdgeLayerFused": {1: Field("layer_info", "EdgeLayerInfo"), 3: Field("nms_info", "NmsInfo")},
-    "Context": {3: Field("metadata", "ContextMetadata")},
-    "ContextMetadata": {2: Field("edge_layers", "EdgeLayer", many=True), 5: _ORDER},
-    "EdgeLayer": {
-        1: Field("direction", "uint32"),
-        2: Field("edge_layer_type", "uint32"),
-        3: _EDGE["info"],
-        4: _EDGE["mux"],
-        5: Field("context_switch_info", "ContextSwitchInformation"),
-        6: Field("network_index", "uint32"),
-        7: Field("pad_index", "uint32"),
-        8: _EDGE["planes"],
-    },
-    "ContextSwitchInformation": {3: Field("edge_connection_type", "uint32")},
-    "Edge": {1: _EDGE["info"], 2: _EDGE["mux"], 3: _EDGE["planes"]},
-    "EdgeLayerInfo": {
-        1: Field("name", "string"),
-        2: Field("edge_layer_base", "EdgeLayerBase"),
-        3: Field("numeric_info", "EdgeLayerNumericInfo"),
-        5: Field("original_names", "string", many=True),
-        6: Field("transposed", "bool"),
-    },
-    "EdgeLayerMux": {
-        1: Field("name", "string"),
-        2: Field("edge_layer_base", "EdgeLayerBase"),
-        3: Field("mux_data", "EdgeLayerMuxData"),
-        5: Field("predecessors", "Edge", many=True),
-    },
-    "EdgeLayerMuxData": {1: Field("number_of_predecessors", "uint32")},
-    "EdgeLayerPlanes": {
-        1: Field("name", "string"),
-        2: Field("planes_format", "uint32"),
-        3: Field("planes", "Edge", many=True),
-        4: Field("height", "uint32"),
-        5: Field("width", "uint32"),
-        6: Field("features", "uint32"),
-    },
-    "EdgeLayerBase": {
-        1: Field("height", "uint32"),
-        3: Field("width", "uint32"),
-        5: Field("features", "uint32"),
-        7: Field("format", "uint32"),
-        8: Field("sys_index", "uint32"),
-        9: Field("core_bytes_per_buffer", "uint32"),
-        10: Field("core_buffers_per_frame", "uint32"),
-        11: Field("additional_info", "AdditionalInfo"),
-        12: Field("data_bytes", "uint32"),
-        13: Field("buffer_indices", "ResourceIndices", many=True),
-        14: Field("host_argmax", "bool"),
-        16: Field("engine_id", "uint32"),
-    },
-    "ResourceIndices": {},
-    "EdgeLayerNumericInfo": {
-        1: Field("qp_zp", "float"),
-        2: Field("qp_scale", "float"),
-        5: Field("qp_zps", "double", many=True),
-        6: Field("qp_scales", "double", many=True),
-    },
-    "AdditionalInfo": {1: Field("nms_info", "NmsInfo")},
-    "NmsInfo": {
-        2: Field("number_of_classes", "uint64"),
-        3: Field("max_output_size", "uint64"),
-        5: Field("is_defused", "bool"),
-        6: Field("defuse_info", "NmsDefuseInfo"),
-        7: Field("input_division_factor", "uint64"),
-    },
-    "NmsDefuseInfo": {3: Field("original_name", "string")},
-    "Op": {
-        1: Field("name", "string"),
-        2: Field("input_pads", "Pad", many=True),
-        3: Field("output_pads", "Pad", many=True),
-        4: Field("core_op", "CoreOp", oneof="op"),
-        5: Field("nms_op", "NmsOp", oneof="op"),
-        6: Field("logits_op", "LogitsOp", oneof="op"),
-    },
-    "CoreOp": {
-        1: Field("network_group_metadata", "NetworkGroupMetadata"),
-        3: Field("contexts", "Context", many=True),
-        5: Field("fused_layers_metadata", "FusedLayersMetadata"),
-        6: _NETWORKS,
-        7: Field("partial_core_ops", "PartialCoreOp", many=True),
-    },
-    "PartialCoreOp": {1: Field("core_op", "CoreOp"), 2: Field("layout", "PhysicalLayout")},
-    "Pad": {
-        1: Field("index", "uint32"),
-        2: Field("name", "string"),
-        3: Field("format_order", "uint32"),
-        5: Field("numeric_info", "EdgeLayerNumericInfo"),
-        8: Field("format_type", "uint32"),
-    },
-    "PadEdge": {1: Field("src", "uint32"), 2: Field("dst", "uint32")},
-    "LogitsOp": {1: Field("logits_type", "uint32")},
-    "NmsOp": {
-        1: Field("nms_score_th", "double"),
-        2: Field("nms_iou_th", "double"),
-        3: Field("max_proposals_per_class", "uint32"),
-        4: Field("classes", "uint32"),
-        5: Field("background_removal", "bool"),
-        6: Field("background_removal_index", "uint32"),
-        7: Field("yolo_nms_op", "YoloNmsOp", oneof="nms_op"),
-        8: Field("yolox_nms_op", "YoloxNmsOp", oneof="nms_op"),
-        9: Field("ssd_nms_op", "SSDNmsOp", oneof="nms_op"),
-        10: Field("iou_op", "IOUNmsOp", oneof="nms_op"),
-        11: Field("yolo_seg_op", "YoloSegNmsOp", oneof="nms_op"),
-        12: Field("yolov8_nms_op", "Yolov8NmsOp", oneof="nms_op"),
-        13: Field("bbox_decoding_only", "bool"),
-    },
-    "YoloNmsOp": {**_IMAGE, 4: Field("bbox_decoders", "YoloBboxDecoder", many=True)},
-    "YoloxNmsOp": {**_IMAGE, 3: Field("bbox_decoders", "YoloxBboxDecoder", many=True)},
-    "SSDNmsOp": {**_IMAGE, 9: Field("bbox_decoders", "SSDBboxDecoder", many=True)},
-    "IOUNmsOp": {},
-    "YoloSegNmsOp": {
-        **_IMAGE,
-        3: Field("bbox_decoders", "YoloBboxDecoder", many=True),
-        4: Field("proto_info", "YoloSegProtoInfo"),
-    },
-    "YoloSegProtoInfo": {3: Field("proto_layer", "string")},
-    "Yolov8NmsOp": {**_IMAGE, 4: Field("bbox_decoders", "Yolov8BboxDecoder", many=True)},
-    "YoloBboxDecoder": {
-        2: Field("h", "uint32", many=True),
-        3: Field("w", "uint32", many=True),
-        4: Field("stride", "uint32"),
-        5: Field("pad_index", "uint32"),
-    },
-    "YoloxBboxDecoder": {**_PADS_OF_STRIDE, 4: Field("obj_pad_index", "uint32")},
-    "SSDBboxDecoder": {3: Field("reg_pad_index", "uint32"), 4: Field("cls_pad_index", "uint32")},
-    "Yolov8BboxDecoder": _PADS_OF_STRIDE,
+message NetworkGroup {
+  NetworkGroupMetadata network_group_metadata = 1; repeated Context contexts = 3;
+  repeated string sorted_outputs_order = 4; FusedLayersMetadata fused_layers_metadata = 5;
+  repeated string networks_names = 6; repeated PartialNetworkGroup partial_network_groups = 7;
+  repeated Op ops = 8; repeated PadEdge pad_edges = 9;
 }
+message NetworkGroupMetadata { string network_group_name = 1; bool transposed_net = 3; }
+message PartialNetworkGroup { NetworkGroup network_group = 1; PhysicalLayout layout = 2; }
+message PhysicalLayout { uint32 partial_clusters_layout_bitmap = 1; }
+message FusedLayersMetadata {
+  bool network_has_fused_layers = 1; repeated string updated_sorted_output_names = 2;
+  repeated EdgeLayerFused fused_layers = 3;
+}
+message EdgeLayerFused { EdgeLayerInfo layer_info = 1; NmsInfo nms_info = 3; }
+message Context { ContextMetadata metadata = 3; }
+message ContextMetadata { repeated EdgeLayer edge_layers = 2; repeated string sorted_outputs_order = 5; }
+
+message EdgeLayer {
+  uint32 direction = 1; uint32 edge_layer_type = 2;
+  oneof edge { EdgeLayerInfo layer_info = 3; EdgeLayerMux layer_mux = 4; EdgeLayerPlanes layer_planes = 8; }
+  ContextSwitchInformation context_switch_info = 5; uint32 network_index = 6; uint32 pad_index = 7;
+}
+message Edge {
+  oneof edge { EdgeLayerInfo layer_info = 1; EdgeLayerMux layer_mux = 2; EdgeLayerPlanes layer_planes = 3; }
+}
+message ContextSwitchInformation { uint32 edge_connection_type = 3; }
+message EdgeLayerInfo {
+  string name = 1; EdgeLayerBase edge_layer_base = 2; EdgeLayerNumericInfo numeric_info = 3;
+  repeated string original_names = 5; bool transposed = 6;
+}
+message EdgeLayerMux {
+  string name = 1; EdgeLayerBase edge_layer_base = 2; EdgeLayerMuxData mux_data = 3; repeated Edge predecessors = 5;
+}
+message EdgeLayerMuxData { uint32 number_of_predecessors = 1; }
+message EdgeLayerPlanes {
+  string name = 1; uint32 planes_format = 2; repeated Edge planes = 3;
+  uint32 height = 4; uint32 width = 5; uint32 features = 6;
+}
+message EdgeLayerBase {
+  uint32 height = 1; uint32 width = 3; uint32 features = 5; uint32 format = 7; uint32 sys_index = 8;
+  uint32 core_bytes_per_buffer = 9; uint32 core_buffers_per_frame = 10; AdditionalInfo additional_info = 11;
+  uint32 data_bytes = 12; repeated ResourceIndices buffer_indices = 13; bool host_argmax = 14; uint32 engine_id = 16;
+}
+message ResourceIndices { }
+message EdgeLayerNumericInfo {
+  float qp_zp = 1; float qp_scale = 2; repeated double qp_zps = 5; repeated double qp_scales = 6;
+}
+message AdditionalInfo { NmsInfo nms_info = 1; }
+message NmsInfo {
+  uint64 number_of_classes = 2; uint64 max_output_size = 3; bool is_defused = 5; NmsDefuseInfo defuse_info = 6;
+  uint64 input_division_factor = 7;
+}
+message NmsDefuseInfo { string original_name = 3; }
+
+message Op {
+  string name = 1; repeated Pad input_pads = 2; repeated Pad output_pads = 3;
+  oneof op { CoreOp core_op = 4; NmsOp nms_op = 5; LogitsOp logits_op = 6; }
+}
+message CoreOp {
+  NetworkGroupMetadata network_group_metadata = 1; repeated Context contexts = 3;
+  FusedLayersMetadata fused_layers_metadata = 5; repeated string networks_names = 6;
+  repeated PartialCoreOp partial_core_ops = 7;
+}
+message PartialCoreOp { CoreOp core_op = 1; PhysicalLayout layout = 2; }
+message Pad {
+  uint32 index = 1; string name = 2; uint32 format_order = 3; EdgeLayerNumericInfo numeric_info = 5;
+  uint32 format_type = 8;
+}
+message PadEdge { uint32 src = 1; uint32 dst = 2; }
+message LogitsOp { uint32 logits_type = 1; }
+
+message NmsOp {
+  double nms_score_th = 1; double nms_iou_th = 2; uint32 max_proposals_per_class = 3; uint32 classes = 4;
+  bool background_removal = 5; uint32 background_removal_index = 6; bool bbox_decoding_only = 13;
+  oneof nms_op {
+    YoloNmsOp yolo_nms_op = 7; YoloxNmsOp yolox_nms_op = 8; SSDNmsOp ssd_nms_op = 9; IOUNmsOp iou_op = 10;
+    YoloSegNmsOp yolo_seg_op = 11; Yolov8NmsOp yolov8_nms_op = 12;
+  }
+}
+message YoloNmsOp { double image_height = 1; double image_width = 2; repeated YoloBboxDecoder bbox_decoders = 4; }
+message YoloxNmsOp { double image_height = 1; double image_width = 2; repeated YoloxBboxDecoder bbox_decoders = 3; }
+message SSDNmsOp { double image_height = 1; double image_width = 2; }
+message IOUNmsOp { }
+message YoloSegNmsOp { double image_height = 1; double image_width = 2; repeated YoloBboxDecoder bbox_decoders = 3; }
+message Yolov8NmsOp { double image_height = 1; double image_width = 2; repeated Yolov8BboxDecoder bbox_decoders = 4; }
+message YoloBboxDecoder { repeated uint32 h = 2; repeated uint32 w = 3; uint32 stride = 4; uint32 pad_index = 5; }
+message YoloxBboxDecoder { uint32 stride = 1; }
+message Yolov8BboxDecoder { uint32 stride = 1; uint32 reg_pad_index = 2; uint32 cls_pad_index = 3; }
+"""
+
+_TOKEN = re.compile(
+    r"message (?P<message>\w+) {|oneof (?P<oneof>\w+) {|(?P<end>})"
+    r"|(?P<many>repeated )?(?P<kind>\w+) (?P<name>\w+) = (?P<number>\d+);|(?P<wrong>\S+)"
+)
+
+
+def parse_proto(text: str) -> dict[str, dict[int, Field]]:
+    """Messages in the syntax above -> message -> number -> field; the syntax is a part of proto3's.
+
+    Raises:
+        ValueError: anything else, or a number that stands twice in a message.
+    """
+    schema: dict[str, dict[int, Field]] = {}
+    message = oneof = ""
+    for token in _TOKEN.finditer(text):
+        if token["message"]:
+            message, oneof = token["message"], ""
+            schema[message] = {}
+        elif token["oneof"]:
+            oneof = token["oneof"]
+        elif token["end"] and message:
+            message, oneof = (message, "") if oneof else ("", "")
+        elif token["end"] or token["wrong"] or not message or int(token["number"]) in schema[message]:
+            raise ValueError(f"{token[0]!r} does not belong here")
+        else:
+            many = token["many"] is not None
+            schema[message][int(token["number"])] = Field(token["name"], token["kind"], many, oneof)
+    return schema
+
+
+SCHEMA = parse_proto(PROTO)

@@ -1,6 +1,6 @@
-"""Boundary layers of a HEF -> the virtual streams that HailoRT shows a user.
+"""Boundary layers of a HEF -> the virtual streams (vstreams) that HailoRT shows to a user.
 
-All facts here were read in HailoRT 4.23: hef.cpp (fill_layer_info and its neighbours), layer_info.hpp
+Sources, in HailoRT 4.23: hef.cpp (fill_layer_info and its neighbours), layer_info.hpp
 (get_vstream_infos_from_layer_info) and hailort_defaults.cpp (the format orders).
 """
 
@@ -29,19 +29,19 @@ PLANES_ORDERS = {0: "NV12", 1: "NV21", 2: "I420"}
 DTYPES = {1: "uint8", 2: "uint16"}  # data_bytes -> dtype
 LIMITS = {"sys_index": 0xFF, "engine_id": 0xFF, "core_bytes_per_buffer": 0xFFFF, "core_buffers_per_frame": 0xFFFF}
 BOUNDARY, INFO, MUX, PLANES, OUTPUT = 0, 0, 1, 2, 1
-UINT8, UINT32 = 0xFF, 0xFFFFFFFF  # HailoRT keeps no more of some numbers
+UINT8, UINT32 = 0xFF, 0xFFFFFFFF  # HailoRT keeps only these bits of some numbers
 CONNECTION_TYPES = 4  # boundary, between contexts, DDR, cache
 
-Numbers = float | tuple[float, ...] | None  # one, one a feature, or not known
+Numbers = float | tuple[float, ...] | None  # one for all features, one for each, or not known
 
 
 @dataclass(frozen=True)
 class VStream:
-    """What goes into or comes out of a network: real = (code - zero_point) * scale."""
+    """An input or output of a network: real = (code - zero_point) * scale."""
 
     name: str
     original_names: tuple[str, ...]  # of the ONNX nodes
-    shape: tuple[int, ...]  # (H, W, C); NC (C,), NHW (H, W), NMS by class (classes, 5, most a class)
+    shape: tuple[int, ...]  # (H, W, C); NC (C,), NHW (H, W), NMS by class (classes, 5, boxes a class)
     dtype: str  # "uint8" | "uint16" | "float32"
     order: str  # HailoRT's word, such as "NHWC" or "HAILO_NMS_BY_CLASS"
     scale: Numbers
@@ -62,18 +62,18 @@ class VStream:
 
 @dataclass(frozen=True)
 class Layer:
-    """A boundary layer: where data crosses between host and chip; it is one vstream, a mux several."""
+    """A boundary layer: data crosses between host and chip. It is one vstream, a mux is several."""
 
     name: str
     output: bool
-    pad: int | None  # what operations on the host are wired to
+    pad: int | None  # number by which operations on the host refer to it
     shape: tuple[int, int, int]  # (H, W, C)
     order: str
     vstreams: tuple[VStream, ...]
 
     @property
     def form(self) -> tuple[object, ...]:
-        """What tensors of one stride have in common."""
+        """What box and class tensor of one stride have in common."""
         return self.shape[:2], self.order, frozenset(stream.dtype for stream in self.vstreams)
 
 
@@ -83,7 +83,7 @@ class LayerReader:
 
     transposed_net: bool
     per_feature: bool  # extension OUTPUT_SCALE_PER_FEATURE
-    networks: int | None  # how many share the group, where the file says which layer is whose
+    networks: int | None  # how many share the group; None where the file does not assign layers to them
     fused: dict[str, Message]  # name -> EdgeLayerFused
 
     def layers(self, contexts: list[Message]) -> list[Layer]:
@@ -129,7 +129,7 @@ class LayerReader:
         return Layer(checked_name(part.text("name")), output, pad, shape, order, streams)
 
     def _shape(self, part: Message, transposed: bool) -> tuple[int, int, int]:
-        """(H, W, C) on the host; height and width are stored swapped where the chip works on the transposed image."""
+        """(H, W, C) on the host; height and width are stored swapped where the chip works on a transposed image."""
         base = part.message("edge_layer_base")
         height, width, features = _three(base)
         if (transposed or self.transposed_net) and HOST_ORDERS.get(base.number("format")) != "NC":
@@ -152,7 +152,7 @@ class LayerReader:
         if not self.per_feature:
             return finite(numeric.real("qp_scale"), name), finite(numeric.real("qp_zp"), name)
         lists = [numeric.numbers(key) for key in ("qp_scales", "qp_zps")]
-        if not output:  # HailoRT looks at no more than it needs
+        if not output:  # HailoRT reads only as many as it needs
             lists = [values[:features] for values in lists]
         pair = [tuple(finite(value, name) for value in values) for values in lists]
         if len(pair[0]) != features or len(pair[1]) != features:
@@ -170,7 +170,7 @@ class LayerReader:
         if self.fused and nms.number("is_defused"):
             whole = self.fused.get(nms.message("defuse_info").text("original_name"))
             if whole is None or _checked_base(whole.message("layer_info"))[0] != NMS_BY_CLASS:
-                raise ModelError(f"{name} is part of an NMS that is not there")
+                raise ModelError(f"{name} is part of an NMS that the file does not have")
             inner = whole.message("layer_info")
             nms, name = whole.message("nms_info"), checked_name(inner.text("name"))
             names = tuple(inner.texts("original_names"))
@@ -184,40 +184,40 @@ class LayerReader:
         parts = mux.messages("predecessors")
         count = mux.message("mux_data").number("number_of_predecessors")
         if count > len(parts):
-            raise ModelError(f"{mux.text('name')} joins {count} layers, but {len(parts)} are there")
+            raise ModelError(f"{mux.text('name')} joins {count} layers, but the file has {len(parts)}")
         for part in parts[:count]:
             if "layer_info" in part:
                 yield self._info(part.message("layer_info"), output)
             elif "layer_mux" in part:
                 yield from self._mux(part.message("layer_mux"), output)
             else:
-                raise ModelError(f"{mux.text('name')} joins something that is no layer")
+                raise ModelError(f"{mux.text('name')} joins something that is not a layer")
 
     def _planes(self, planes: Message, output: bool) -> VStream:
-        """A picture in several planes, such as NV12: HailoRT gives the whole no quantisation."""
+        """A picture in several planes, such as NV12; HailoRT gives it no scale and no zero point."""
         name = checked_name(planes.text("name"))
         order = PLANES_ORDERS.get(planes.number("planes_format"))
         parts = [self._info(part.message("layer_info"), output) for part in planes.messages("planes")]
         if order is None or not parts or len({part.dtype for part in parts}) != 1:
-            raise ModelError(f"the planes of {name} are of no known format")
+            raise ModelError(f"the planes of {name} have an unknown format")
         names = tuple(original for part in parts for original in part.original_names)
         return VStream(name, names, _three(planes), parts[0].dtype, order, None, None)
 
 
 def nms_stream(name: str, names: tuple[str, ...], classes: int, most: int, order: str = NMS_BY_CLASS) -> VStream:
-    """The vstream of an NMS: always float32, with nothing to dequantise."""
+    """The vstream of an NMS: always float32, so scale 1 and zero point 0."""
     return VStream(name, names, (classes, BOX_VALUES, most), "float32", order, 1.0, 0.0)
 
 
 def finite(value: float, where: str) -> float:
-    """The number, or a refusal: JSON has no word for the others, and no decoder a use."""
+    """The number; raises ModelError for NaN and infinity, which JSON cannot hold and no decoder can use."""
     if not math.isfinite(value):
-        raise ModelError(f"a number of {where} is {value}")
+        raise ModelError(f"a number of {where} is {value}, expected a finite one")
     return value
 
 
 def checked_name(name: str) -> str:
-    """A name that fits HailoRT's structures."""
+    """The name; raises ModelError where it does not fit HailoRT's structures."""
     if len(name.encode()) > MAX_NAME:
         raise ModelError(f"the name {name[:40]}... is longer than {MAX_NAME} bytes")
     return name
@@ -230,9 +230,9 @@ def _checked_base(part: Message) -> tuple[str, str]:
         if base.number(key) > most:
             raise ModelError(f"{key} of {name} is {base.number(key)}, expected at most {most}")
     if base.number("host_argmax"):
-        raise ModelError(f"{name} needs an argmax on the host, which HailoRT has no longer")
+        raise ModelError(f"{name} needs an argmax on the host, which HailoRT no longer has")
     if not base.count("buffer_indices"):
-        raise ModelError(f"{name} has no buffer, and HailoRT would crash")
+        raise ModelError(f"{name} has no buffer, which makes HailoRT crash")
     order, dtype = HOST_ORDERS.get(base.number("format")), DTYPES.get(base.number("data_bytes"))
     if order is None:
         raise ModelError(f"{name} has the unknown format {base.number('format')}")

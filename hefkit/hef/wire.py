@@ -1,8 +1,9 @@
-"""Protobuf's wire format, read from a file with bounds on everything: memory, depth, number of fields.
+"""Protobuf's wire format, read from a file with bounds on depth, counts and bytes, and so on memory.
 
-Only the fields of a schema are kept; the rest, weights included, is stepped over without being read. As protobuf
-does it: a field of another wire type than its own is an unknown field, a single message that comes twice is merged,
-the last of a `oneof` wins, repeated numbers may be packed or not (protobuf.dev/programming-guides/encoding).
+Only the fields of a schema are kept; the rest, weights included, is skipped without being read. As protobuf does it: a
+field of another wire type than its own is an unknown field, a single message that comes twice is merged, the last of a
+`oneof` wins, repeated numbers may be packed or not (protobuf.dev/programming-guides/encoding). One thing is refused
+that protobuf reads: groups (wire types 3 and 4), which no HEF has.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 from hefkit.errors import ModelError
 
-VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)
+VARINT, FIXED64, LENGTH, GROUP, GROUP_END, FIXED32 = range(6)  # wire types
 SCALARS = {"uint32": VARINT, "uint64": VARINT, "bool": VARINT, "float": FIXED32, "double": FIXED64, "string": LENGTH}
 
 
@@ -30,7 +31,7 @@ Schema = Mapping[str, Mapping[int, Field]]  # message -> number -> field
 
 
 class Message:
-    """A parsed message; what the file does not say has proto3's default."""
+    """A parsed message; a field that the file does not have has proto3's default."""
 
     __slots__ = ("_values",)
 
@@ -81,17 +82,19 @@ class Message:
             self._values[field.name] = values[-1]
 
     def drop(self, name: str) -> None:
-        """Forget a field: another one of its oneof was set."""
+        """Remove a field, because another one of its oneof was set."""
         self._values.pop(name, None)
 
 
 MAX_DEPTH = 100  # protobuf's own limit on nested messages
-MAX_FIELDS = 400_000  # stepped over or kept; half a second of work, and far more than a compiler writes
 MAX_BYTES = 1 << 19  # of one text or one list of packed numbers
-MAX_MEMORY = 20 << 20  # that all values together may need, reckoned with the following, which were measured
-MESSAGE_COST, VALUE_COST, PACKED_COST = 250, 80, 32
-TEXT_COST = 4  # a byte of UTF-8: with one character beyond 2^16, a text has four bytes for every character
-LONGEST, LONGEST_TAG = 10, 5  # bytes of a number; of a tag or a length, which have 32 bits
+# bounds on the whole file, each far more than a compiler writes; all together keep the memory below 50 MB
+BOUNDS = {
+    "fields": 400_000,  # skipped or kept, and numbers of packed lists: half a second of work
+    "messages": 40_000,  # kept; up to 350 bytes of memory each
+    "bytes of text": 2 << 20,  # kept; Python needs up to 4 bytes for one
+}
+LONGEST, LONGEST_TAG = 10, 5  # bytes of a number; bytes of a tag or a length, which have 32 bits
 UINT32, UINT64 = (1 << 32) - 1, (1 << 64) - 1
 WINDOW = 1 << 16  # bytes of the file in memory at a time
 
@@ -105,7 +108,7 @@ class Reader:
         self._file = file
         self._schema = schema
         self._base, self._window = 0, b""
-        self._fields = self._memory = 0
+        self._counts = dict.fromkeys(BOUNDS, 0)
 
     def parse(self, kind: str, start: int, end: int) -> Message:
         """The message at file[start:end]; raises ModelError with what is wrong."""
@@ -119,15 +122,13 @@ class Reader:
         fields = self._schema[kind]
         while position < end:
             number, wire, position = self._tag(position, end)
-            if wire == GROUP_END:
-                raise ModelError("a group ends that never began")
             field = fields.get(number)
             if field is None or not _fits(field, wire):
-                position = self._skip(number, wire, position, end, depth)
+                position = self._past(wire, position, end)
             elif field.kind in SCALARS:
-                values, position, cost = self._scalars(field, wire, position, end)
+                values, position = self._scalars(field, wire, position, end)
                 if values:
-                    self._keep(message, fields, field, values, cost)
+                    _keep(message, fields, field, values)
             else:
                 size, position = self._length(position, end)
                 self._submessage(message, fields, field, position, position + size, depth)
@@ -139,54 +140,37 @@ class Reader:
         merged = not field.many and field.name in message
         inner = message.message(field.name) if merged else Message()
         if not merged:
-            self._keep(message, fields, field, [inner], MESSAGE_COST)
+            self._count("messages")
+            _keep(message, fields, field, [inner])
         self._parse(inner, field.kind, start, end, depth + 1)
 
-    def _keep(self, message: Message, fields: Mapping[int, Field], field: Field, values: list, cost: int) -> None:
-        self._memory += cost
-        if self._memory > MAX_MEMORY:
-            raise ModelError(f"what it describes takes more than {MAX_MEMORY >> 20} MB of memory")
-        if field.oneof:
-            for other in fields.values():
-                if other.oneof == field.oneof and other.name != field.name:
-                    message.drop(other.name)
-        message.keep(field, values)
-
-    def _scalars(self, field: Field, wire: int, position: int, end: int) -> tuple[list, int, int]:
-        """The value of a scalar field, or the values of a packed one; where it ends; and what it costs."""
+    def _scalars(self, field: Field, wire: int, position: int, end: int) -> tuple[list, int]:
+        """The value of a scalar field, or the values of a packed one; and where it ends."""
         if wire == VARINT:
             value, position = self._varint(position, end)
-            return [value & _mask(field)], position, VALUE_COST
+            return [value & _mask(field)], position
         if wire in UNPACK:
             unpack = UNPACK[wire]
-            return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size, VALUE_COST
+            return list(unpack.unpack(self._take(position, unpack.size, end))), position + unpack.size
         size, position = self._length(position, end)
         if size > MAX_BYTES:
-            raise ModelError(f"a text or list is {size} bytes long")
+            raise ModelError(f"a text or list is {size} bytes long, expected at most {MAX_BYTES}")
         data = self._take(position, size, end)
         if field.kind == "string":
-            return _text(data), position + size, VALUE_COST + size * TEXT_COST
+            self._count("bytes of text", size)
+            return _text(data), position + size
         values = _packed(field, data)
-        return values, position + size, VALUE_COST + len(values) * PACKED_COST
+        self._count("fields", len(values))
+        return values, position + size
 
-    def _skip(self, number: int, wire: int, position: int, end: int, depth: int) -> int:
-        """Where an unknown field ends; groups by a stack of their own, so that depth is a count and no recursion."""
-        open_groups: list[int] = []
-        while True:
-            if wire == GROUP:
-                open_groups.append(number)
-                if depth + len(open_groups) > MAX_DEPTH:
-                    raise ModelError(f"groups are nested deeper than {MAX_DEPTH}")
-            elif wire == GROUP_END:
-                if not open_groups or open_groups.pop() != number:
-                    raise ModelError("a group ends that never began")
-            else:
-                position = self._past(wire, position, end)
-            if not open_groups:
-                return position
-            number, wire, position = self._tag(position, end)
+    def _count(self, what: str, number: int = 1) -> None:
+        """Add to a count, and refuse the file where it goes beyond its bound."""
+        self._counts[what] += number
+        if self._counts[what] > BOUNDS[what]:
+            raise ModelError(f"it holds more than {BOUNDS[what]} {what}")
 
     def _past(self, wire: int, position: int, end: int) -> int:
+        """Where an unknown field ends."""
         if wire == VARINT:
             return self._varint(position, end)[1]
         size = {FIXED64: 8, FIXED32: 4}.get(wire)
@@ -198,19 +182,19 @@ class Reader:
 
     def _tag(self, position: int, end: int) -> tuple[int, int, int]:
         """Field number, wire type, and where the value begins."""
-        self._fields += 1
-        if self._fields > MAX_FIELDS:
-            raise ModelError(f"it holds more than {MAX_FIELDS} fields")
+        self._count("fields")
         tag, position = self._varint(position, end, LONGEST_TAG)
         number, wire = tag >> 3, tag & 7
         if not 0 < number < 1 << 29 or wire > FIXED32:
-            raise ModelError(f"byte {position - 1} begins no field")
+            raise ModelError(f"at byte {position - 1} there is not a field")
+        if wire in (GROUP, GROUP_END):
+            raise ModelError(f"at byte {position - 1} there is a group, which a HEF does not have")
         return number, wire, position
 
     def _length(self, position: int, end: int) -> tuple[int, int]:
         size, position = self._varint(position, end, LONGEST_TAG)
         if size > end - position:
-            raise ModelError(f"a field of {size} bytes stands where {end - position} are left")
+            raise ModelError(f"a field has {size} bytes, but {end - position} are left")
         return size, position
 
     def _varint(self, position: int, end: int, longest: int = LONGEST) -> tuple[int, int]:
@@ -223,7 +207,7 @@ class Reader:
         raise ModelError("a number does not end")
 
     def _take(self, position: int, size: int, end: int) -> bytes:
-        """file[position:position + size] through the window; never beyond `end`."""
+        """file[position:position + size], read through the window; never beyond `end`."""
         if size > end - position:
             raise ModelError("a field reaches beyond its message")
         at = position - self._base
@@ -236,14 +220,23 @@ class Reader:
         return self._window[at : at + size]
 
 
+def _keep(message: Message, fields: Mapping[int, Field], field: Field, values: list) -> None:
+    """Store values; the other fields of the same oneof are dropped."""
+    if field.oneof:
+        for other in fields.values():
+            if other.oneof == field.oneof and other.name != field.name:
+                message.drop(other.name)
+    message.keep(field, values)
+
+
 def _fits(field: Field, wire: int) -> bool:
-    """Is this the wire type of the field, or the packed form of its numbers?"""
+    """Whether this is the wire type of the field, or the packed form of its numbers."""
     own = SCALARS.get(field.kind, LENGTH)
     return wire == own or (wire == LENGTH and field.many)
 
 
 def _mask(field: Field) -> int:
-    """What is longer than the field's type loses its upper bits, as in protobuf."""
+    """Bits of the field's type; a longer number loses its upper bits, as in protobuf."""
     return UINT32 if field.kind == "uint32" else UINT64
 
 
@@ -260,7 +253,7 @@ def _packed(field: Field, data: bytes) -> list:
     if wire == VARINT:
         return [value & _mask(field) for value in _packed_varints(data)]
     if len(data) % UNPACK[wire].size:
-        raise ModelError(f"a list of {len(data)} bytes holds no whole number of {field.kind}s")
+        raise ModelError(f"a list of {len(data)} bytes does not hold a whole number of {field.kind}s")
     return [value for (value,) in UNPACK[wire].iter_unpack(data)]
 
 

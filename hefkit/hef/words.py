@@ -1,51 +1,35 @@
-"""What a HEF is, in words; and whether the spec beside it belongs to it."""
+"""A HEF in words, and whether the spec beside it belongs to it."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
+from hefkit.chips import CHIPS, same_arch
 from hefkit.errors import ModelError
 from hefkit.hef.file import Hef
 from hefkit.hef.groups import Group
+from hefkit.hef.heads import judge
 from hefkit.hef.hostops import Nms
-from hefkit.hef.streams import MAX_NAME, NMS_BY_CLASS, Numbers, VStream
-from hefkit.spec import ModelSpec, OutputSpec
+from hefkit.hef.streams import MAX_NAME, NMS_BY_CLASS, Numbers
+from hefkit.names import names_of_metadata
+from hefkit.spec import HeadSpec, ModelSpec, OutputSpec
 from hefkit.text import counted, one_line
 
-# arch -> where it runs (HailoRT 4.23, device_common/device_internal.cpp: which file fits which device)
-FITS = {
-    "hailo8": "runs on a Hailo-8; not on a Hailo-8L, for which it must be compiled with --hw-arch hailo8l",
-    "hailo8_a0": "is for engineering samples of the Hailo-8; compile it again with --hw-arch hailo8",
-    "hailo8l": "runs on a Hailo-8L, and on a Hailo-8 at about the speed of an 8L",
-    "hailo10h": "runs on a Hailo-10H; needs HailoRT 5 (on a Raspberry Pi: sudo apt install hailo-h10-all)",
-    "hailo15h": "runs on a Hailo-15H; needs HailoRT 5",
-    "hailo15m": "runs on a Hailo-15M; needs HailoRT 5",
-    "hailo15l": "runs on a Hailo-15L; needs HailoRT 5",
-    "mars": "is for a chip that HailoRT 4.23 calls MARS; needs HailoRT 5",
-}
-USUAL_BOXES = (64, 4)  # channels of DFL boxes with 16 bins, and of direct distances
 MAX_LISTED = 12  # names in a sentence
-ONE_NUMBER = {"hailo10h", "hailo15h"}
-TOLERANCE = 1e-4  # relative; a spec is JSON, a HEF holds float32
+TOLERANCE = 1e-4  # relative difference of scales: a spec is JSON, a HEF holds float32
 
 
-@dataclass(frozen=True)
-class RawHeads:
-    """Pairs of a box and a class tensor at each stride."""
+def describe(hef: Hef, spec: ModelSpec | None = None) -> list[str]:
+    """A few sentences: where it runs, what comes out of each group and why, what is in 16 bits, what else is inside.
 
-    strides: tuple[int, ...]
-    box_channels: int | None  # None where boxes and classes cannot be told apart
-    classes: int | None
-
-
-def describe(hef: Hef) -> list[str]:
-    """A few sentences: where it runs, what comes out of each group, what is in 16 bits, what else is inside."""
-    lines = [f"this HEF {FITS[hef.arch]}"]
+    Args:
+        spec: of the file beside it, which says what the outputs are; without it the outputs are judged as for a run.
+    """
+    lines = [f"this HEF {CHIPS[hef.arch].hef_runs}"]
     for group in hef.groups:
         where = f"{one_line(group.name)}: " if len(hef.groups) > 1 else ""
-        lines.append(where + _what(group))
+        lines += [where + line for line in _what(hef, group, spec)]
         wide = [stream.name for stream in group.outputs if stream.dtype == "uint16"]
         if wide:
             lines.append(f"{where}16-bit outputs: {_listed(wide)}")
@@ -55,26 +39,42 @@ def describe(hef: Hef) -> list[str]:
 
 
 def _listed(names: Sequence[str]) -> str:
-    """Names in one line; a hostile file may have thousands, of any length."""
+    """Names in one line; a hostile file may have thousands of them, of any length."""
     shown = ", ".join(one_line(name[:MAX_NAME]) for name in names[:MAX_LISTED])
     return shown if len(names) <= MAX_LISTED else f"{shown} and {len(names) - MAX_LISTED} more"
 
 
-def _what(group: Group) -> str:
-    if group.nms is not None:
-        return _nms_words(group.nms)
+def _what(hef: Hef, group: Group, spec: ModelSpec | None) -> Iterator[str]:
+    """What comes out, then why that is known, then what is only assumed."""
     on_chip = [stream.shape for stream in group.outputs if stream.order == NMS_BY_CLASS]
-    if on_chip:
+    if group.nms is not None:
+        yield _nms_words(group.nms)
+    elif on_chip:
         classes, _, most = on_chip[0]
-        return f"NMS inside, on the chip itself, {_classes(classes)}, at most {most} boxes a class"
-    heads = raw_heads(group)
-    if heads is None:
-        return f"no YOLO heads that hefkit knows: {counted(len(group.outputs), 'output')}"
-    strides = f"strides {', '.join(map(str, heads.strides))}"
-    if heads.box_channels is None:
-        return f"raw YOLO heads, {strides}; the file does not tell boxes from classes"
-    kind = f"{heads.box_channels // 4} bins a side" if heads.box_channels > 4 else "direct distances"
-    return f"raw YOLO heads, {strides}; boxes with {kind}, {_classes(heads.classes)}; NMS is left to us"
+        yield f"NMS inside, on the chip itself, {_classes(classes)}, at most {most} boxes a class"
+    elif spec is not None:
+        yield _heads_words(spec.head)
+    else:
+        yield from _judged(hef, group)
+
+
+def _judged(hef: Hef, group: Group) -> Iterator[str]:
+    found = judge(group, names_of_metadata(hef.path))
+    if not found.strides:
+        yield f"no YOLO heads that hefkit knows: {counted(len(group.outputs), 'output')}"
+    elif found.head is None:
+        yield f"raw YOLO heads, strides {', '.join(map(str, found.strides))}; {found.problem}"
+    else:
+        yield _heads_words(found.head)
+        yield from found.facts
+        yield from (f"assumed: {line}" for line in found.assumed)
+
+
+def _heads_words(head: HeadSpec) -> str:
+    kind = f"{head.reg_max} bins a side" if head.family == "dfl" else "direct distances"
+    nms = "it needs no NMS" if head.nms_free else "NMS is left to us"
+    strides = f"strides {', '.join(map(str, head.strides))}"
+    return f"raw YOLO heads, {strides}; boxes with {kind}, {_classes(head.num_classes)}; {nms}"
 
 
 def _nms_words(nms: Nms) -> str:
@@ -87,55 +87,8 @@ def _nms_words(nms: Nms) -> str:
     )
 
 
-def _classes(number: int | None) -> str:
+def _classes(number: int) -> str:
     return "1 class" if number == 1 else f"{number} classes"
-
-
-def raw_heads(group: Group) -> RawHeads | None:
-    """The heads of a YOLO by shape: two tensors at every stride, the same channels at all of them."""
-    if len(group.inputs) != 1 or len(group.inputs[0].shape) != 3:
-        return None
-    height, width, _ = group.inputs[0].shape
-    pairs: dict[tuple[int, ...], list[VStream]] = {}
-    for stream in group.outputs:
-        pairs.setdefault(stream.shape[:2] if len(stream.shape) == 3 else (), []).append(stream)
-    strides = []
-    for size, pair in pairs.items():
-        if len(size) != 2 or 0 in size or len(pair) != 2 or height % size[0] or width % size[1]:
-            return None
-        if height // size[0] != width // size[1]:
-            return None
-        strides.append(height // size[0])
-    if len({tuple(sorted(stream.shape[2] for stream in pair)) for pair in pairs.values()}) != 1:
-        return None
-    box, classes = _box_and_classes(list(pairs.values()))
-    return RawHeads(tuple(sorted(strides)), box, classes)
-
-
-def _box_and_classes(pairs: list[list[VStream]]) -> tuple[int | None, int | None]:
-    """Channels of boxes and of classes: by the ONNX names that ultralytics gives, else by the usual channels."""
-    channels = [
-        {stream.shape[2] for stream in pair if _role(stream) == role} for pair in pairs for role in ("cv2", "cv3")
-    ]
-    boxes, classes = set().union(*channels[::2]), set().union(*channels[1::2])
-    if len(boxes) == len(classes) == 1:
-        return boxes.pop(), classes.pop()
-    low, high = sorted(stream.shape[2] for stream in pairs[0])
-    usual = {channels for channels in USUAL_BOXES if channels in (low, high)}
-    if len(usual) != 1:  # neither, or 64 beside 4: boxes and classes could be either way round
-        return None, None
-    return (box := usual.pop()), low + high - box
-
-
-def _role(stream: VStream) -> str:
-    """`cv2` for boxes, `cv3` for classes, empty where the names say neither or both."""
-    found = {role for role in ("cv2", "cv3") for name in stream.original_names if f"{role}." in name}
-    return found.pop() if len(found) == 1 else ""
-
-
-def same_arch(one: str, other: str) -> bool:
-    """Whether a HEF for one is a HEF for the other: HailoRT 5 gives the 10H and the 15H one number in the file."""
-    return one == other or {one, other} <= ONE_NUMBER
 
 
 def check_spec(hef: Hef, spec: ModelSpec) -> None:
@@ -168,13 +121,13 @@ def _differences(hef: Hef, spec: ModelSpec) -> Iterator[str]:
 
 def _output_differences(output: OutputSpec, group: Group) -> Iterator[str]:
     what = f"the {output.role} output at stride {output.stride}"
-    if output.stream is None:  # nothing but its form is known
+    if output.stream is None:  # only its shape and dtype are known
         if not any((s.shape, s.dtype) == (output.shape, output.dtype) for s in group.outputs):
             yield f"no output of the HEF is {list(output.shape)} {output.dtype}, as {what}"
         return
     stream = next((s for s in group.outputs if s.name == output.stream), None)
     if stream is None:
-        yield f"{what} is called {output.stream}, of which the HEF knows nothing"
+        yield f"{what} is called {output.stream}, which is not an output of the HEF"
     elif stream.shape != output.shape:
         yield f"{what} is {list(output.shape)} in the spec, {list(stream.shape)} in the HEF"
     elif stream.dtype != output.dtype:
@@ -184,7 +137,7 @@ def _output_differences(output: OutputSpec, group: Group) -> Iterator[str]:
 
 
 def _alike(found: Numbers, expected: Numbers) -> bool:
-    """Equal within rounding; one number stands for all features."""
+    """Whether they are equal within rounding; one number stands for all features."""
     pair = [value if isinstance(value, tuple) else (value,) for value in (found, expected)]
     length = max(len(values) for values in pair)
     first, second = (values * length if len(values) == 1 else values for values in pair)

@@ -16,7 +16,8 @@ from onnx import helper
 from hefkit.detect.engine import CpuSlots, EngineOptions
 from hefkit.errors import ModelError
 from hefkit.names import model_names
-from hefkit.spec import InputSpec, ModelSpec, read_spec
+from hefkit.spec import InputSpec, ModelSpec
+from hefkit.spec_file import read_spec
 from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut, image_inputs, shape_of

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from hefkit.chipfit import RUNS, check_chip, check_runtime
 from hefkit.errors import DeviceError
 from hefkit.hailo.selfcheck import Report, check_device
 from hefkit.hef.file import read_hef
@@ -201,36 +200,3 @@ def test_recipe_for_an_8l(chip: Any, tmp_path: Path) -> None:
     report = check_device(read_hef(tmp_path / "m.hef"), tmp_path / "no sys")
 
     assert report.error is None and lines(report)["HEF"][1] == "for hailo8l, runs on this hailo8l"
-
-
-# --- which file runs where ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("hef_arch", "chip_arch", "fits"),
-    [
-        ("hailo8", "hailo8", True), ("hailo8l", "hailo8", True), ("hailo8l", "hailo8l", True),
-        ("hailo8", "hailo8l", False), ("hailo10h", "hailo8", False), ("hailo8", "hailo10h", False),
-        ("hailo15h", "hailo10h", True), ("hailo8_a0", "hailo8", False),
-    ],
-)  # fmt: skip
-def test_which_file_fits_which_chip(hef_arch: str, chip_arch: str, fits: bool) -> None:
-    """The matrix of HailoRT 4.23."""
-    if fits:
-        check_chip(Path("m.hef"), hef_arch, chip_arch)
-    else:
-        with pytest.raises(DeviceError, match=f"--hw-arch {chip_arch}"):
-            check_chip(Path("m.hef"), hef_arch, chip_arch)
-
-
-def test_an_unknown_chip_is_left_to_hailort() -> None:
-    """A name of next year must not lock a user out."""
-    check_chip(Path("m.hef"), "hailo8", "hailo99")
-    assert "hailo99" not in RUNS
-
-
-def test_hailort_5_is_not_checked() -> None:
-    """Only 4.x is known to refuse the newer chips."""
-    check_runtime(Path("m.hef"), "hailo10h", "5.2.0")
-    with pytest.raises(DeviceError, match=r"HailoRT 4\.21\.0 does not drive"):
-        check_runtime(Path("m.hef"), "hailo10h", "4.21.0")

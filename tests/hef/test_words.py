@@ -6,8 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from hefkit.hef.file import ARCHS
-from hefkit.hef.words import FITS, describe, raw_heads, same_arch
+from hefkit.hef.words import describe
 from tests.conftest import AsHef
 from tests.helpers.hef_kinds import chip_nms, genai_hef, nms_hef, one_output_hef
 from tests.helpers.tiny_hef import (
@@ -51,11 +50,6 @@ def test_an_8l_file_runs_on_both(words: Callable[[bytes], str]) -> None:
     assert "Hailo-8L, and on a Hailo-8" in said
 
 
-def test_every_chip_has_words() -> None:
-    """No architecture is without a sentence."""
-    assert set(ARCHS.values()) == set(FITS)
-
-
 def test_sixteen_bit_outputs_are_named(words: Callable[[bytes], str]) -> None:
     """Boxes in 16 bits, classes in 8."""
     assert "16-bit outputs: net/box8, net/box16, net/box32" in words(yolo_hef(data_bytes=2))
@@ -68,37 +62,6 @@ def test_nms_in_words(words: Callable[[bytes], str]) -> None:
 
     assert "NMS inside (yolov8, computed by HailoRT), strides 8, 16, 32, 2 classes" in said
     assert "scores from 0.25, IoU up to 0.75, at most 10 boxes a class" in said
-
-
-@pytest.mark.parametrize(
-    ("channels", "names", "expected"),
-    [
-        ((64, 80), ("", ""), (64, 80)),
-        ((4, 80), ("", ""), (4, 80)),
-        ((80, 64), ("/cv2.0/Conv", "/cv3.0/Conv"), (80, 64)),  # names beat the usual channels
-        ((64, 64), ("", ""), (64, 64)),
-        ((4, 4), ("", ""), (4, 4)),
-        ((64, 1), ("", ""), (64, 1)),
-        ((64, 4), ("", ""), (None, None)),  # 4 classes, or 64 classes and direct distances
-        ((64, 4), ("/cv2.0/Conv", "/cv3.0/Conv"), (64, 4)),
-        ((32, 80), ("", ""), (None, None)),
-        ((32, 80), ("/cv2.0/Conv", "/cv3.0/Conv"), (32, 80)),
-    ],
-)
-def test_boxes_and_classes_by_name_then_by_channels(
-    as_hef: AsHef, channels: tuple[int, int], names: tuple[str, str], expected: tuple[int | None, int | None]
-) -> None:
-    """Told where it is certain enough for words, left open where it is not."""
-    layers = [input_layer()]
-    for cells in (8, 4, 2):
-        for role, count, original in zip(("x", "y"), channels, names, strict=True):
-            layers.append(edge(info(f"{role}{cells}", cells, cells, count, names=[original] if original else [])))
-    order = [f"{role}{cells}" for cells in (8, 4, 2) for role in ("x", "y")]
-
-    heads = raw_heads(as_hef(hef_file(hef(group(layers, order)))).groups[0])
-
-    assert heads is not None
-    assert (heads.strides, heads.box_channels, heads.classes) == ((8, 16, 32), *expected)
 
 
 def test_other_kinds_in_words(words: Callable[[bytes], str]) -> None:
@@ -117,17 +80,3 @@ def test_other_kinds_in_words(words: Callable[[bytes], str]) -> None:
 def test_a_classifier_is_no_yolo(words: Callable[[bytes], str]) -> None:
     """One vector of scores."""
     assert "no YOLO heads" in words(hef(group([input_layer(), edge(info("out", 1, 1, 1000, fmt=2))], ["out"])))
-
-
-@pytest.mark.parametrize(
-    ("one", "other", "same"),
-    [
-        pytest.param("hailo8", "hailo8", True, id="the same"),
-        pytest.param("hailo10h", "hailo15h", True, id="one number in the file"),
-        pytest.param("hailo8", "hailo8l", False, id="another layout"),
-        pytest.param("hailo15h", "hailo15m", False, id="another size"),
-    ],
-)
-def test_which_archs_are_one(one: str, other: str, same: bool) -> None:
-    """A spec for the 10H belongs to a file that says 15H, because HailoRT 5 cannot tell them apart either."""
-    assert same_arch(one, other) == same == same_arch(other, one)

@@ -25,7 +25,7 @@ from compile_to_hef import main
 from hefkit.cli import run_main
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec
-from hefkit.spec import read_spec
+from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished, fill
 from tests.helpers.sdk import SDK_VERSION, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
@@ -432,7 +432,7 @@ FAILURES: dict[str, tuple[dict[str, Any], int, str]] = {
     "HEF for another chip": ({"hef": {"arch": "hailo8l"}}, 5, "it is for hailo8l, expected hailo8"),
     "HEF cut off": ({"hef": {"broken": True}}, 5, "cannot be read back"),
     "HEF without an output": ({"hef": {"drop": True}}, 5, "it has 5 outputs, expected 6"),
-    "HEF without sigmoids": ({"hef": {"logits": True}}, 5, "holds logits, expected probabilities"),
+    "HEF without sigmoids": ({"hef": {"logits": True}}, 5, "which are logits; expected probabilities"),
     "HEF with stale codes": ({"hef": {"stale": True}}, 5, "do not fit uint8"),
     "another chip's SDK": ({"version": "5.2.0"}, 5, "compiles for hailo10h, hailo15h, hailo15m, hailo15l, and not for"),
 }  # fmt: skip

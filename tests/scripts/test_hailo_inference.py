@@ -371,8 +371,8 @@ def test_missing_lines_of_a_list_are_counted(run_script: Run, toy: Path, photos:
         pytest.param(["{toy}", "{photos}", "--format", "xml"], 2, "unknown format 'xml'", id="format"),
         pytest.param(["{toy}", "{photos}", "--batch-size", "64"], 2, "out of range", id="batch-size"),
         pytest.param(["{hef}", "gone"], 3, "the source gone does not exist", id="source before the chip"),
-        pytest.param(["{broken}", "{photos}"], 4, "is no HEF", id="broken hef"),
-        pytest.param(["{broken}", "gone"], 4, "is no HEF", id="broken hef before the source"),
+        pytest.param(["{broken}", "{photos}"], 4, "is not a HEF", id="broken hef"),
+        pytest.param(["{broken}", "gone"], 4, "is not a HEF", id="broken hef before the source"),
         pytest.param(
             ["{lonely}", "gone"], 4, "lonely.emulated.json", id="emulation without its spec before the source"
         ),

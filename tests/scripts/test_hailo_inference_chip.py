@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import pytest
 
-from hefkit.spec import read_spec
+from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished
 from tests.helpers.chip_hef import Recipe, write_hef
 from tests.helpers.pictures import write

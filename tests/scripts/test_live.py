@@ -123,7 +123,7 @@ def test_a_loop_ends_at_its_limit(run_script: Run, toy: Path, clip: Path, flags:
         pytest.param(["{toy}", "{clip}", "--duration", "0"], 2, "out of range", id="no duration"),
         pytest.param(["{toy}", "{clip}", "--save-d", "x"], 2, "unrecognized", id="abbreviation"),
         pytest.param(["gone.hef", "gone.mp4"], 4, "gone.hef does not exist", id="model before source"),
-        pytest.param(["{wrong}", "gone.mp4"], 4, "is no HEF", id="a wrong model before the source"),
+        pytest.param(["{wrong}", "gone.mp4"], 4, "is not a HEF", id="a wrong model before the source"),
         pytest.param(["{toy}", "gone.mp4", "--classes", "cat"], 2, "0 car, 1 drone", id="class before the source"),
         pytest.param(["{toy}", "gone.mp4"], 3, "gone.mp4 does not exist", id="file missing"),
         pytest.param(["{toy}", "{text}"], 3, "cannot be read as a video", id="no video"),

@@ -16,7 +16,7 @@ import pytest
 
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec, describe
-from hefkit.spec import read_spec
+from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished
 from tests.helpers.sdk import make_sdk
 

@@ -16,6 +16,7 @@ from tests.conftest import ROOT, Finished
 from tests.helpers.hef_kinds import KINDS
 from tests.helpers.tiny_hef import (
     YOLO_ORDER,
+    checked,
     edge,
     field,
     group,
@@ -89,7 +90,7 @@ def test_json_has_the_contract_s_keys(run_script: Run, toy: Path) -> None:
         "arch": "hailo8",
         "sdk": "3.33.1",
         "container_version": 2,
-        "digest_ok": True,
+        "digest_ok": checked(2, True),
     }
     (only,) = result["groups"]
     assert set(only) >= GROUP_KEYS and (only["name"], only["contexts"], only["nms"]) == ("net", 1, None)
@@ -132,13 +133,31 @@ def test_wrong_digest_prints_json_and_exits_with_4(run_script: Run, toy: Path, v
 
     done = run_script(SCRIPT, toy, "--json")
 
-    assert (done.code, done.json["digest_ok"], len(done.errors)) == (4, False, 1)
-    assert "checksum" in done.errors[0] and len(done.json["groups"][0]["outputs"]) == 6
+    assert done.json["digest_ok"] is checked(version, False) and len(done.json["groups"][0]["outputs"]) == 6
+    if checked(version, False) is None:
+        assert (done.code, done.errors) == (0, []) and "the checksum was not checked" in done.err
+    else:
+        assert (done.code, len(done.errors)) == (4, 1) and "checksum" in done.errors[0]
+
+
+def test_without_xxhash_the_checksum_is_not_checked(run_script: Run, toy: Path, tmp_path: Path) -> None:
+    """It is null in the JSON, and the words say so; the rest goes on, spec included."""
+    (tmp_path / "without").mkdir()
+    (tmp_path / "without" / "xxhash.py").write_text("raise ImportError('xxhash')\n")
+    toy.write_bytes(hef_file(yolo_hef(), digest=bytes(8)))
+    toy.with_suffix(".json").write_text(json.dumps(spec_of_toy()))
+
+    shown = run_script(SCRIPT, toy, PYTHONPATH=str(tmp_path / "without"))
+    done = run_script(SCRIPT, toy, "--json", PYTHONPATH=str(tmp_path / "without"))
+
+    assert (done.code, done.json["digest_ok"], done.json["spec"]) == (0, None, str(toy.with_suffix(".json")))
+    assert "container  version 2, checksum not checked" in shown.out
+    assert "the checksum was not checked: the Python package xxhash is missing" in shown.err
 
 
 def test_a_wrong_digest_comes_before_a_wrong_spec(run_script: Run, toy: Path) -> None:
     """A damaged file is not compared with its spec."""
-    toy.write_bytes(hef_file(yolo_hef(), digest=bytes(8)))
+    toy.write_bytes(hef_file(yolo_hef(), 1, digest=bytes(4)))
     toy.with_suffix(".json").write_text("{}")
 
     done = run_script(SCRIPT, toy, "--json")

@@ -14,7 +14,8 @@ import numpy as np
 from hefkit.errors import DataError, ModelError
 from hefkit.files import MAX_JSON_BYTES
 from hefkit.pictures.find import MANIFEST
-from hefkit.spec import InputSpec, input_from_json
+from hefkit.spec import InputSpec
+from hefkit.spec_file import input_from_json
 from hefkit.workshop.calibration.folder import ARRAY, FORMAT
 
 HELD_OUT_FROM = 80  # pictures; all of a smaller set are used for calibration

@@ -8,15 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from hefkit.chips import same_arch
 from hefkit.errors import ToolchainError
 from hefkit.hef.file import Hef
+from hefkit.hef.ranges import activation_of, value_range
 from hefkit.hef.streams import VStream
-from hefkit.hef.words import same_arch
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 from hefkit.text import one_line
 from hefkit.workshop.dfc.graph import Output
-
-OUTSIDE = 0.02  # how far codes of a probability may reach beyond 0 and 1
 
 
 def check_hef(
@@ -40,7 +39,7 @@ def check_hef(
     Raises:
         ToolchainError: the HEF differs from what was asked for.
     """
-    if not hef.digest_ok:
+    if hef.digest_ok is False:
         raise _wrong("its checksum does not fit its content")
     if not same_arch(hef.arch, arch):
         raise _wrong(f"it is for {hef.arch}, expected {arch}")
@@ -89,11 +88,12 @@ def _checked(output: OutputSpec, stream: VStream, *, wide: bool, baked: bool) ->
             f"{name} has the scale {scales[0]:.4g} and the zero point {zeros[0]:.6g}, which do not fit "
             f"{stream.dtype}; use another SDK release"
         )
-    sigmoid = output.role == "cls" and _is_probability(scales, zeros, largest)
+    activation, reason = activation_of(*value_range(stream))
+    sigmoid = output.role == "cls" and activation == "sigmoid"
     if output.role == "cls" and sigmoid != baked:
-        found, expected = ("probabilities", "logits") if sigmoid else ("logits", "probabilities")
+        expected = "logits" if sigmoid else "probabilities"
         cure = "remove change_output_activation from the script" if sigmoid else "use --logits"
-        raise _wrong(f"the class tensor {name} holds {found}, expected {expected}; {cure}")
+        raise _wrong(f"the class tensor {name} has {reason}; expected {expected}; {cure}")
     return replace(
         output,
         stream=stream.name,
@@ -102,17 +102,6 @@ def _checked(output: OutputSpec, stream: VStream, *, wide: bool, baked: bool) ->
         zero_point=stream.zero_point,
         activation="sigmoid" if sigmoid else "none",
     )
-
-
-def _is_probability(scales: Sequence[float], zeros: Sequence[float], largest: int) -> bool:
-    """Do all codes lie between 0 and 1? Logits do not: those of the background are far below zero."""
-    features = max(len(scales), len(zeros))
-    pairs = zip(_repeated(scales, features), _repeated(zeros, features), strict=True)
-    return all(-zero * scale >= -OUTSIDE and (largest - zero) * scale <= 1 + OUTSIDE for scale, zero in pairs)
-
-
-def _repeated(values: Sequence[float], length: int) -> Sequence[float]:
-    return values if len(values) == length else list(values) * length
 
 
 def _listed(value: float | tuple[float, ...]) -> list[float]:

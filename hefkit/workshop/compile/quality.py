@@ -16,6 +16,7 @@ import onnx
 
 from hefkit.detect.decode import decode_all
 from hefkit.errors import ToolchainError
+from hefkit.hef.ranges import is_probability
 from hefkit.measure.accuracy import compare_heads
 from hefkit.spec import HeadSpec
 from hefkit.workshop.heads.discover import HeadLayout
@@ -109,7 +110,7 @@ def compare_sdk(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool
             may be less than the number of pictures.
         baked: the class tensors should be probabilities; where they are logits all the same, that is noted.
     """
-    probabilities = baked and all(_is_probability(t) for t in tensors[1::2])
+    probabilities = baked and all(t.size and is_probability(float(t.min()), float(t.max())) for t in tensors[1::2])
     head = _float_spec(exact.spec, probabilities)
     spread = Spread(exact.spec, head)
 
@@ -199,10 +200,6 @@ def low_agreement(quality: dict[str, Any]) -> str | None:
             "more and better pictures, or --precision-16 outputs"
         )
     return None
-
-
-def _is_probability(tensor: np.ndarray) -> bool:
-    return bool(tensor.size) and float(tensor.min()) >= -1e-3 and float(tensor.max()) <= 1 + 1e-3
 
 
 def _float_spec(head: HeadSpec, probabilities: bool) -> HeadSpec:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hefkit.chips import TARGETS
 from hefkit.errors import ToolchainError
 from hefkit.workshop.dfc import machine
 from hefkit.workshop.dfc.client import ARRAY_BYTES
 from hefkit.workshop.dfc.find import Sdk, find_sdk
-from hefkit.workshop.dfc.versions import EIGHTS, TENS, check_arch, check_python, hailort_for
+from hefkit.workshop.dfc.versions import check_arch, check_python, hailort_for
 
 
 @dataclass
@@ -33,7 +34,7 @@ class Ready:
         if facts.get("sdk") and facts["sdk"] != self.version:
             self.version = str(facts["sdk"])
             warnings = check_arch(self.version, arch)
-        archs = [name for name in facts.get("archs") or [] if name in (*EIGHTS, *TENS)]
+        archs = [name for name in facts.get("archs") or [] if name in TARGETS]
         if archs and arch not in archs:
             raise ToolchainError(
                 f"Hailo's SDK {self.version} says that it compiles for {', '.join(archs)}, and not for {arch}; "

@@ -9,10 +9,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from hefkit.chips import LINE_3, LINE_5, TARGETS, is_line_3
 from hefkit.errors import ToolchainError
-
-EIGHTS = ("hailo8", "hailo8l")
-TENS = ("hailo10h", "hailo15h", "hailo15m", "hailo15l")
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,13 @@ class Release:
 
 OLD, BOTH, NEW = ((3, 8), (3, 10)), ((3, 8), (3, 12)), ((3, 10), (3, 12))
 RELEASES = (
-    Release((3, 30), (*EIGHTS, *TENS), OLD, "4.20"),
-    Release((3, 31), (*EIGHTS, *TENS), OLD, "4.21"),
-    Release((3, 32), EIGHTS, BOTH, "4.22"),
-    Release((3, 33), EIGHTS, NEW, "4.23"),
-    Release((5, 0), TENS, OLD, "5.0"),
-    Release((5, 1), TENS[:3], NEW, "5.1"),
-    Release((5, 2), TENS, NEW, "5.2"),
+    Release((3, 30), TARGETS, OLD, "4.20"),
+    Release((3, 31), TARGETS, OLD, "4.21"),
+    Release((3, 32), LINE_3, BOTH, "4.22"),
+    Release((3, 33), LINE_3, NEW, "4.23"),
+    Release((5, 0), LINE_5, OLD, "5.0"),
+    Release((5, 1), tuple(name for name in LINE_5 if name != "hailo15l"), NEW, "5.1"),
+    Release((5, 2), LINE_5, NEW, "5.2"),
 )
 SUGGESTED = {3: "3.33", 5: "5.2"}
 
@@ -67,7 +65,7 @@ def check_arch(version: str | None, arch: str) -> list[str]:
         return [f"hefkit does not know the SDK version {version or '(none)'}, nor whether it compiles for {arch}"]
     if arch in release.archs:
         return []
-    major = 3 if arch in EIGHTS else 5
+    major = 3 if is_line_3(arch) else 5
     raise ToolchainError(
         f"version {version} of Hailo's SDK compiles for {', '.join(release.archs)}, and not for {arch}; expected "
         f"version {major}.x, such as {SUGGESTED[major]}, for that chip; install it in its own environment and "

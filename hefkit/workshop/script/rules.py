@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import PurePosixPath
 
+from hefkit.chips import is_line_3
 from hefkit.workshop.script import cures, tables
 from hefkit.workshop.script.commands import Command, bare, items, layers, number, numbers
 from hefkit.workshop.script.forms import Form, Value
@@ -234,7 +235,7 @@ def _precision(command: Command, arch: str | None) -> Iterator[Finding]:
         if bare(layer).startswith("matmul") and mode not in tables.MATMUL_PRECISIONS:
             # users report that the compiler refuses it; Model Zoo v2.15 to v5.0.0 has two hailo15h scripts with a16_w16
             text = f"precision_mode={mode} on {layer}; a matmul takes {', '.join(tables.MATMUL_PRECISIONS)}"
-            yield Finding(command.line, text, error=arch in tables.CHIPS_3X)
+            yield Finding(command.line, text, error=is_line_3(arch))
         elif mode == tables.MATMUL_ONLY and not _may_be_matmul(layer):
             yield Finding(command.line, f"precision_mode={mode} on {layer}; it is for matmul layers only; remove it")
 
@@ -246,14 +247,14 @@ def _may_be_matmul(layer: str) -> bool:
 
 def _only_15l(command: Command, mode: str, arch: str | None) -> Iterator[Finding]:
     text = f"precision_mode={mode} is seen only in some scripts for hailo15l"
-    if arch in tables.CHIPS_3X:
+    if is_line_3(arch):
         yield Finding(command.line, f"{text}; expected one of {', '.join(tables.PRECISIONS)} for {arch}")
     else:
         yield Finding(command.line, text, error=False)
 
 
 def _only_5x(command: Command, form: Form, arch: str | None) -> Iterator[Finding]:
-    if arch not in tables.CHIPS_3X:
+    if not is_line_3(arch):
         return
     for key, _ in command.keywords:
         if key in form.only_5x:

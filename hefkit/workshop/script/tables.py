@@ -18,8 +18,6 @@ from hefkit.workshop.script.forms import Form, Value
 
 T = TypeVar("T")
 
-CHIPS_3X = ("hailo8", "hailo8l", "hailo8r")  # compiler 3.x; all others have 5.x
-
 
 def _words(text: str, *, closed: bool = False) -> Value:
     return Value(tuple(text.split()), closed=closed)

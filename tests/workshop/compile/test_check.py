@@ -184,8 +184,8 @@ WRONG_HEFS: dict[str, tuple[Callable[[Hef], Hef], dict[str, Any], str]] = {
     "a stale zero point": (first(zero_point=18_000.0), {}, "the zero point 18000, which do not fit uint8"),
     "a scale of zero": (first(scale=0.0), {}, "the scale 0"),
     "floats": (first(dtype="float32"), {}, "expected uint8 or uint16 codes"),
-    "no sigmoid": (second(scale=0.1, zero_point=200.0), {}, "holds logits, expected probabilities; use --logits"),
-    "a sigmoid": (lambda hef: hef, {"baked": False}, "holds probabilities, expected logits; remove change_output"),
+    "no sigmoid": (second(scale=0.1, zero_point=200.0), {}, "which are logits; expected probabilities; use --logits"),
+    "a sigmoid": (lambda hef: hef, {"baked": False}, "from 0 to 1, which are probabilities; expected logits; remove"),
 }  # fmt: skip
 
 
