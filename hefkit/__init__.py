@@ -8,7 +8,8 @@ What every package uses:
     files       temporary name first, rename last
     cli         shared flags, logging, error -> exit code
     chips       every fact about Hailo's chips
-    spec        what a model expects and returns; the JSON beside the model
+    spec        what a model expects and returns
+    spec_file   read and check the JSON beside the model
     names       class names that a user gives
 
 What runs on the Raspberry Pi as well (standard library, numpy and cv2 only), in reading order:

@@ -24,7 +24,7 @@ LAYERS = (
     ("errors", "text"),
     ("files", "signals"),
     ("spec", "chips", "cli"),
-    ("names",),
+    ("names", "spec_file"),
     ("pictures", "hef"),
     ("detect",),
     ("results", "cameras", "hailo"),

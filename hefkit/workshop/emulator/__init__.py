@@ -9,6 +9,9 @@ Modules, in reading order:
     sensitivity  which tensors suffer most in 8 bit
     correction   correct the scale and bias of layers by what rounding shifts
     qdq          write the emulated ONNX, with Quantize/Dequantize pairs where the chip rounds
+    scales       the compiler's scales and zero points of tensors
+    arithmetic   the compiler's numbers of one layer: weight codes, bias codes, shifts
+    pieces       the chip's sigmoid in straight pieces
 
-Others use: build.
+Others use: arithmetic, build.
 """
