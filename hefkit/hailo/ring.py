@@ -6,7 +6,7 @@
     ring.submit(slots[0], 1)  # slot 0 is in flight: do not touch its arrays
     [tensors] = ring.result(slots[0])
 
-Rules of the asynchronous API (HailoRT 4.23; docs/hailort-assumptions.md): before every start wait for room for all its
+Rules of the asynchronous API (HailoRT 4.23; docs/hailort-assumptions.md): before every start wait for space for all its
 frames. A start that fails ends the model. HailoRT reads the inputs until the job is done. HailoRT calls the callback
 in a thread of its own, so ours only passes the result on. HailoRT's package is not imported here: the ring is given
 its objects.
@@ -31,7 +31,7 @@ from hefkit.hailo.codes import TIMEOUT, failure, is_abort, release_frames, statu
 from hefkit.text import log
 
 ANSWER_S = 10.0  # a chip that takes longer hangs
-ROOM_POLL_MS = 500  # one wait for room; after each we look whether the run has failed
+ROOM_POLL_MS = 500  # one wait for space; after each we look whether the run has failed
 CAUSE_S = 1.0  # a failure may arrive this long after the aborts that follow from it
 IN_FLIGHT = 8  # pictures; hides the jitter of our threads, even at a few milliseconds each
 SPARE_SLOTS = 2  # not in flight: one is filled, one is decoded
@@ -176,9 +176,9 @@ class Ring:
                 return
             except self._errors as exc:
                 if status_of(exc) != TIMEOUT:
-                    self._raise(exc, "make room for a batch")
+                    self._raise(exc, "make space for a batch")
                 if time.monotonic() > deadline:
-                    self._raise(exc, f"make room for a batch within {ANSWER_S:.0f} s")
+                    self._raise(exc, f"make space for a batch within {ANSWER_S:.0f} s")
 
     def _callback(self, slot: HailoSlot) -> Callable[..., None]:
         """The function that HailoRT calls with `completion_info=`; an exception from it would end the process."""

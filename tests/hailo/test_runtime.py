@@ -394,7 +394,7 @@ def test_a_queue_that_never_empties(chip: Any, open_hef: Open, monkeypatch: pyte
     with open_hef() as engine:
         engine.submit(engine.slots[0], 1)
         engine.submit(engine.slots[1], 1)
-        with pytest.raises(DeviceError, match=r"make room for a batch within 0 s: the chip does not answer in time"):
+        with pytest.raises(DeviceError, match=r"make space for a batch within 0 s: the chip does not answer in time"):
             engine.submit(engine.slots[2], 1)
 
 

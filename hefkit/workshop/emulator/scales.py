@@ -48,7 +48,7 @@ class TensorCodes:
     bits: int = 8
 
     def raised(self, factor: float) -> TensorCodes:
-        """The codes with every scale `factor` times as large: room for the accumulator of the next layer."""
+        """The codes with every scale `factor` times as large: space for the accumulator of the next layer."""
         return TensorCodes(self.scale * factor, self.zero_point, self.bits)
 
     @property
