@@ -11,7 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.conftest import Finished
+
+pytestmark = pytest.mark.slow
 
 Run = Callable[..., Finished]
 
