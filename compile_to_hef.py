@@ -6,7 +6,7 @@ Examples:
   compile_to_hef.py best.onnx --emulate --output drone
   compile_to_hef.py best.onnx --hw-arch hailo8l --output drone
 
-Finds the raw heads, proves that cut network + decode equal the whole ONNX, quantises with the pictures of
+Finds the raw heads, checks that cut network + decode give the boxes of the whole ONNX, quantises with the pictures of
 prepare_calibration.py. With Hailo's SDK, in an environment of its own, it writes NAME.hef and NAME.json; --emulate
 needs no SDK and writes NAME.emulated.onnx and NAME.emulated.json.
 """
@@ -55,12 +55,19 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--logits", action="store_true", help="leave the class tensors without the sigmoid")
     add("--batch-size", type=cli.whole_number(1, 1024), metavar="N", help="of the calibration (8)")
     add("--imgsz", action=cli.ImageSize, nargs="+", metavar="S", help="side, or height and width, of a dynamic ONNX")
-    add("--end-nodes", action=cli.CommaList, nargs="+", metavar="NODE", help="cut here, not where the heads are found")
+    add(
+        "--end-nodes", action=cli.CommaList, nargs="+", metavar="NODE", help="cut here, not at the heads that are found"
+    )
     add("--names", metavar="FILE|a,b,c", help="class names; default: those in the ONNX")
-    add("--sdk-python", type=Path, metavar="PATH", help="the Python that has Hailo's SDK (found by itself if unset)")
+    add("--sdk-python", type=Path, metavar="PATH", help="the Python that has Hailo's SDK (searched for)")
     add("--har", type=Path, metavar="FILE", help="resume from a HAR of an earlier run, parsed or quantized")
-    add("--check", action="store_true", help="only check: everything that can be known in seconds, and the SDK's calls")
-    add("--gate", type=cli.fraction, metavar="RECALL", help="exit 7 when fewer of the float model's boxes survive")
+    add("--check", action="store_true", help="only check what takes seconds, and the SDK's calls")
+    add(
+        "--gate",
+        type=cli.fraction,
+        metavar="RECALL",
+        help="exit 7 when less than this share of the float model's boxes is found",
+    )
     add("--emulate", action="store_true", help="write the INT8 emulation; needs no SDK and no chip")
     add("--run-dir", type=Path, metavar="DIR", help="report and script go here (runs/compile/NAME)")
     args = parser.parse_args(argv)
@@ -95,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def work(
     args: argparse.Namespace, run: Compilation, emulator: Emulator | None
 ) -> tuple[str | None, list[str], dict[str, Any]]:
-    """Check the SDK, emulate, or compile; (why a gate refused it, what the user does now, more for --json)."""
+    """Check the SDK, emulate, or compile; (why a gate refused it, next steps for the user, more keys for --json)."""
     if emulator is not None:
         if args.check:
             return None, [CHECKED], {}
@@ -114,14 +121,14 @@ def work(
 
 
 def prepare_emulation(run: Compilation) -> Emulator:
-    """Told before the calibration set: layers that the ONNX does not have."""
+    """Before the calibration set is opened: refuse layers that the ONNX does not have."""
     from hefkit.workshop.compile.emulate import prepare
 
     return prepare(run)
 
 
 def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
-    """With --check an SDK that is missing or unfit is a warning."""
+    """With --check a missing or unsuitable SDK is only a warning."""
     from hefkit.workshop.compile.hef import prepare
     from hefkit.workshop.dfc.ready import check_sdk
 
@@ -133,7 +140,7 @@ def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
 
 
 def resolve(args: argparse.Namespace) -> Options:
-    """Flags -> Options; refuses what is wrong in the order 2, 4, 3, 5."""
+    """Flags -> Options; errors come in the order of exit codes 2, 4, 3, 5."""
     from hefkit.files import fresh_folder
     from hefkit.names import parse_names
     from hefkit.workshop.compile.paths import check_model_exists, check_output, check_places, check_run_dir
@@ -176,7 +183,7 @@ def resolve(args: argparse.Namespace) -> Options:
 
 
 def need_packages(args: argparse.Namespace) -> None:
-    """A missing package is told last of what can be known without it."""
+    """Refuse (exit 5) a missing package, after the checks that need no package."""
     from hefkit.workshop.compile.paths import check_calibration_exists
 
     try:

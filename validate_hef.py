@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Look into a HEF: what it takes, what comes out, where it runs. Needs neither HailoRT nor a chip.
+"""Inspect a HEF: its inputs, its outputs, the chip it is for. Needs neither HailoRT nor a chip.
 
     python3 validate_hef.py yolov8n.hef
     python3 validate_hef.py yolov8n.hef --json
-    python3 validate_hef.py yolov8n.hef --device        on the Pi: is everything there that it needs?
-    python3 validate_hef.py yolov8n.hef --benchmark     on the Pi: how fast is the chip, and how much of it arrives?
+    python3 validate_hef.py yolov8n.hef --device        on the Pi: check driver, library and chip
+    python3 validate_hef.py yolov8n.hef --benchmark     on the Pi: time the chip alone and the whole pipeline
 
-Prints a table of its streams on stdout and says on stderr what it is. A spec beside it (NAME.json) must fit.
+Prints a table of its streams on stdout and a description on stderr. A spec beside it (NAME.json) must fit.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--device", action="store_true", help="check driver, library, firmware, PCIe link, and run the HEF once"
     )
-    parser.add_argument("--benchmark", action="store_true", help="time the chip alone and the whole way to boxes")
+    parser.add_argument("--benchmark", action="store_true", help="time the chip alone and the whole pipeline")
     parser.add_argument("--source", metavar="IMAGES", help="photographs for --benchmark (drawn ones of 640x480)")
     parser.add_argument(
         "--pictures", type=cli.whole_number(1, 1_000_000), default=500, metavar="N", help="for --benchmark (500)"
@@ -56,7 +56,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the file, show it, and hold it against its spec."""
+    """Read the file, show it, and compare it with its spec."""
     args = parse_args(argv)
     from hefkit.hef.file import read_hef
     from hefkit.hef.words import check_spec, describe
@@ -91,14 +91,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def photographs(args: argparse.Namespace) -> list[Item]:
-    """What --source means; empty: pictures are drawn. Told before the chip is looked for."""
+    """The pictures of --source, found before the chip is opened; an empty list: pictures are drawn."""
     from hefkit.pictures.sources import find_items
 
     return find_items(args.source) if args.source is not None else []
 
 
 def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
-    """Time the HEF on the chip; says it in words as well."""
+    """Time the HEF on the chip and log the result."""
     cli.need("numpy", "cv2")
     import tempfile
 
@@ -113,7 +113,7 @@ def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
         items = items or drawn_photographs(Path(folder) / "photographs")
         result = measure(engine, items, args.pictures, Path(folder) / "results")
     log.info(
-        "chip alone %.1f pictures per second; read, fitted, decoded and written %.1f, %.0f %% of it",
+        "chip alone: %.1f pictures per second; with reading, resizing, decoding and writing: %.1f (%.0f %%)",
         result["chip_per_second"], result["end_to_end_per_second"], 100 * result["share"],
     )  # fmt: skip
     log.info("median milliseconds: %s", ", ".join(f"{stage} {ms:.1f}" for stage, ms in result["stage_ms"].items()))
@@ -124,13 +124,13 @@ def benchmark(args: argparse.Namespace, items: list[Item]) -> dict[str, Any]:
 
 
 def device(args: argparse.Namespace, hef: Hef) -> dict[str, Any]:
-    """Everything that the HEF needs of this machine, a line each; raises what is the matter (exit 4, 6)."""
+    """Check what the HEF needs on this machine, a line each; raises the first failure (exit 4, 6)."""
     cli.need("numpy", "cv2")
     from hefkit.hailo.selfcheck import check_device
 
     report = check_device(hef)
     for line in device_lines(report):
-        if args.json:  # for programs there is one object, and that at success only
+        if args.json:  # stdout is for the one JSON object
             log.info("%s", line)
         else:
             sys.stdout.write(f"{line}\n")
@@ -140,23 +140,23 @@ def device(args: argparse.Namespace, hef: Hef) -> dict[str, Any]:
 
 
 def device_lines(report: Report) -> Iterator[str]:
-    """A line a check: ok, or what to do."""
+    """One line for each check: ok, or what to do."""
     width = max(len(check.name) for check in report.checks)
     for check in report.checks:
         yield f"{'ok' if check.ok else '--'}  {check.name.ljust(width)}  {check.text}"
 
 
 def check_model(model: Path) -> None:
-    """Refuse (exit 4) what cannot be a HEF, before it is opened."""
+    """Refuse (exit 4) a file that cannot be a HEF, before it is opened."""
     from hefkit.open_model import check_model_file
 
     check_model_file(model)
     if model.suffix.lower() != ".hef":
-        raise ModelError(f"{model} is an ONNX, but this inspection is for HEF files; expected a .hef")
+        raise ModelError(f"{model} is an ONNX; expected a .hef: only HEF files can be inspected")
 
 
 def table(hef: Hef) -> Iterator[str]:
-    """Lines for people; everything from the file is escaped."""
+    """The lines of the table; text from the file is escaped."""
     yield f"file       {one_line(hef.path)}"
     yield f"arch       {hef.arch}"
     yield f"sdk        {bounded(hef.sdk or 'unknown')}"

@@ -6,8 +6,8 @@ Examples:
   bench_hailo_engine.py --batch-size 8 --frames 20000 --json
 
 No chip and no HailoRT: a SIMULATED model that computes nothing and calls back at once, from a thread of its own, as
-HailoRT does. Both loops keep the same number of batches in flight, ask for room before every start and wait for every
-result; they take turns, and the medians of ROUNDS turns are shown. What is left of `ours` beyond `bare` is slots,
+HailoRT does. Both loops keep the same number of batches in flight, wait for a free slot before every start and for
+every result; they take turns, and the medians of ROUNDS turns are shown. What is left of `ours` beyond `bare` is slots,
 checks and the report of failures.
 """
 
@@ -51,7 +51,7 @@ class SimulatedModel:
         return input_buffers, output_buffers
 
     def wait_for_async_ready(self, timeout_ms: int = 1000, frames_count: int = 1) -> None:
-        """There is always room."""
+        """There is always a free slot."""
 
     def run_async(self, bindings: list[Any], callback: Callable[..., None]) -> SimulatedModel:
         """The job; it is also its own handle."""

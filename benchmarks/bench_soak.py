@@ -169,7 +169,7 @@ def broker(folder: Path) -> Iterator[str | None]:
 
 
 def free_port() -> int:
-    """A port of loopback that nobody uses at the moment."""
+    """A port of loopback that is free at the moment."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Draw a labelled dataset of drones in the sky: no photograph, no download, nobody's picture but ours.
+"""Draw a labelled dataset of drones in the sky, without photographs and downloads.
 
 Examples:
   make_dataset.py --output out/drones                          1000 pictures to train on, 200 to validate

@@ -5,13 +5,16 @@ numpy only, so that the same figures come out on the desk and on the Pi.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from hefkit.detect.decode import Decoder, DecodeSettings
 from hefkit.detect.detections import Detections
+from hefkit.detect.quant import dequantize, sigmoid
+from hefkit.spec import HeadSpec
 
 IOU = 0.5
 # average precision, as COCO defines it (cocodataset/cocoapi, PythonAPI/pycocotools/cocoeval.py)
@@ -103,6 +106,40 @@ class Agreement:
             "median_width_ratio": _median(self._width_ratio),
             "median_score_shift": _median(self._score_shift),
         }
+
+
+def compare_heads(
+    pictures: Iterable[tuple[Sequence[np.ndarray], Sequence[np.ndarray]]],
+    exact: HeadSpec,
+    quantized: HeadSpec,
+    *,
+    in_sample: bool,
+) -> dict[str, Any]:
+    """A quantised model against its float model: agreement of the boxes, and the noise of every output tensor.
+
+    Args:
+        pictures: for each picture the float model's head tensors and the quantised model's, (H, W, C) each, in the
+            order of the specs.
+        exact: of the float model: float32 logits.
+        quantized: of the quantised model: codes, or float32 that is dequantised already.
+        in_sample: the pictures took part in the calibration, so the figures are optimistic.
+
+    Returns:
+        The spec's `quality` object.
+    """
+    settings = DecodeSettings()
+    decoders = Decoder(exact, settings), Decoder(quantized, settings)
+    agreement, noise = Agreement(settings.conf), [SignalToNoise() for _ in quantized.outputs]
+    for reference, found in pictures:
+        agreement.add(decoders[0](reference), decoders[1](found))
+        for meter, a, b, output in zip(noise, reference, found, quantized.outputs, strict=True):
+            a = sigmoid(a) if output.activation == "sigmoid" else a
+            meter.add(a, dequantize(b, output.scale, output.zero_point))
+    outputs = [
+        {"role": o.role, "stride": o.stride, "snr_db": None if n.decibel is None else round(n.decibel, 2)}
+        for o, n in zip(quantized.outputs, noise, strict=True)
+    ]
+    return {**agreement.to_json(), "in_sample": in_sample, "outputs": outputs}
 
 
 MISS, HIT, IGNORED = 0, 1, -1  # what a detection is

@@ -28,7 +28,7 @@ INPUT = "images"
 
 
 class _OnnxEngine(CpuSlots):
-    """What both kinds share: one session, one picture at a time, because the graphs have batch 1."""
+    """The common part: one session, one picture at a time, because the graphs have batch 1."""
 
     kind = ""
 
@@ -67,7 +67,7 @@ class _OnnxEngine(CpuSlots):
 
 
 class FloatEngine(_OnnxEngine):
-    """The float network above its heads, on the CPU; outputs are float32 logits."""
+    """The float network up to its heads, on the CPU; outputs are float32 logits."""
 
     kind = "float"
 
@@ -105,13 +105,13 @@ class EmulatedEngine(_OnnxEngine):
 
 
 def open_onnx(path: Path, options: EngineOptions | None = None) -> FloatEngine | EmulatedEngine:
-    """Open an ONNX by what its metadata say it is.
+    """Open an emulated model, by its metadata, or a float YOLO.
 
     The pictures of a batch are computed one by one.
 
     Raises:
         UsageError: names for classes that the model does not have.
-        ModelError: not a detector, dynamic size, or an emulation whose spec is missing or another's.
+        ModelError: not a detector, dynamic size, or an emulation whose spec is missing or of another model.
     """
     model, sha256 = read_model(path)
     options = options or EngineOptions()
@@ -126,7 +126,7 @@ def spec_path(path: Path) -> Path:
 
 
 def _named(spec: ModelSpec, options: EngineOptions) -> ModelSpec:
-    """With a name for every class, and not refused by the flags."""
+    """The spec with the names of `options`, checked by `options.check`."""
     spec = replace(spec, names=model_names(options.names, spec))
     if options.check is not None:
         options.check(spec)
@@ -134,7 +134,7 @@ def _named(spec: ModelSpec, options: EngineOptions) -> ModelSpec:
 
 
 def _spec_beside(path: Path, model: onnx.ModelProto) -> ModelSpec:
-    """The spec of an emulated model, which must be the very one it was written with."""
+    """The spec of an emulated model; it must be the one that the model was written with."""
     spec_file, notes = spec_path(path), metadata(model)
     if notes.get("hefkit.format") != FORMAT:
         raise ModelError(

@@ -27,7 +27,7 @@ SMALL = 16  # pixels of the longer side
 
 @pytest.fixture(scope="module")
 def plans() -> Iterator[ModuleType]:
-    """The room that decides what is in a picture."""
+    """The module that decides what is in a picture."""
     sys.path.insert(0, str(SAMPLE))
     import drone_scenes.plans
 
@@ -37,7 +37,7 @@ def plans() -> Iterator[ModuleType]:
 
 @pytest.fixture(scope="module")
 def pictures(plans: ModuleType) -> ModuleType:
-    """The room that draws it."""
+    """The module that draws it."""
     import drone_scenes.pictures
 
     return drone_scenes.pictures
@@ -135,7 +135,7 @@ def test_a_box_is_the_outline_of_what_covers(plans: ModuleType) -> None:
 
 
 def test_the_set_is_as_hard_as_it_says(plans: ModuleType) -> None:
-    """Of 1000 plans: a fifth of the drones below 16 pixels, things that are no drones in a third of the pictures,
+    """Of 1000 plans: a fifth of the drones below 16 pixels, objects that are not drones in a third of the pictures,
     both classes, every kind and weather, and pictures with nothing to find."""
     made = [plans.make_plan(0, "train", index) for index in range(1000)]
     drones = [drone for plan in made for drone in plan.drones]
@@ -146,7 +146,7 @@ def test_the_set_is_as_hard_as_it_says(plans: ModuleType) -> None:
     assert np.mean([bool(plan.others) for plan in made]) >= 1 / 3
     assert 0.05 <= np.mean([not plan.drones for plan in made]) <= 0.2
     assert 0.2 <= np.mean([plan.class_id for plan in made]) <= 0.4
-    assert {drone.kind for drone in drones} == set(plans.KINDS)
+    assert {drone.kind for drone in drones} == set(plans.DRONE_KINDS)
     assert {plan.weather for plan in made} == set(plans.WEATHER)
     assert {other.kind for plan in made for other in plan.others} == {"bird", "aeroplane", "lamp", "balloon"}
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -21,7 +21,6 @@ import pytest
 
 from compile_to_hef import main
 from hefkit.cli import run_main
-from hefkit.workshop.compile.paths import check_output
 from tests.conftest import ROOT, Finished, fill
 from tests.helpers.pictures import encode, noise, write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
@@ -62,6 +61,35 @@ def npy_set(path: Path, count: int, side: int = 64) -> Path:
 def snapshot(folder: Path) -> dict[str, bytes]:
     """Every file below `folder`, hidden ones included."""
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def emulated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Finished]]:
+    """`emulated(onnx, *flags)`: main() in this process, which is quicker than a script, in an empty folder."""
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    terminate = signal.getsignal(signal.SIGTERM)
+
+    def run(onnx: Path, *flags: object) -> Finished:
+        capsys.readouterr()
+        code = run_main(main, [str(onnx), "--emulate", *map(str, flags)])
+        out, err = capsys.readouterr()
+        return Finished(code, out, err)
+
+    yield run
+    signal.signal(signal.SIGTERM, terminate)
+
+
+@pytest.fixture
+def earlier(road: tuple[Path, Finished], tmp_path: Path) -> Path:
+    """A folder `out` with the model m of an earlier run and its report."""
+    folder, _ = road
+    shutil.copytree(folder / "run", tmp_path / "out" / "run")
+    for suffix in (".emulated.onnx", ".emulated.json"):
+        shutil.copy(folder / "out" / f"drone{suffix}", tmp_path / "out" / f"m{suffix}")
+    return tmp_path / "out"
 
 
 @pytest.fixture(scope="module")
@@ -192,41 +220,27 @@ def test_one_photograph_is_one_tensor_in_all_three_scripts(run_script: Run, yolo
     # black pictures are fed to learn shapes
     seen = [t for t in floating if t.shape == normal.shape and t.any()]
     assert [t.tobytes() for t in seen] == [normal.tobytes()]
-    # the last two passes over the set; the proof before them feeds pictures of its own
+    # the last two passes over the set; the comparison with the uncut ONNX before them feeds other pictures
     measured = [t for t in compiled if t.dtype == np.float32 and t.shape == normal.shape and np.array_equal(t, normal)]
     assert len(measured) >= 2
 
 
-OUTPUTS = {
-    "a name": ("m", "m"),
-    "with .hef": ("m.hef", "m"),
-    "with .emulated.onnx": ("m.emulated.onnx", "m"),
-    "in capitals": ("M.HEF", "M"),
-    "dots and a folder": ("sub/my.model-1", "sub/my.model-1"),
-    "a suffix and nothing else": (".hef", ".hef"),
-}
+def test_default_run_folder(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """Folders of the output are made; the report goes to runs/compile/NAME, or NAME-2 where that is taken."""
+    (tmp_path / "cwd" / "runs/compile/my.model-1").mkdir(parents=True)
+
+    done = emulated(yolo, "--calib", calib, "--output", "sub/dir/my.model-1.hef", "--json")
+    other = emulated(yolo, "--calib", calib, "--output", "sub/dir/other", "--num-samples", 2, "--json")
+
+    assert (done.code, done.json["output"]) == (0, "sub/dir/my.model-1.emulated.onnx")
+    assert (tmp_path / "cwd" / "sub/dir/my.model-1.emulated.json").is_file()
+    assert [d.json["run_dir"] for d in (done, other)] == ["runs/compile/my.model-1-2", "runs/compile/other"]
 
 
-@pytest.mark.parametrize("given, expected", OUTPUTS.values(), ids=OUTPUTS.keys())
-def test_names_of_the_output(given: str, expected: str) -> None:
-    """The suffix is optional."""
-    assert check_output(Path(given), Path("best.onnx")) == Path(expected)
-
-
-def test_default_run_folder(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
-    """Folders of the output are made; the report goes to runs/compile/NAME, then NAME-2."""
-    for run_dir in ("runs/compile/my.model-1", "runs/compile/my.model-1-2"):
-        done = run_script(SCRIPT, yolo, "--emulate", "--calib", calib, "--output", "sub/dir/my.model-1.hef", "--json")
-
-        assert (done.code, done.json["output"]) == (0, "sub/dir/my.model-1.emulated.onnx")
-        assert (tmp_path / "cwd" / "sub/dir/my.model-1.emulated.json").is_file()
-        assert done.json["run_dir"] == run_dir
-
-
-def test_flags_reach_the_model(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+def test_flags_reach_the_model(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
     """Level, logits, 16-bit outputs, class names, chip, number of pictures, batch: all in one run."""
-    done = run_script(
-        SCRIPT, yolo, "--emulate", "--calib", calib, "--output", "m", "--json", "--quiet", "--logits",
+    done = emulated(
+        yolo, "--calib", calib, "--output", "m", "--json", "--quiet", "--logits",
         "--precision-16", "outputs", "--optimization-level", 2, "--names", "car,drone,bird", "--arch", "hailo8l",
         "--num-samples", 9, "--batch-size", 4, "--run-dir", "run",
     )  # fmt: skip
@@ -245,39 +259,39 @@ def test_flags_reach_the_model(run_script: Run, yolo: Path, calib: Path, tmp_pat
     assert done.err.splitlines() and all(line.startswith("warning: ") for line in done.err.splitlines())
 
 
-def test_large_sets_are_measured_on_held_out_pictures(run_script: Run, yolo: Path, tmp_path: Path) -> None:
+def test_large_sets_are_measured_on_held_out_pictures(emulated: Run, yolo: Path, tmp_path: Path) -> None:
     """From 80 pictures on the last min(16, N/5) are kept out of the calibration."""
-    done = run_script(SCRIPT, yolo, "--emulate", "--calib", npy_set(tmp_path / "s.npy", 80), "--output", "m", "--json")
+    done = emulated(yolo, "--calib", npy_set(tmp_path / "s.npy", 80), "--output", "m", "--json")
 
     assert (done.code, done.json["calibration"]["count"]) == (0, 64)
     assert (done.json["quality"]["images"], done.json["quality"]["in_sample"]) == (16, False)
 
 
-def test_a_dynamic_export(run_script: Run, calib: Path, tmp_path: Path) -> None:
+def test_a_dynamic_export(emulated: Run, calib: Path, tmp_path: Path) -> None:
     """Without --imgsz exit 4 and the flag named; with it a model."""
     model = save(tiny_yolo(dynamic="size"), tmp_path / "dynamic.onnx")
 
-    refused = run_script(SCRIPT, model, "--emulate", "--calib", calib)
-    done = run_script(SCRIPT, model, "--emulate", "--calib", calib, "--imgsz", 64, "--json", "--output", "m")
+    refused = emulated(model, "--calib", calib)
+    done = emulated(model, "--calib", calib, "--imgsz", 64, "--json", "--output", "m")
 
     assert refused.code == 4 and len(refused.errors) == 1 and "--imgsz" in refused.errors[0]
     assert (done.code, done.json["input"]["size"]) == (0, [64, 64])
 
 
-def test_end_nodes(run_script: Run, yolo: Path) -> None:
-    """The nodes that were found, given back in any order, give the same head; one that is none is exit 4."""
-    found = run_script(SCRIPT, yolo, "--check", "--json")
+def test_end_nodes(emulated: Run, yolo: Path) -> None:
+    """The nodes that were found, given back in any order, give the same head; an unknown one is exit 4."""
+    found = emulated(yolo, "--check", "--json")
     nodes = [o["onnx_node"] for o in found.json["head"]["outputs"]]
 
-    same = run_script(SCRIPT, yolo, "--check", "--json", "--end-nodes", ",".join(reversed(nodes)))
-    wrong = run_script(SCRIPT, yolo, "--check", "--end-nodes", *nodes[:5], "no/such/node")
+    same = emulated(yolo, "--check", "--json", "--end-nodes", ",".join(reversed(nodes)))
+    wrong = emulated(yolo, "--check", "--end-nodes", *nodes[:5], "no/such/node")
 
     assert (same.code, same.json["head"]) == (0, found.json["head"])
     assert wrong.code == 4 and len(wrong.errors) == 1 and "no/such/node" in wrong.errors[0]
 
 
 def test_check_tells_all_and_writes_nothing(run_script: Run, yolo: Path, tmp_path: Path) -> None:
-    """--check: only the first stage, the proof, warnings for what is not there yet, exit 0, no file."""
+    """--check: only the first stage, its result, warnings for what is not there yet, exit 0, no file."""
     done = run_script(SCRIPT, yolo, "--check", "--json")
 
     assert done.code == 0
@@ -344,7 +358,7 @@ def test_refusals(
     assert snapshot(tmp_path) == before and not (tmp_path / "cwd" / "runs").exists()
 
 
-# the same, told by main() itself: a process for each would only take longer
+# the same from main() in this process, which is quicker
 MORE_REFUSALS = {
     "a folder": (["{empty}", "--emulate"], 4, "is a folder"),
     "imgsz against a fixed size": (["{yolo}", "--imgsz", "96", "--emulate"], 4, "--imgsz"),
@@ -415,7 +429,7 @@ def make_wrong_inputs(folder: Path, yolo: Path) -> dict[str, Path]:
 
 @pytest.mark.parametrize("package", ["numpy", "cv2", "onnx", "onnxruntime"])
 def test_a_missing_package_is_one_line(run_script: Run, yolo: Path, calib: Path, tmp_path: Path, package: str) -> None:
-    """Exit 5 with the command that installs it; a missing model (4) and a missing set (3) are told first."""
+    """Exit 5 with the command that installs it; a missing model (4) and a missing set (3) come first."""
     (tmp_path / "stubs").mkdir()
     (tmp_path / "stubs" / f"{package}.py").write_text(f"raise ModuleNotFoundError('blocked', name={package!r})\n")
     blocked = partial(run_script, SCRIPT, PYTHONPATH=str(tmp_path / "stubs"))
@@ -431,39 +445,37 @@ def test_a_missing_package_is_one_line(run_script: Run, yolo: Path, calib: Path,
 
 @pytest.mark.parametrize("where", ["--output", "--run-dir"])
 def test_a_full_disk_is_data(
-    run_script: Run, yolo: Path, calib: Path, tmp_path: Path, small_disk: Path, where: str
+    run_script: Run, yolo: Path, calib: Path, earlier: Path, small_disk: Path, where: str
 ) -> None:
     """Exit 3 and one line, whichever of the two folders has no room; the model of an earlier run is still there."""
-    args = [yolo, "--emulate", "--calib", calib]
-    places = {"--output": tmp_path / "out" / "m", "--run-dir": tmp_path / "run"}
-    assert run_script(SCRIPT, *args, *chain(*places.items())).code == 0
-    before = snapshot(tmp_path / "out")
+    before = snapshot(earlier)
+    places = {"--output": earlier / "m", "--run-dir": earlier / "run", where: small_disk / "m"}
     fill(small_disk, leave=8192)
 
-    done = run_script(SCRIPT, *args, *chain(*(places | {where: small_disk / "m"}).items()))
+    done = run_script(SCRIPT, yolo, "--emulate", "--calib", calib, *chain(*places.items()))
 
     assert (done.code, len(done.errors)) == (3, 1) and "the disk is full" in done.errors[0], done.err
-    assert snapshot(tmp_path / "out") == before
+    assert snapshot(earlier) == before
     assert not list(small_disk.glob("m*"))
 
 
-def test_run_folder_and_model_may_lie_together(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+def test_run_folder_and_model_may_lie_together(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
     """`--run-dir` is where `--output` is; the second run replaces what the first wrote."""
-    args = [yolo, "--emulate", "--calib", calib, "--output", tmp_path / "out" / "m", "--run-dir", tmp_path / "out"]
+    args = [yolo, "--calib", calib, "--output", tmp_path / "out" / "m", "--run-dir", tmp_path / "out"]
     for _ in range(2):
-        done = run_script(SCRIPT, *args)
+        done = emulated(*args)
         assert done.code == 0, done.err
     there = {path.name for path in (tmp_path / "out").iterdir()}
     assert there == {"m.emulated.onnx", "m.emulated.json", "report.json", "script.mscript"}
 
 
-def test_what_is_not_emulated_is_told_once(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+def test_what_is_not_emulated_is_one_warning(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
     """A name of the compiler's own cannot be found in the ONNX."""
     script = tmp_path / "wide.mscript"
     lines = (ROOT / "hailo_optimization.mscript").read_text()
     script.write_text(f"{lines}\nquantization_param(conv12, precision_mode=a16_w16)\n")
 
-    done = run_script(SCRIPT, yolo, "--emulate", "--calib", calib, "--script", script, "--json")
+    done = emulated(yolo, "--calib", calib, "--script", script, "--json")
 
     assert len([w for w in done.json["warnings"] if "16 bit of conv12" in w]) == 1
 
@@ -481,13 +493,13 @@ def test_onnxruntime_does_not_report_home(run_script: Run, yolo: Path, calib: Pa
     assert not list(home.rglob("*onnxruntime*"))
 
 
-def test_a_gate_that_is_missed_writes_nothing(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+def test_a_gate_that_is_missed_writes_nothing(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
     """Exit 7, the JSON all the same, `output` null; earlier files stay as they were."""
-    args = (yolo, "--emulate", "--calib", calib, "--output", tmp_path / "out" / "m", "--json", "--run-dir", "run")
-    passed = run_script(SCRIPT, *args, "--gate", 0.1)
+    args = (yolo, "--calib", calib, "--output", tmp_path / "out" / "m", "--json", "--run-dir", "run")
+    passed = emulated(*args, "--gate", 0.1)
     before = snapshot(tmp_path)
 
-    done = run_script(SCRIPT, *args, "--gate", 1.0)
+    done = emulated(*args, "--gate", 1.0)
 
     assert passed.code == 0 and passed.json["quality"]["recall"] < 1, "or this gate would prove nothing"
     assert done.code == 7 and len(done.errors) == 1 and "--gate 1.0" in done.errors[0]
@@ -497,8 +509,8 @@ def test_a_gate_that_is_missed_writes_nothing(run_script: Run, yolo: Path, calib
     assert snapshot(tmp_path) == before
 
 
-def test_a_comparison_without_boxes_is_told(run_script: Run, calib: Path, tmp_path: Path) -> None:
-    """Every class logit lowered by 20: the float model finds nothing, and "recall -" alone would pass unnoticed."""
+def test_a_comparison_without_boxes_is_a_warning(emulated: Run, calib: Path, tmp_path: Path) -> None:
+    """Every class logit lowered by 20: the float model finds nothing, so there is no agreement, and a warning."""
     model = tiny_yolo()
     for node in model.graph.node:
         if node.output[0].startswith("raw_cls"):
@@ -506,7 +518,7 @@ def test_a_comparison_without_boxes_is_told(run_script: Run, calib: Path, tmp_pa
             bias.CopyFrom(onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(bias) - 20, bias.name))
     blind = save(model, tmp_path / "blind.onnx")
 
-    done = run_script(SCRIPT, blind, "--emulate", "--calib", calib, "--output", tmp_path / "m", "--json")
+    done = emulated(blind, "--calib", calib, "--output", tmp_path / "m", "--json")
 
     assert done.code == 0 and done.json["quality"]["boxes_float"] == 0
     assert any("finds no box in the" in warning for warning in done.json["warnings"])
@@ -514,13 +526,11 @@ def test_a_comparison_without_boxes_is_told(run_script: Run, calib: Path, tmp_pa
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
 def test_a_killed_run_leaves_the_earlier_model(
-    run_script: Run, yolo: Path, calib: Path, tmp_path: Path, number: signal.Signals, code: int
+    yolo: Path, earlier: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """Stopped in the second stage, with hundreds of pictures to go: model and spec are byte for byte the old ones."""
-    out = tmp_path / "out"
-    flags = ["--emulate", "--output", str(out / "m"), "--run-dir", str(out / "run")]
-    assert run_script(SCRIPT, yolo, "--calib", calib, *flags).code == 0
-    before = snapshot(out)
+    flags = ["--emulate", "--output", str(earlier / "m"), "--run-dir", str(earlier / "run")]
+    before = snapshot(earlier)
     many = np.broadcast_to(drawn((64, 64), 1), (1_500, 64, 64, 3))
     np.save(tmp_path / "many.npy", many)
 
@@ -540,19 +550,20 @@ def test_a_killed_run_leaves_the_earlier_model(
     err = process.communicate(timeout=60)[1]
 
     assert process.returncode == code and "Traceback" not in err
-    assert snapshot(out) == before
+    assert snapshot(earlier) == before
 
 
-def test_a_failing_run_leaves_the_earlier_model(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
-    """A set that turns out wrong, a model that is none: the files of the run before stay."""
-    args = ("--emulate", "--output", tmp_path / "out" / "m", "--run-dir", tmp_path / "out" / "run")
-    assert run_script(SCRIPT, yolo, "--calib", calib, *args).code == 0
-    before = snapshot(tmp_path / "out")
+def test_a_failing_run_leaves_the_earlier_model(
+    emulated: Run, yolo: Path, calib: Path, earlier: Path, tmp_path: Path
+) -> None:
+    """A calibration set of another size, a file that is not a model: the files of the run before stay."""
+    args = ("--output", earlier / "m", "--run-dir", earlier / "run")
+    before = snapshot(earlier)
     large = npy_set(tmp_path / "large.npy", 2, side=96)
 
-    assert run_script(SCRIPT, yolo, "--calib", large, *args).code == 3
-    assert run_script(SCRIPT, large, "--calib", calib, *args).code == 4
-    assert snapshot(tmp_path / "out") == before
+    assert emulated(yolo, "--calib", large, *args).code == 3
+    assert emulated(large, "--calib", calib, *args).code == 4
+    assert snapshot(earlier) == before
 
 
 def test_a_pair_that_does_not_belong_together(run_script: Run, road: tuple[Path, Finished], tmp_path: Path) -> None:
@@ -572,14 +583,12 @@ def test_a_pair_that_does_not_belong_together(run_script: Run, road: tuple[Path,
     assert "do not belong together" in other.errors[0] and "drone.emulated.json" in gone.errors[0]
 
 
-def test_names_of_the_model_are_not_trusted(run_script: Run, calib: Path, tmp_path: Path) -> None:
+def test_names_of_the_model_are_not_trusted(emulated: Run, calib: Path, tmp_path: Path) -> None:
     """Escape sequences in class and node names never reach the console; the spec keeps them readable."""
     model = tiny_yolo(names=str({0: "\x1b[31mred", 1: "b\n", 2: "c"}))
     for node in model.graph.node:
         node.name = f"\x1b[2J{node.name}"
-    done = run_script(
-        SCRIPT, save(model, tmp_path / "bad.onnx"), "--emulate", "--calib", calib, "--output", "m", "--json"
-    )
+    done = emulated(save(model, tmp_path / "bad.onnx"), "--calib", calib, "--output", "m", "--json")
 
     assert done.code == 0, done.err
     assert all(line.isprintable() for line in done.err.splitlines())

@@ -116,14 +116,14 @@ def test_the_whole_road(road: tuple[Path, Finished]) -> None:
     assert {k: done.json[k] for k in SPEC_KEYS} == json.loads((folder / "best.json").read_bytes())
     assert (done.json["output"], done.json["run_dir"]) == ("best.hef", "runs/compile/best")
     assert [f"[{i + 1}/4] {s['name']}" for i, s in enumerate(done.json["stages"])] == HEADINGS
-    assert "  scp best.hef best.json pi@raspberrypi.local:hefkit/" in done.err.splitlines()
-    assert ("the Pi needs HailoRT 4.23" in done.err) is (SDK_VERSION == "3.33.1")
-    assert "hefkit/*.py pi@raspberrypi.local:hefkit/hefkit/" in done.err
+    assert "  scp best.hef best.json user@raspberrypi.local:hefkit/" in done.err.splitlines()
+    assert ("copy the model to the Pi (it needs HailoRT 4.23" in done.err) is (SDK_VERSION == "3.33.1")
+    assert "-cf - hefkit | ssh user@raspberrypi.local tar -C hefkit -xf -" in done.err
     assert "CUDA_VISIBLE_DEVICES" in (folder / "runs/compile/best/job.json").read_text()
 
 
 def test_hef_and_spec_belong_together(road: tuple[Path, Finished]) -> None:
-    """Read back by the rooms that the Pi uses; scales and zero points are those of the file."""
+    """Read back by the modules that the Pi uses; scales and zero points are those of the file."""
     folder, _ = road
     hef, spec = read_hef(folder / "best.hef"), read_spec(folder / "best.json")
 
@@ -246,7 +246,7 @@ model_optimization_flavor(optimization_level=0, compression_level=0)
 
 
 def test_a_script_of_one_s_own(compiled: Compile, tmp_path: Path) -> None:
-    """Its lines stay; what it says of the number of pictures and of compression is what happens, and what is told."""
+    """Its lines stay; its number of pictures and its compression are used, and reported."""
     script = tmp_path / "my.mscript"
     script.write_text(
         SCRIPT_TEXT + "model_optimization_config(calibration, calibset_size=4)\n"
@@ -308,7 +308,7 @@ def test_resuming_gives_the_same_hef(compiled: Compile, tmp_path: Path, stage: s
 
 OTHER_RUNS: dict[str, tuple[str, dict[str, Any], tuple[object, ...], str]] = {
     "another network": ("parsed", {"seed": 1}, (), "made from another ONNX"),
-    "another chip": ("parsed", {}, ("--hw-arch", "hailo8l"), "is for hailo8, and not for hailo8l"),
+    "another chip": ("parsed", {}, ("--hw-arch", "hailo8l"), "is for hailo8, expected hailo8l"),
     "another level": ("quantized", {}, ("--optimization-level", "2"), "another model script: it lacks"),
     "other activations": ("quantized", {}, ("--logits",), "another model script: it has change_output_activation"),
     "16-bit outputs": ("quantized", {}, ("--precision-16", "outputs"), "another model script: it lacks quantization"),
@@ -330,8 +330,8 @@ def test_a_har_of_another_run_is_refused(
     assert (tmp_path / "best.hef").read_bytes() == before
 
 
-def test_a_har_that_nothing_is_noted_of(compiled: Compile, tmp_path: Path) -> None:
-    """Without our note: what the HAR itself says counts, and what nobody knows is told and null."""
+def test_a_har_without_a_record(compiled: Compile, tmp_path: Path) -> None:
+    """Without our record: what the HAR itself says counts; what is not known is a warning and null."""
     compiled()
     for stage in ("parsed", "quantized"):
         (tmp_path / f"runs/compile/best/best.{stage}.har.json").unlink()
@@ -340,14 +340,14 @@ def test_a_har_that_nothing_is_noted_of(compiled: Compile, tmp_path: Path) -> No
     quantized = compiled("--har", "runs/compile/best/best.quantized.har", "--num-samples", 6)
 
     assert (parsed.code, quantized.code) == (0, 0), parsed.err + quantized.err
-    assert all(any("nothing beside the HAR" in w for w in d.json["warnings"]) for d in (parsed, quantized))
+    assert all(any("has no record beside it" in w for w in d.json["warnings"]) for d in (parsed, quantized))
     assert parsed.json["calibration"]["count"] == 12 and quantized.json["calibration"] is None
     assert [w for w in quantized.json["warnings"] if "another model script" in w and "calibset_size=6" in w]
     assert "calibset_size=12" in quantized.json["script"]
 
 
-def test_what_is_no_har(compiled: Compile, calib: Path) -> None:
-    """Exit 4 before anything else is looked at; with --emulate it is no flag at all."""
+def test_a_file_that_is_not_a_har(compiled: Compile, calib: Path) -> None:
+    """Exit 4 before anything else is looked at; with --emulate it is a usage error."""
     for path in ("gone.har", calib):
         done = compiled("--har", path)
         assert (done.code, len(done.errors)) == (4, 1) and str(path) in done.errors[0]
@@ -395,7 +395,7 @@ def test_both_possibilities_are_survived(
 
 
 def test_few_pictures_with_a_warning_instead_of_an_error(compiled: Compile, tmp_path: Path) -> None:
-    """A release that goes on with fewer pictures than the script promises: told, because it is not what was asked."""
+    """A release that goes on with fewer pictures than the script asks for: a warning."""
     done = compiled("--optimization-level", 2, fewer=5, few_pictures_will_do=True)
 
     assert done.code == 0
@@ -466,7 +466,7 @@ def test_a_refused_hef_is_kept(compiled: Compile, tmp_path: Path) -> None:
 
 
 def test_a_hef_that_finds_no_room_is_kept(compiled: Compile, tmp_path: Path, small_disk: Path) -> None:
-    """The same where the disk of `--output` is full, which is nobody's fault but costs hours as well."""
+    """The same where the disk of `--output` is full, which costs hours as well."""
     fill(small_disk, leave=8192)
 
     done = compiled("--output", small_disk / "best", "--run-dir", "run")
@@ -493,7 +493,7 @@ def test_a_pair_that_lies_in_the_run_folder_survives(
 
 
 def test_a_har_that_was_copied_is_resumed_where_it_lies(compiled: Compile, tmp_path: Path) -> None:
-    """However the two paths are spelled, and with the HAR of the other stage beside it: their notes say whose it is."""
+    """With the HAR of the other stage beside it and another spelling of the path: their records are ours."""
     assert compiled("--run-dir", "run").code == 0
     (tmp_path / "copy").mkdir()
     for path in (tmp_path / "run").glob("*.har*"):
@@ -503,8 +503,8 @@ def test_a_har_that_was_copied_is_resumed_where_it_lies(compiled: Compile, tmp_p
 
 
 @pytest.mark.parametrize("name", ["sdk.log", "job.json", "report.json", "best.json", "best.alls"])
-def test_a_run_folder_with_files_of_somebody_else_s(compiled: Compile, tmp_path: Path, name: str) -> None:
-    """Nothing of theirs is replaced, and nothing is begun."""
+def test_a_run_folder_with_foreign_files(compiled: Compile, tmp_path: Path, name: str) -> None:
+    """None of them is replaced, and no stage begins."""
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / name).write_text("mine")
 
@@ -590,7 +590,7 @@ def test_boxes_of_one_size_are_never_compiled(compiled: Compile, tmp_path: Path)
     assert compiled("--har", "runs/compile/best/best.quantized.har", collapse=True).code == 7
 
 
-def test_a_lowered_level_is_told(compiled: Compile) -> None:
+def test_a_lowered_level_is_a_warning(compiled: Compile) -> None:
     """Level 2 asked, 0 done: the HEF comes, and so does the warning, into the JSON and the report."""
     done = compiled("--optimization-level", 2, reduce_level=[0, "gpu"], skip_finetune=True)
 
@@ -600,7 +600,7 @@ def test_a_lowered_level_is_told(compiled: Compile) -> None:
 
 
 def test_an_sdk_that_cannot_emulate(compiled: Compile) -> None:
-    """Nothing is measured: told, null, and no reason to stop, unless a gate was set."""
+    """Nothing is measured: a warning and null; with a gate it is a failure."""
     broken = {"at": {"infer": {"raise": ["KeyError", "meta"]}}}
 
     done = compiled(**broken)

@@ -6,6 +6,8 @@ graphs come through the driver: end nodes, names, orders, shapes, scripts, HARs,
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,7 @@ import pytest
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec, describe
 from hefkit.spec import read_spec
-from tests.conftest import Finished
+from tests.conftest import ROOT, Finished
 from tests.helpers.sdk import make_sdk
 
 Run = Callable[..., Finished]
@@ -29,10 +31,27 @@ NETWORKS: dict[str, tuple[str, int, str, int, bool, float | None]] = {
 }
 
 
+@pytest.fixture(scope="module")
+def calibration(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, int], Path]:
+    """`calibration(pictures, side)`: a set of four pictures, made once."""
+    made: dict[tuple[Path, int], Path] = {}
+
+    def make(source: Path, side: int) -> Path:
+        if (source, side) not in made:
+            made[source, side] = tmp_path_factory.mktemp("calib") / "set"
+            flags = ["--num-samples", "4", "--imgsz", str(side), "--output", str(made[source, side])]
+            command = [sys.executable, str(ROOT / "prepare_calibration.py"), str(source), *flags]
+            subprocess.run(command, check=True, capture_output=True)
+        return made[source, side]
+
+    return make
+
+
 @pytest.mark.parametrize("file, side, family, classes, free, recall", NETWORKS.values(), ids=NETWORKS.keys())
 def test_real_networks(
     run_script: Run,
     shared: Path,
+    calibration: Callable[[Path, int], Path],
     tmp_path: Path,
     file: str,
     side: int,
@@ -45,14 +64,11 @@ def test_real_networks(
     model = shared / "models" / file
     imgsz = side or exported_size(model)
     source = shared / "datasets" / "bccd" / "images" / "val" if "bccd" in file else shared / "images"
-    prepared = run_script(
-        "prepare_calibration.py", source, "--num-samples", 4, "--imgsz", imgsz, "--output", tmp_path / "calib"
-    )
-    assert prepared.code == 0, prepared.err
+    calib = calibration(source, imgsz)
     sdk = make_sdk(tmp_path)
 
     done = run_script(
-        "compile_to_hef.py", model, "--calib", tmp_path / "calib", "--output", tmp_path / "net", "--sdk-python", sdk,
+        "compile_to_hef.py", model, "--calib", calib, "--output", tmp_path / "net", "--sdk-python", sdk,
         "--hw-arch", "hailo8l", "--run-dir", tmp_path / "run", "--json",
     )  # fmt: skip
 
@@ -71,7 +87,7 @@ def test_real_networks(
         boxes = [o["snr_db"] for o in quality["outputs"] if o["role"] == "box"]
         assert all(noise is None or noise > 20 for noise in boxes)
     again = run_script(
-        "compile_to_hef.py", model, "--calib", tmp_path / "calib", "--output", tmp_path / "again", "--sdk-python", sdk,
+        "compile_to_hef.py", model, "--calib", calib, "--output", tmp_path / "again", "--sdk-python", sdk,
         "--hw-arch", "hailo8l", "--run-dir", tmp_path / "run2", "--har", tmp_path / "run" / "net.quantized.har",
     )  # fmt: skip
     assert again.code == 0 and (tmp_path / "again.hef").read_bytes() == (tmp_path / "net.hef").read_bytes(), again.err

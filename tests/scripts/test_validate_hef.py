@@ -137,7 +137,7 @@ def test_wrong_digest_prints_json_and_exits_with_4(run_script: Run, toy: Path, v
 
 
 def test_a_wrong_digest_comes_before_a_wrong_spec(run_script: Run, toy: Path) -> None:
-    """What a damaged file says proves nothing about its spec."""
+    """A damaged file is not compared with its spec."""
     toy.write_bytes(hef_file(yolo_hef(), digest=bytes(8)))
     toy.with_suffix(".json").write_text("{}")
 
@@ -170,11 +170,11 @@ def test_refusals_print_one_line_and_no_json(run_script: Run, tmp_path: Path, na
     assert done.err.startswith("error: ") and "\x1b" not in done.err
 
 
-def test_an_onnx_is_told_what_the_inspection_is_for(run_script: Run, tmp_path: Path) -> None:
+def test_an_onnx_is_refused(run_script: Run, tmp_path: Path) -> None:
     """Emulated models are not inspected yet."""
     (tmp_path / "m.emulated.onnx").write_bytes(b"")
 
-    assert "HEF files" in run_script(SCRIPT, tmp_path / "m.emulated.onnx").errors[0]
+    assert "only HEF files can be inspected" in run_script(SCRIPT, tmp_path / "m.emulated.onnx").errors[0]
 
 
 # a name that clears the screen, one of two lines, one that turns the writing direction, one that is a fake table row

@@ -7,7 +7,7 @@ In reading order:
     sky         gradient, sun, clouds, stars
     ground      hills, trees, houses, fields, and what stands in front of everything
     drones      multirotors from solids in space
-    others      what is no drone: birds, aeroplanes, lamps, balloons
+    others      objects that are not drones: birds, aeroplanes, lamps, balloons
     plans       what is in picture number i; random, but nothing is drawn yet
     pictures    a plan to pixels and boxes
 """

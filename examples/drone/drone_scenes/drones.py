@@ -15,7 +15,7 @@ import numpy as np
 from drone_scenes.layers import Canvas, Layer
 from drone_scenes.light import Colour, Light, as_colour
 
-KINDS = ("camera", "classic", "racer", "hexa", "octo", "carrier")
+DRONE_KINDS = ("camera", "classic", "racer", "hexa", "octo", "carrier")
 BODIES: tuple[Colour, ...] = (
     (0.88, 0.88, 0.87), (0.62, 0.62, 0.60), (0.36, 0.35, 0.34), (0.16, 0.16, 0.16), (0.09, 0.09, 0.09),
     (0.18, 0.42, 0.85), (0.20, 0.20, 0.70), (0.75, 0.72, 0.30),

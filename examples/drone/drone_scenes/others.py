@@ -1,4 +1,4 @@
-"""What flies or shines and is no drone: a detector must learn to leave these alone."""
+"""Objects that fly or shine but are not drones: a detector must learn to ignore them."""
 
 from __future__ import annotations
 

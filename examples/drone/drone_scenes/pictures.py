@@ -11,10 +11,10 @@ from drone_scenes.drones import draw_drone
 from drone_scenes.ground import foreground, paint_ground
 from drone_scenes.layers import Box, Layer, put
 from drone_scenes.others import draw_other
-from drone_scenes.plans import Camera, Drone, Plan
+from drone_scenes.plans import Camera, Drone, ScenePlan
 from drone_scenes.sky import paint_sky
 
-MIN_CONTRAST = 0.13  # between a drone and what is behind it; less, and nobody could say that it is there
+MIN_CONTRAST = 0.13  # between a drone and its background; with less it cannot be seen
 MIN_SEEN = 0.6  # share of a drone that must lie in the picture and before twigs; less, and it is left out
 
 
@@ -26,19 +26,19 @@ class Picture:
     boxes: tuple[Box, ...]
 
 
-def draw(plan: Plan) -> Picture:
+def draw(plan: ScenePlan) -> Picture:
     """Paint a scene from far to near and photograph it."""
     scene, boxes = paint(plan)
     return Picture(photograph(scene, plan.camera, thermal=plan.light.thermal), boxes)
 
 
-def paint(plan: Plan) -> tuple[np.ndarray, tuple[Box, ...]]:
+def paint(plan: ScenePlan) -> tuple[np.ndarray, tuple[Box, ...]]:
     """(H, W, 3) float32 BGR 0..1 before the camera, and the boxes of what is visible of each drone."""
     scene, near = scenery(plan)
     return scene, add_drones(scene, plan, near)
 
 
-def scenery(plan: Plan) -> tuple[np.ndarray, Layer | None]:
+def scenery(plan: ScenePlan) -> tuple[np.ndarray, Layer | None]:
     """Everything but the drones: the scene behind them, and what stands before them."""
     rng = np.random.default_rng(plan.seed)
     scene = paint_sky(rng, plan.size_wh, plan.light, plan.horizon, plan.clouds)
@@ -49,7 +49,7 @@ def scenery(plan: Plan) -> tuple[np.ndarray, Layer | None]:
     return scene, foreground(rng, plan.size_wh, plan.light, plan.foreground) if plan.foreground else None
 
 
-def add_drones(scene: np.ndarray, plan: Plan, near: Layer | None) -> tuple[Box, ...]:
+def add_drones(scene: np.ndarray, plan: ScenePlan, near: Layer | None) -> tuple[Box, ...]:
     """Draw the drones, and `near` over them, in place; returns the boxes."""
     boxes = [_add(scene, plan, drone, near) for drone in plan.drones]
     if near is not None:
@@ -57,7 +57,7 @@ def add_drones(scene: np.ndarray, plan: Plan, near: Layer | None) -> tuple[Box, 
     return tuple(box for box in boxes if box is not None)
 
 
-def _add(scene: np.ndarray, plan: Plan, drone: Drone, near: Layer | None) -> Box | None:
+def _add(scene: np.ndarray, plan: ScenePlan, drone: Drone, near: Layer | None) -> Box | None:
     """Draw one drone; its box, or None where too little of it would be seen and it is left out."""
     whole = draw_drone(
         drone.kind, drone.pose, drone.look, plan.light, drone.size, drone.centre, drone.blur, np.array(drone.smear)
@@ -66,11 +66,11 @@ def _add(scene: np.ndarray, plan: Plan, drone: Drone, near: Layer | None) -> Box
     visible = layer if near is None else layer.behind(near.alpha)
     if visible.alpha.sum() < MIN_SEEN * whole.alpha.sum():
         return None
-    put(scene, _told_apart(layer, scene))
+    put(scene, _with_contrast(layer, scene))
     return visible.box()
 
 
-def _told_apart(layer: Layer, scene: np.ndarray) -> Layer:
+def _with_contrast(layer: Layer, scene: np.ndarray) -> Layer:
     """The layer, darker or brighter where it would vanish before its background."""
     cover = float(layer.alpha.sum())
     behind = float((scene[layer.window()].mean(axis=2) * layer.alpha).sum()) / cover

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from drone_scenes.drones import BODIES, KINDS, Look, Pose
+from drone_scenes.drones import BODIES, DRONE_KINDS, Look, Pose
 from drone_scenes.light import LIGHTS, Colour, Light, grey, varied
 from drone_scenes.sky import CLOUDS
 
@@ -24,7 +24,7 @@ THERMAL_SIZES = ((640, 512), (640, 480))
 # share of the drones, and their longer sides in pixels: a third is no larger than a few grains of the sensor
 SPANS = ((0.30, 8.5, 15.0), (0.32, 15.0, 40.0), (0.24, 40.0, 90.0), (0.14, 90.0, 190.0))
 COUNTS = (0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 5)  # drones in a picture, drawn from
-APART = 1.15  # of the sum of two radii: drones and what is no drone do not cover each other
+APART = 1.15  # of the sum of two radii: drones and other objects do not cover each other
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Drone:
 
 @dataclass(frozen=True)
 class Other:
-    """One thing that is no drone."""
+    """One object that is not a drone."""
 
     kind: str
     seed: int
@@ -65,7 +65,7 @@ class Camera:
 
 
 @dataclass(frozen=True)
-class Plan:
+class ScenePlan:
     """Everything about one picture."""
 
     size_wh: tuple[int, int]
@@ -86,7 +86,7 @@ class Plan:
         return int(self.light.thermal)
 
 
-def make_plan(seed: int, split: str, index: int) -> Plan:
+def make_plan(seed: int, split: str, index: int) -> ScenePlan:
     """Decide about picture `index` of `split`."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     weather = WEATHER[index % len(WEATHER)]
@@ -95,7 +95,7 @@ def make_plan(seed: int, split: str, index: int) -> Plan:
     size_wh = sizes[int(rng.integers(len(sizes)))]
     horizon = float(rng.choice([1.4, rng.uniform(0.6, 1.1), rng.uniform(0.25, 0.6)], p=[0.3, 0.55, 0.15])) * size_wh[1]
     drones = _drones(rng, size_wh, light, horizon)
-    return Plan(
+    return ScenePlan(
         size_wh=size_wh,
         light=light,
         weather=weather,
@@ -134,7 +134,7 @@ def _drone(rng: np.random.Generator, light: Light, horizon: float, size: float, 
     smear = rng.uniform(0.05, 0.22) * size if rng.random() < 0.2 else 0.0
     way = rng.uniform(0, 2 * np.pi)
     return Drone(
-        kind=str(rng.choice(KINDS, p=[0.26, 0.2, 0.16, 0.16, 0.1, 0.12])),
+        kind=str(rng.choice(DRONE_KINDS, p=[0.26, 0.2, 0.16, 0.16, 0.1, 0.12])),
         pose=pose,
         look=_look(rng, light),
         size=size,

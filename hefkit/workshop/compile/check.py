@@ -1,6 +1,6 @@
-"""Read the compiled HEF back before it gets its name: the right chip, six raw heads, the bits that were asked for.
+"""Read the compiled HEF back before it gets its name: is it for the right chip, with raw heads of the right bits?
 
-Scales and zero points of the spec come from here, so that what the Pi decodes with is what the compiler wrote.
+The scales and zero points of the spec come from here, so the Pi decodes with the numbers that the compiler wrote.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def check_hef(
     wide: frozenset[int],
     baked: bool,
 ) -> HeadSpec:
-    """The head with streams, code types, scales and zero points of the HEF.
+    """Check the HEF; returns the head with its streams, code types, scales and zero points.
 
     Args:
         head: of the float network, in contract order.
@@ -38,7 +38,7 @@ def check_hef(
         baked: the class tensors should be probabilities.
 
     Raises:
-        ToolchainError: the HEF is not what was asked for.
+        ToolchainError: the HEF differs from what was asked for.
     """
     if not hef.digest_ok:
         raise _wrong("its checksum does not fit its content")
@@ -61,7 +61,7 @@ def check_hef(
 
 
 def _matched(streams: Sequence[VStream], head: HeadSpec, graph: Sequence[Output]) -> list[VStream]:
-    """One stream a head: by the layer's name, else by the ONNX node's, else by the file's order."""
+    """One stream for each head: by the name of the layer, else of the ONNX node, else by the order in the file."""
     by_name = {stream.name: stream for stream in streams}
     if all(output.producer in by_name for output in graph):
         return [by_name[output.producer] for output in graph]

@@ -1,10 +1,9 @@
-"""ONNX -> emulated model: the stages of compile_to_hef.py --emulate, and the two files that they write."""
+"""The stages of compile_to_hef.py --emulate, and the two files that they write: the emulated model and its spec."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -16,20 +15,18 @@ from onnx import helper
 from hefkit.errors import UsageError
 from hefkit.files import Staging, explained
 from hefkit.spec import HeadSpec
-from hefkit.text import one_line
+from hefkit.text import counted, log, one_line
+from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
 from hefkit.workshop.compile.run import Compilation
-from hefkit.workshop.emulator.agreement import measure_agreement, nothing_compared
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
 from hefkit.workshop.script.read import not_emulated
-
-log = logging.getLogger("hefkit")
 
 EMULATED_LAST = "Writing emulated model"
 
 
 def emulate(run: Compilation, emulator: Emulator) -> str | None:
-    """Measure, quantise and write; returns why the gate refused it, or None. `emulator` is `prepare`'s."""
+    """Measure, quantise and write; returns why the gate refused the result, or None. `emulator` is from `prepare`."""
     assert run.file is not None and run.layout is not None and run.calibration is not None
     train, held_out, in_sample = run.calibration.split()
     calibration = run.calibration
@@ -39,19 +36,20 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
 
     with run.stage(1):
         emulator.measure(pictures)
-        log.info("  %d tensors measured on %d pictures", len(emulator.plan.points), len(train))
+        log.info("  %d tensors measured on %s", len(emulator.plan.points), counted(len(train), "picture"))
     with run.stage(2):
         model = emulator.quantize(pictures)
         wide = emulator.wide_tensors()
-        log.info("  every layer corrected on %d pictures; %d tensors in 16 bit", emulator.corrected_on, len(wide))
+        corrected_on = counted(emulator.corrected_on, "picture")
+        bits = f"{counted(len(wide), 'tensor')} in 16 bit, the others in 8 bit" if wide else "all tensors in 8 bit"
+        log.info("  scale and bias of every layer corrected on %s; %s", corrected_on, bits)
         head = emulator.head_spec()
-        quality = measure_agreement(
-            run.file, run.layout, model, head, (calibration[i] for i in held_out), in_sample=in_sample
-        )
+        exact = FloatHeads(run.file, run.layout, lambda: (calibration[i] for i in held_out), in_sample=in_sample)
+        quality = compare_emulated(exact, model, head)
         quality["tensors_16bit"] = wide
-        run.tell_quality(quality)
+        run.log_quality(quality)
         if quality["recall"] is None and run.options.gate is None:
-            run.warn(nothing_compared(quality))
+            run.warn(no_boxes(quality))
     _finish_spec(run, emulator, len(train), quality)
     refused = run.gate(quality)
     if refused is None:
@@ -61,7 +59,7 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
 
 
 def prepare(run: Compilation) -> Emulator:
-    """As soon as the ONNX is known: tell what of the script is not emulated, refuse (exit 2) layers that it has not."""
+    """Before the calibration set is opened: warn of script lines that are not emulated; unknown layers are exit 2."""
     assert run.file is not None and run.layout is not None
     options = run.options
     for warning in not_emulated(options.script):
@@ -70,7 +68,7 @@ def prepare(run: Compilation) -> Emulator:
     outputs, others = options.script.wide_outputs(len(run.layout.convs))
     if others:
         shown = ", ".join(one_line(o, 60) for o in others[:5])
-        run.warn(f"the script asks 16 bit of {shown}: names of the compiler's own, emulated in 8 bit")
+        run.warn(f"the script asks for 16 bit of {shown}, which are the compiler's names; they are emulated in 8 bit")
     asked = set(options.precision_16)
     precision = Precision(
         outputs=frozenset(range(len(run.layout.convs)) if "outputs" in asked else outputs),
@@ -88,7 +86,7 @@ def prepare(run: Compilation) -> Emulator:
 
 
 def _finish_spec(run: Compilation, emulator: Emulator, calibrated_on: int, quality: dict[str, Any]) -> None:
-    """The script of the emulation: the compiler's layer names are not known, so their lines are missing."""
+    """Complete the spec; its script lacks the lines that need the compiler's layer names."""
     assert run.calibration is not None
     script = run.composed(calibrated_on)
     for note in script.notes:
@@ -102,7 +100,7 @@ def _finish_spec(run: Compilation, emulator: Emulator, calibrated_on: int, quali
 
 
 def _write(run: Compilation, model: onnx.ModelProto) -> None:
-    """Model and spec appear together; then the run folder with the report and the script."""
+    """Write model and spec together, then the report and the script into the run folder."""
     assert run.spec is not None
     target = run.options.emulated_model
     spec = (json.dumps(run.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n").encode()

@@ -1,4 +1,4 @@
-"""The run folder of a compilation, `runs/compile/NAME`: what lies in it, and what is only passing through.
+"""The run folder of a compilation with the SDK, `runs/compile/NAME`: its files, and the temporary ones.
 
 job.json             how the run was made
 NAME.cut.onnx        the network that the SDK parses
@@ -26,10 +26,10 @@ from hefkit.workshop.dfc.client import CalibrationFile
 from hefkit.workshop.network.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer
-SCRATCH = ".hefkit-scratch-"  # files that are gone when the run ends; the number of the process follows
+SCRATCH = ".hefkit-scratch-"  # begins the names of temporary files; the process id follows
 
 
-class SdkFolder:
+class RunFolder:
     """Names and files of one run; `path` is absolute, as the worker needs it."""
 
     def __init__(self, path: Path, stem: str) -> None:
@@ -37,7 +37,7 @@ class SdkFolder:
         self.stem = stem
 
     def make(self) -> None:
-        """Create it; raises UsageError where that cannot be."""
+        """Create it and remove temporary files of killed runs; raises UsageError where that is not possible."""
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.clean()
@@ -47,7 +47,7 @@ class SdkFolder:
         return self.path / f"{self.stem}{suffix}"
 
     def scratch(self, name: str) -> Path:
-        """A file, or the beginning of some, that is gone when the run ends; another run here has others."""
+        """A temporary file, or a prefix of several; other runs in this folder have other names."""
         return self.path / f"{SCRATCH}{os.getpid()}-{name}"
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
@@ -55,12 +55,12 @@ class SdkFolder:
         self.write_text(self.path / name, json.dumps(value, indent=1) + "\n")
 
     def write_text(self, path: Path, text: str) -> None:
-        """A text that appears whole."""
+        """Write a text file at once: it is there whole, or not at all."""
         with replacing(path) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def write_network(self, model: onnx.ModelProto) -> Path:
-        """The cut network as every SDK can read it: float32, and in no newer file version than it needs."""
+        """Write the cut network as every SDK can read it: in float32, with a file version of at most IR_VERSION."""
         widened = to_float32(model)
         widened.ir_version = min(widened.ir_version, IR_VERSION)
         path = self.file(".cut.onnx")
@@ -69,12 +69,12 @@ class SdkFolder:
         return path
 
     def write_calibration(self, pictures: CalibrationSet, indices: Sequence[int]) -> CalibrationFile:
-        """The pictures to calibrate with, in the form that the worker hands over."""
+        """Write the calibration pictures in the form that the worker gives to the SDK."""
         path = self.write_pictures("calibration", pictures, indices)
         return CalibrationFile(path, len(indices), float_bytes(len(indices), pictures.size))
 
     def write_pictures(self, name: str, pictures: CalibrationSet, indices: Sequence[int]) -> Path:
-        """A `.npy` of uint8 (N, H, W, 3), one picture in memory at a time."""
+        """Write a `.npy` of uint8 (N, H, W, 3), with one picture in memory at a time."""
         path = self.scratch(f"{name}.npy")
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(indices), *pictures.size, 3)}
         with explained(path), open(path, "wb") as file:
@@ -84,7 +84,7 @@ class SdkFolder:
         return path
 
     def clean(self) -> None:
-        """Remove what was only passing through, of this run and of those that were killed."""
+        """Remove the temporary files of this run and of killed runs."""
         for path in self.path.glob(f"{SCRATCH}*"):
             remove_if_dead(path, SCRATCH)
 

@@ -1,7 +1,7 @@
-"""HARs, the SDK's archives of a network between its steps: what we note beside one, and whether it may be resumed.
+"""HARs, the SDK's archives of a network between its steps: the record beside each, and when a run may resume from one.
 
-A HAR says which layers it has, but not which weights, pictures and script went in. So every HAR of ours has a JSON of
-the same name beside it, and `--har` compares it with what is asked for now.
+A HAR tells its layers, but not the weights, pictures and script that it was made from. So every HAR of ours has a
+record beside it, a JSON of the same name, and `--har` compares that with what is asked for now.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PIECE = 1 << 20
 
 @dataclass(frozen=True)
 class HarRecord:
-    """What went into a HAR."""
+    """What a HAR was made from."""
 
     stage: str  # PARSED | QUANTIZED
     onnx_sha256: str
@@ -37,7 +37,7 @@ class HarRecord:
     sdk: str | None
     script: str | None = None  # final model script; None while only parsed
     calibration: dict[str, Any] | None = None  # {"count", "digest"}
-    ran: dict[str, Any] = field(default_factory=dict)  # what the log said of the quantisation
+    ran: dict[str, Any] = field(default_factory=dict)  # what the log says about the quantisation
     har_sha256: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -51,21 +51,21 @@ def record_path(har: Path) -> Path:
 
 
 def write_record(har: Path, record: HarRecord) -> None:
-    """Note beside a finished HAR what went into it."""
+    """Write the record of a finished HAR beside it."""
     record = replace(record, har_sha256=_sha256(har))
     with replacing(record_path(har)) as temporary:
         temporary.write_text(json.dumps(record.to_json(), indent=1) + "\n", encoding="utf-8")
 
 
 def move_har(har: Path, target: Path) -> None:
-    """Rename a HAR and its note."""
+    """Rename a HAR and its record."""
     os.replace(har, target)
     if record_path(har).exists():
         os.replace(record_path(har), record_path(target))
 
 
 def read_record(har: Path) -> HarRecord | None:
-    """The note beside a HAR; None where there is none, or it is of another file or format."""
+    """The record beside a HAR; None where it is missing, of another file, or of another format."""
     try:
         with open(record_path(har), "rb") as file:
             value = json.loads(file.read(MAX_RECORD_BYTES))
@@ -80,14 +80,14 @@ def read_record(har: Path) -> HarRecord | None:
 
 
 def check_har(path: Path) -> None:
-    """Refuse (exit 4) what is no HAR, before anything slow. A HAR is a tar with a `.hn`, the network, in it."""
+    """Refuse (exit 4) a file that is not a HAR, before anything slow. A HAR is a tar with a network in it, a `.hn`."""
     if not path.is_file():
         raise ModelError(f"the HAR {path} does not exist; expected one that an earlier run wrote; check the path")
     try:
         with tarfile.open(path) as archive:
             names = archive.getnames()
     except (OSError, tarfile.TarError, EOFError, ValueError) as exc:
-        raise ModelError(f"{path} is no HAR: {one_line(exc)}; expected one that Hailo's SDK saved") from exc
+        raise ModelError(f"{path} is not a HAR: {one_line(exc)}; expected one that Hailo's SDK saved") from exc
     if not any(name.endswith(".hn") for name in names):
         raise ModelError(f"{path} is an archive without a network in it; expected a HAR that Hailo's SDK saved")
 
@@ -96,7 +96,7 @@ def stage_of(state: str | None, har: Path) -> str:
     """What the SDK calls the state of a loaded HAR -> PARSED or QUANTIZED.
 
     Raises:
-        ModelError: a state from which nothing goes on.
+        ModelError: a run cannot resume from this state.
     """
     if state is not None and ("quantized" in state or "compiled" in state):
         return QUANTIZED
@@ -109,21 +109,21 @@ def stage_of(state: str | None, har: Path) -> str:
 
 
 def check_resume(har: Path, record: HarRecord | None, wanted: HarRecord, arch: str | None) -> list[str]:
-    """Refuse (exit 4) a HAR that belongs to something else; returns warnings where nothing proves that it does.
+    """Refuse (exit 4) a HAR that was made from something else; returns warnings where that cannot be checked.
 
     Args:
-        record: what is noted beside it.
-        wanted: what this run is about; `script` only where the script is known already.
-        arch: the chip that the SDK says the HAR is for.
+        record: of the HAR, if any.
+        wanted: the record that this run would write; `script` only where it is known already.
+        arch: the chip of the HAR, as the SDK tells it.
     """
     if arch is not None and arch != wanted.hw_arch:
         raise ModelError(
-            f"the HAR {har} is for {arch}, and not for {wanted.hw_arch}; leave --har out, or change --hw-arch"
+            f"the HAR {har} is for {arch}, expected {wanted.hw_arch}; leave --har out, or change --hw-arch"
         )
     if record is None:
         return [
-            f"nothing beside the HAR {har} says which weights and pictures went into it; that it belongs to this ONNX "
-            "is shown by its boxes alone"
+            f"the HAR {har} has no record beside it, so its weights and pictures are not known; only the comparison of "
+            "its boxes shows whether it belongs to this ONNX"
         ]
     for what, found, expected in (
         ("another ONNX", record.onnx_sha256, wanted.onnx_sha256),
@@ -132,16 +132,16 @@ def check_resume(har: Path, record: HarRecord | None, wanted: HarRecord, arch: s
     ):
         if found != expected:
             raise ModelError(
-                f"the HAR {har} was made from {what}: {_short(found)}, and not {_short(expected)}; leave --har out"
+                f"the HAR {har} was made from {what}: {_short(found)}, expected {_short(expected)}; leave --har out"
             )
     before, now = record.calibration or {}, wanted.calibration or {}
     if before and before.get("digest") != now.get("digest"):
-        return [f"the HAR {har} was quantised with another calibration set; the one given now only measures"]
+        return [f"the HAR {har} was quantised with another calibration set; the one given now is only used to measure"]
     return []
 
 
 def differing_script(har: Path, found: Sequence[str], expected: Sequence[str]) -> str | None:
-    """How the script of a quantised HAR differs from the one asked for now, or None; lines in canonical form."""
+    """How the script of a quantised HAR differs from the expected one, or None; lines in canonical form."""
     there, here = set(found), set(expected)
     missing = [line for line in expected if line not in there]
     extra = [line for line in found if line not in here]

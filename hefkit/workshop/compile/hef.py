@@ -1,9 +1,8 @@
-"""ONNX -> HEF through Hailo's SDK: the stages of compile_to_hef.py without --emulate."""
+"""The stages of compile_to_hef.py with Hailo's SDK: from the ONNX, or a HAR, to the HEF and its spec."""
 
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,22 +16,20 @@ from hefkit.errors import HefkitError, ModelError, ToolchainError
 from hefkit.files import Staging, explained
 from hefkit.hef.file import read_hef
 from hefkit.spec import HeadSpec
-from hefkit.text import one_line
+from hefkit.text import log, one_line
 from hefkit.workshop.compile import har as hars
 from hefkit.workshop.compile import quality
 from hefkit.workshop.compile.check import check_hef
-from hefkit.workshop.compile.folder import SdkFolder, float_bytes
+from hefkit.workshop.compile.folder import RunFolder, float_bytes
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.compile.script import what_is_asked, wide_indices
-from hefkit.workshop.compile.source import UNCHECKED, Parsed, Source
+from hefkit.workshop.compile.source import UNCHECKED, NetworkSource, Parsed
 from hefkit.workshop.dfc.client import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
 from hefkit.workshop.dfc.log import RunLog, judge
 from hefkit.workshop.dfc.ready import Ready, get_ready
 
-log = logging.getLogger("hefkit")
-
 FP_PICTURES = 8  # enough to see that the parsed network is the ONNX
-COMPILED = "the network that the SDK quantised"
+QUANTIZED_NETWORK = "the network that the SDK quantised"
 
 
 def prepare(run: Compilation) -> Ready:
@@ -45,7 +42,7 @@ def prepare(run: Compilation) -> Ready:
 
 
 def compile_hef(run: Compilation, ready: Ready) -> str | None:
-    """All stages, after the preflight and with a calibration set; returns why a gate refused the result, or None."""
+    """Run all stages, after preflight and with a calibration set; returns why a gate refused the result, or None."""
     return HefRun(run, ready).compile()
 
 
@@ -54,12 +51,12 @@ class HefRun:
 
     def __init__(self, run: Compilation, ready: Ready) -> None:
         self.run, self.ready, self.options = run, ready, run.options
-        self.folder = SdkFolder(self.options.run_dir, self.options.name.name)
-        self.source = Source(run, ready, self.folder)
+        self.folder = RunFolder(self.options.run_dir, self.options.name.name)
+        self.source = NetworkSource(run, ready, self.folder)
         self.file, self.layout, self.calibration = self.source.file, self.source.layout, self.source.calibration
         self.train, self.held_out, self.in_sample = self.calibration.split()
-        self.ran: dict[str, Any] | None = None  # what the log says of the quantisation
-        self.contexts: int | None = None  # into how many parts the network was split
+        self.ran: dict[str, Any] | None = None  # what the log says about the quantisation
+        self.contexts: int | None = None  # number of parts that the network was split into
 
     def compile(self) -> str | None:
         """See `compile_hef`."""
@@ -100,7 +97,7 @@ class HefRun:
         log.info("  Hailo's SDK %s on Python %s; %s", self.ready.version, facts.get("python"), self.ready.device)
 
     def _optimize(self, dfc: Dfc, parsed: Parsed) -> CalibrationFile | None:
-        """The script, and what it changes in floating point; the network must still be the ONNX after that."""
+        """Load the script; in full precision the network must still compute what the ONNX computes."""
         if parsed.quantized:
             log.info("  done when the HAR was made")
             return None
@@ -116,10 +113,10 @@ class HefRun:
         return calibration
 
     def _quantize(self, dfc: Dfc, parsed: Parsed, calibration: CalibrationFile | None) -> None:
-        """Quantise, and read back what really ran: of a resumed HAR, what was noted of it."""
+        """Quantise and check what really ran, by the log; of a resumed HAR, by its record."""
         if calibration is None:
             log.info("  done when the HAR was made")
-            self.ran = None if parsed.noted is None else parsed.noted.ran or None
+            self.ran = None if parsed.record is None else parsed.record.ran or None
             self._judge(parsed, None)
             return
         target = self.folder.file(".quantized.har")
@@ -129,7 +126,7 @@ class HefRun:
         self._judge(parsed, target)
 
     def _judge(self, parsed: Parsed, made: Path | None) -> None:
-        """Refuse (exit 5) what ruins the model; a HAR that was just `made` then gets a name that says so."""
+        """Refuse (exit 5) a quantisation that ruins the model; the HAR just `made` is then renamed to .refused.har."""
         if self.ran is None:
             return
         try:
@@ -137,7 +134,7 @@ class HefRun:
         except ValueError as exc:
             self.run.warn(f"what ran when the HAR was made cannot be read ({one_line(exc)}); {UNCHECKED}")
             return
-        count = int(self.source.calibrated_with(parsed.script, parsed.noted)["count"])
+        count = int(self.source.calibrated_with(parsed.script, parsed.record)["count"])
         ruined, known = judge(ran, what_is_asked(parsed.script, count, dfl=self.layout.family == "dfl"))
         for warning in known:
             self.run.warn(warning)
@@ -150,7 +147,7 @@ class HefRun:
         raise ToolchainError(f"{ruined[0]}; the quantised network is {har}")
 
     def _measure(self, dfc: Dfc, context: str, parsed: Parsed, most: int) -> dict[str, Any] | None:
-        """The SDK's emulation against the float network, on at most so many pictures; None where it cannot emulate."""
+        """Compare the SDK's emulation with the float network on at most `most` pictures; None if it cannot emulate."""
         chosen = self.held_out[:most]
 
         def pictures() -> Iterator[np.ndarray]:
@@ -164,30 +161,31 @@ class HefRun:
             return None
         heads = quality.FloatHeads(self.file, self.layout, pictures, in_sample=self.in_sample)
         found = quality.sorted_outputs(tensors, parsed.order, heads.spec)
-        return quality.compare(heads, found, baked=not self.options.logits)
+        return quality.compare_sdk(heads, found, baked=not self.options.logits)
 
     def _finish_spec(self, parsed: Parsed, measured: dict[str, Any] | None) -> None:
-        """What quantisation has decided; of a HAR of which nothing is noted, nobody knows what calibrated it."""
+        """Complete the spec; the calibration of a quantised HAR without a record is not known."""
         head = self.layout.to_head_spec()
         named = zip(head.outputs, parsed.outputs, strict=True)
-        foreign = parsed.quantized and parsed.noted is None
+        foreign = parsed.quantized and parsed.record is None
         self.run.finish_spec(
             head=replace(head, outputs=tuple(replace(o, stream=found.producer) for o, found in named)),
-            calibration=None if foreign else self.source.calibrated_with(parsed.script, parsed.noted),
+            calibration=None if foreign else self.source.calibrated_with(parsed.script, parsed.record),
             target={"arch": self.options.hw_arch, "sdk": self.ready.version},
             script=parsed.script.text,
             quality=measured,
         )
         if measured is not None:
-            self.run.tell_quality(measured)
+            self.run.log_quality(measured)
 
     def _refusal(self, measured: dict[str, Any] | None) -> str | None:
-        """Why the long compile is not worth its time, or None."""
+        """Why the long compile must not begin, or None; warns of low agreement."""
         if measured is None:
             if self.options.gate is None:
                 return None
-            return f"--gate {self.options.gate}: the quality of {COMPILED} could not be measured; nothing was written"
-        refused = quality.collapsed(measured) or self.run.gate(measured, COMPILED)
+            gate = f"--gate {self.options.gate}"
+            return f"{gate}: the quality of {QUANTIZED_NETWORK} could not be measured; nothing was written"
+        refused = quality.collapsed(measured) or self.run.gate(measured, QUANTIZED_NETWORK)
         if refused is not None:
             har = self.options.har or self.options.run_dir / f"{self.folder.stem}.quantized.har"
             return f"{refused}; the quantised network is kept: {har}"
@@ -197,7 +195,7 @@ class HefRun:
         return None
 
     def _compile(self, dfc: Dfc, parsed: Parsed) -> None:
-        """The HEF is read back before it gets its name; model and spec appear together."""
+        """Compile, read the HEF back, then write it with its spec."""
         raw = self.folder.scratch("unchecked.hef")
         dfc.compile(raw)
         self.contexts = dfc.voice.facts.contexts
@@ -208,7 +206,7 @@ class HefRun:
 
     @contextmanager
     def _kept(self, raw: Path, suffix: str) -> Iterator[None]:
-        """Hours may lie in a HEF: where it fails to get its name, it is kept under one that warns."""
+        """A HEF may have taken hours: where the block fails, keep it in the run folder as NAME + suffix."""
         try:
             yield
         except HefkitError as exc:

@@ -1,4 +1,7 @@
-"""Cheap checks of compile_to_hef.py's paths; standard library only, so that they come before any package."""
+"""Paths of compile_to_hef.py: cheap checks before any package is imported, and the commands that copy a HEF to the Pi.
+
+Standard library only.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +16,12 @@ EMULATED = ".emulated.onnx"
 RUN_FILES = ("report.json", "script.mscript", "job.json", "sdk.log")  # of a run folder; the first two with --emulate
 _HARS, _HEFS = (".parsed.har", ".quantized.har", ".refused.har"), (".refused.hef", ".finished.hef")
 RUN_SUFFIXES = (".cut.onnx", ".alls", ".json", *_HARS, *_HEFS)
+SCRIPTS = ("hailo_inference.py", "working_hailo_detector.py", "validate_hef.py")  # that run on the Pi
+HOST = "user@raspberrypi.local"  # a placeholder: Raspberry Pi OS has no default user, `raspberrypi` is its default name
 
 
 def check_output(name: Path, source: Path) -> Path:
-    """`--output` without its suffix; raises UsageError where that cannot become a file."""
+    """`--output` without its suffix; raises UsageError where no file can have that name."""
     text = name.name
     for suffix in (EMULATED, ".hef"):
         if text.lower().endswith(suffix) and len(text) > len(suffix):
@@ -48,10 +53,10 @@ def check_places(name: Path, *, emulate: bool) -> None:
 
 
 def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -> None:
-    """Refuse (exit 2) a run folder that cannot be written, or with files of a run's names that are not ours.
+    """Refuse (exit 2) a run folder that cannot be written, or that has files of a run's names which are not ours.
 
-    Whose they are, say the JSON files of a run: one that is not ours is nobody's to replace, and the others are ours
-    where one of these is, or their own note. A HAR to resume from is read, not replaced.
+    A JSON file tells by its content whether it is ours. Another file is ours where any of these JSON files is, or where
+    its own record is. The HAR to resume from is read, not replaced.
     """
     check_writable(folder)
     names = RUN_FILES[:2] if emulate else (*RUN_FILES, *(name + suffix for suffix in RUN_SUFFIXES))
@@ -65,43 +70,41 @@ def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -
 
 
 def check_model_exists(path: Path) -> None:
-    """Refuse a missing ONNX before anything is imported."""
+    """Refuse (exit 4) a missing ONNX before any package is imported."""
     if not existing(path):
         raise ModelError(f"the model {path} does not exist; expected an ONNX export; check the path")
 
 
 def check_calibration_exists(path: Path) -> None:
-    """The cheap half of opening a calibration set: is there anything?"""
+    """Refuse (exit 3) a missing calibration set before any package is imported."""
     if not existing(path):
         raise DataError(
             f"the calibration set {path} does not exist; make one with: python3 prepare_calibration.py DATASET"
         )
 
 
-HOST = "pi@raspberrypi.local"  # a placeholder; the default name of a Raspberry Pi
-SCRIPTS = ("hailo_inference.py", "working_hailo_detector.py", "validate_hef.py")
-
-
 def copy_lines(model: Path, project: Path, hailort: str | None) -> list[str]:
-    """The `scp` lines for a HEF with its spec, and for the scripts the first time.
+    """What to type to copy a HEF with its spec to the Pi, and before the first one hefkit itself.
 
     Args:
         model: NAME.hef; NAME.json lies beside it.
         project: the folder of the scripts and of `hefkit`.
         hailort: the version that belongs to the compiler, if known.
     """
-    scripts = [str(project / name) for name in SCRIPTS if (project / name).is_file()]
-    needs = f"; the Pi needs HailoRT {hailort}" if hailort else ""
+    scripts = [project / name for name in SCRIPTS if (project / name).is_file()]
+    needs = f" (it needs HailoRT {hailort})" if hailort else ""
+    # tar is on every machine and keeps the packages; `scp -r` cannot leave workshop/ and the caches out
+    pack = f"tar -C {_quoted(project)} --exclude=__pycache__ --exclude=hefkit/workshop -cf - hefkit"
     return [
-        f"copy to the Pi (put its address for {HOST}){needs}:",
-        f"  scp {_quoted(model, model.with_suffix('.json'))} {HOST}:hefkit/",
-        "the first time, before that:",
-        f"  ssh {HOST} mkdir -p hefkit/hefkit",
+        f"the first time, copy hefkit to the Pi; replace {HOST} by your user and address:",
+        f"  ssh {HOST} mkdir -p hefkit",
         f"  scp {_quoted(*scripts)} {HOST}:hefkit/",
-        f"  scp {_quoted(project / 'hefkit')}/*.py {HOST}:hefkit/hefkit/",
-        f"then, on the Pi: python3 hailo_inference.py {_quoted(model.name)} PHOTOS",
+        f"  {pack} | ssh {HOST} tar -C hefkit -xf -",
+        f"then copy the model to the Pi{needs}:",
+        f"  scp {_quoted(model, model.with_suffix('.json'))} {HOST}:hefkit/",
+        f"on the Pi: cd hefkit && python3 hailo_inference.py {_quoted(model.name)} PHOTOS",
     ]
 
 
-def _quoted(*paths: object) -> str:
+def _quoted(*paths: Path | str) -> str:
     return " ".join(shlex.quote(str(path)) for path in paths)

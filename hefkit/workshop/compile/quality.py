@@ -1,45 +1,46 @@
-"""The SDK's own emulation against the float ONNX, before the long compile: boxes, scores, and the spread of box sizes.
+"""How good is the quantised network? Its boxes and outputs against those of the float ONNX.
 
-Of a DFL head whose regression was ruined by the quantisation, classes and scores look right and all boxes have one
-size (ultralytics, issue 25231). Matching boxes alone would call that a low recall; the spread says what it is.
+The quantised network is our emulation, or the SDK's own emulation before the long compile. For the second the spread
+of box sizes is measured as well: where quantisation ruined the regression of a DFL head, classes and scores look right
+and all boxes have one size (ultralytics, issue 25231). Agreement alone would only call that a low recall.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import onnx
 
-from hefkit.detect.decode import Decoder, DecodeSettings, decode_all
-from hefkit.detect.quant import sigmoid
+from hefkit.detect.decode import decode_all
 from hefkit.errors import ToolchainError
-from hefkit.measure.accuracy import Agreement, SignalToNoise
+from hefkit.measure.accuracy import compare_heads
 from hefkit.spec import HeadSpec
-from hefkit.workshop.emulator.agreement import nothing_compared
 from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.session import open_session, run_session
 
-SPREAD_ANCHORS = 100  # a picture, those of the highest float scores
-MIN_SPREAD = 0.05  # cells; boxes of a float model that are more alike tell nothing
+SPREAD_ANCHORS = 100  # of a picture: those with the highest float scores
+MIN_SPREAD = 0.05  # cells; where the float model's boxes vary less, the ratio says nothing
 COLLAPSED = 0.25  # of the float model's spread
 FEW_BOXES = 5
 SAME_RECALL, SAME_DECIBEL = 0.9, 10.0  # in full precision the SDK must find what the ONNX finds
 LOW_RECALL = 0.5
 
 Pictures = Callable[[], Iterator[np.ndarray]]
+Heads = tuple[list[np.ndarray], list[np.ndarray]]  # of one picture: the float network's, the quantised one's
 
 
 class FloatHeads:
-    """The float network's heads of the pictures that quality is measured on, computed anew for each comparison.
+    """The pictures that quality is measured on, each with the float network's heads; computed again by each iteration.
 
     Args:
         pictures: called for an iterator over (H, W, 3) uint8 RGB.
-        in_sample: the pictures took part in the calibration, so the figures flatter.
+        in_sample: the pictures took part in the calibration, so the figures are optimistic.
     """
 
     def __init__(self, file: OnnxFile, layout: HeadLayout, pictures: Pictures, *, in_sample: bool) -> None:
@@ -48,11 +49,23 @@ class FloatHeads:
         self._file, self._tensors, self._pictures = file, layout.tensors, pictures
         self._session = open_session(cut(file.model, layout.tensors))
 
-    def __iter__(self) -> Iterator[list[np.ndarray]]:
-        """For each picture the heads (H, W, C) float32, classes as logits."""
+    def __iter__(self) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
+        """Each picture with its heads (H, W, C) float32, classes as logits."""
         for picture in self._pictures():
             feed = {self._file.input_name: to_network_input(picture[None], self._file.dtype)}
-            yield heads_to_hwc(run_session(self._session, self._tensors, feed))
+            yield picture, heads_to_hwc(run_session(self._session, self._tensors, feed))
+
+
+def compare_emulated(exact: FloatHeads, model: onnx.ModelProto, head: HeadSpec) -> dict[str, Any]:
+    """The spec's `quality` object of our emulation; `head` is the emulated model's."""
+    session, names = open_session(model), [output.name for output in model.graph.output]
+
+    def pictures() -> Iterator[Heads]:
+        for picture, reference in exact:
+            found = run_session(session, names, {model.graph.input[0].name: picture[None]})
+            yield reference, [tensor[0] for tensor in found]
+
+    return compare_heads(pictures(), exact.spec, head, in_sample=exact.in_sample)
 
 
 def sorted_outputs(tensors: Sequence[np.ndarray], order: Sequence[int], head: HeadSpec) -> list[np.ndarray]:
@@ -76,7 +89,7 @@ def sorted_outputs(tensors: Sequence[np.ndarray], order: Sequence[int], head: He
 
 
 def _by_shape(tensors: Sequence[np.ndarray], head: HeadSpec) -> list[np.ndarray]:
-    """Another order than the graph's: as long as every shape is there once, nothing is ambiguous."""
+    """The SDK returned another order than the graph's: sort by shape, which is unique in most networks."""
     by_shape = {t.shape[1:]: t for t in tensors}
     wanted = [o.shape for o in head.outputs]
     if len(by_shape) != len(tensors) or set(by_shape) != set(wanted):
@@ -88,40 +101,33 @@ def _by_shape(tensors: Sequence[np.ndarray], head: HeadSpec) -> list[np.ndarray]
     return [by_shape[shape] for shape in wanted]
 
 
-def compare(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool) -> dict[str, Any]:
-    """The spec's `quality` object, and `box_spread_ratio`.
+def compare_sdk(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool) -> dict[str, Any]:
+    """The spec's `quality` object of the SDK's emulation, with `box_spread_ratio` and `class_activation`.
 
     Args:
-        tensors: (N, H, W, C) float32 in contract order, already dequantised, as the SDK's emulation returns them.
+        tensors: (N, H, W, C) float32 in contract order, already dequantised, as the SDK's emulation returns them; N
+            may be less than the number of pictures.
         baked: the class tensors should be probabilities; where they are logits all the same, that is noted.
     """
     probabilities = baked and all(_is_probability(t) for t in tensors[1::2])
-    settings = DecodeSettings()
     head = _float_spec(exact.spec, probabilities)
-    exact_decoder, decoder = Decoder(exact.spec, settings), Decoder(head, settings)
-    agreement, spread = Agreement(settings.conf), Spread(exact.spec, head)
-    noise = [SignalToNoise() for _ in head.outputs]
-    for i, reference in zip(range(len(tensors[0])), exact, strict=False):  # perhaps only the first of them
-        found = [np.ascontiguousarray(t[i], np.float32) for t in tensors]
-        agreement.add(exact_decoder(reference), decoder(found))
-        spread.add(reference, found)
-        for meter, a, b, output in zip(noise, reference, found, head.outputs, strict=True):
-            meter.add(sigmoid(a) if output.activation == "sigmoid" else a, b)
-    outputs = [
-        {"role": o.role, "stride": o.stride, "snr_db": None if n.decibel is None else round(n.decibel, 2)}
-        for o, n in zip(head.outputs, noise, strict=True)
-    ]
+    spread = Spread(exact.spec, head)
+
+    def pictures() -> Iterator[Heads]:
+        for i, (_, reference) in zip(range(len(tensors[0])), exact, strict=False):
+            found = [np.ascontiguousarray(t[i], np.float32) for t in tensors]
+            spread.add(reference, found)
+            yield reference, found
+
     return {
-        **agreement.to_json(),
-        "in_sample": exact.in_sample,
-        "outputs": outputs,
+        **compare_heads(pictures(), exact.spec, head, in_sample=exact.in_sample),
         "box_spread_ratio": spread.ratio,
         "class_activation": "sigmoid" if probabilities else "none",
     }
 
 
 class Spread:
-    """How much box sizes vary, in cells, at the same anchors in two models."""
+    """How much box sizes vary, in cells of their stride, at the same anchors of two models."""
 
     def __init__(self, exact: HeadSpec, found: HeadSpec) -> None:
         self._specs = exact, found
@@ -137,7 +143,7 @@ class Spread:
 
     @property
     def ratio(self) -> float | None:
-        """Standard deviation of the found sizes / of the exact ones; None where the exact ones are all alike."""
+        """Standard deviation of the found sizes / of the exact ones; None where the exact ones hardly vary."""
         if not self._sizes[0]:
             return None
         exact, found = (float(np.concatenate(sizes).std()) for sizes in self._sizes)
@@ -145,7 +151,7 @@ class Spread:
 
 
 def collapsed(quality: dict[str, Any]) -> str | None:
-    """Why this quantisation must not be compiled, or None."""
+    """Why this network must not be compiled, or None."""
     ratio = quality["box_spread_ratio"]
     if ratio is None or ratio >= COLLAPSED:
         return None
@@ -157,7 +163,7 @@ def collapsed(quality: dict[str, Any]) -> str | None:
 
 
 def check_full_precision(quality: dict[str, Any]) -> None:
-    """Refuse (exit 5) a network that differs before any quantisation: then it is not the ONNX."""
+    """Refuse (exit 5) a network that differs from the ONNX before any quantisation."""
     recall, boxes = quality["recall"], quality["boxes_float"]
     noisy = [o["snr_db"] for o in quality["outputs"] if o["snr_db"] is not None]
     found = ""
@@ -173,11 +179,20 @@ def check_full_precision(quality: dict[str, Any]) -> None:
         )
 
 
+def no_boxes(quality: Mapping[str, Any]) -> str:
+    """The warning where recall is None."""
+    return (
+        f"the float model finds no box in the {quality['images']} pictures that agreement is measured on, so "
+        "nothing is known of the quantised one; take pictures with objects, and try hailo_inference.py with the float "
+        "model on them"
+    )
+
+
 def low_agreement(quality: dict[str, Any]) -> str | None:
-    """What to warn of when nobody has set a gate."""
+    """The warning where no gate was set, or None."""
     recall = quality["recall"]
     if recall is None:
-        return nothing_compared(quality)
+        return no_boxes(quality)
     if recall < LOW_RECALL:
         return (
             f"the quantised network keeps only {recall:.2f} of the float model's boxes; try --optimization-level 2, "

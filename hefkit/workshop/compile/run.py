@@ -1,8 +1,7 @@
-"""What compile_to_hef.py does whatever comes out: the checks, the stages, the gate, and the result."""
+"""One run of compile_to_hef.py, of either kind: the options, the checks, the stages, the gate and the result."""
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,15 +13,13 @@ from typing import Any
 from hefkit import __version__
 from hefkit.names import model_names
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
-from hefkit.text import counted, one_line
+from hefkit.text import counted, log, one_line
 from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.compile.paths import EMULATED
 from hefkit.workshop.heads.discover import HeadLayout, discover
 from hefkit.workshop.heads.proof import Proof, prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.script.read import Additions, Script, compose, lint, refuse_implicit_level
-
-log = logging.getLogger("hefkit")
 
 STAGES = ("Parsing ONNX model", "Optimizing model", "Quantizing model (calibration)", "Compiling to HEF")
 FEW_PICTURES = 32
@@ -73,25 +70,24 @@ class Compilation:
     run_dir: Path | None = None
 
     def preflight(self) -> None:
-        """Everything that can be known of the ONNX and the script in seconds, the proof included (exit 4)."""
+        """Check ONNX and script in seconds (exit 4); cut network + decode are compared with the uncut ONNX."""
         for warning in lint(self.options.script, self.options.hw_arch, self.options.level):
             self.warn(warning)
         with self.stage(0):
             self.file = load_onnx(self.options.onnx, self.options.imgsz)
             self.warnings += self.file.warnings
             self.layout = discover(self.file, self.options.end_nodes)
-            self._tell_layout(self.file, self.layout)
+            self._log_layout(self.file, self.layout)
             self.proof = prove(self.file, self.layout)
             log.info(
-                "  proof: cut network + decode equal the whole ONNX within %.2g px and %.2g in score (%d pictures)",
+                "  check passed: same boxes as the original ONNX (largest difference %.2g px, %.2g in score)",
                 self.proof.max_abs_px,
                 self.proof.max_abs_score,
-                self.proof.images,
             )
             self.spec = self._draft(self.file, self.layout)
 
     def open_calibration(self, *, required: bool) -> None:
-        """Open and check the calibration set (exit 3); without `required` one that is not there is a warning."""
+        """Open and check the calibration set (exit 3); without `required` a missing set is only a warning."""
         assert self.file is not None and self.layout is not None
         if not required and not self.options.calib.exists():
             self.warn(f"the calibration set {self.options.calib} does not exist yet; make it before compiling")
@@ -111,13 +107,13 @@ class Compilation:
             refuse_implicit_level(self.options.script, self.layout.family, len(self.calibration.split()[0]))
 
     def finish_spec(self, **facts: Any) -> None:
-        """Put into the spec what quantisation has decided: `head`, `calibration`, `script`, `quality`, `target`."""
+        """Complete the spec after quantisation: `head`, `calibration`, `script`, `quality`, `target`."""
         assert self.spec is not None and self.calibration is not None
         fit = self.calibration.fit or "letterbox"
         self.spec = replace(self.spec, input=replace(self.spec.input, fit=fit), **facts)
 
     def finish_head(self, head: HeadSpec) -> None:
-        """The outputs as the compiled model has them."""
+        """Replace the head by that of the compiled model."""
         assert self.spec is not None
         self.spec = replace(self.spec, head=head)
 
@@ -126,7 +122,7 @@ class Compilation:
         assert self.spec is not None
         spec = self.spec.to_json()
         if any(output.dtype == "float32" for output in self.spec.head.outputs):
-            _blank_what_quantization_decides(spec, logits=self.options.logits)
+            _blank_codes(spec, logits=self.options.logits)
         return {
             **spec,
             "output": None if self.output is None else str(self.output),
@@ -138,7 +134,7 @@ class Compilation:
 
     @contextmanager
     def stage(self, index: int, title: str | None = None) -> Iterator[None]:
-        """A heading and the time; the same stage entered again goes on where it was."""
+        """Log the heading and measure the time; a stage that is entered again adds to its time."""
         name = title or STAGES[index]
         entry = next((stage for stage in self.stages if stage["name"] == name), None)
         if entry is None:
@@ -153,12 +149,12 @@ class Compilation:
         log.info("  %.1f s", seconds)
 
     def warn(self, text: str) -> None:
-        """Tell it now and put it into the result."""
+        """Log a warning and put it into the result."""
         self.warnings.append(text)
         log.warning("%s", text)
 
     def composed(self, pictures: int | None) -> Script:
-        """The script as far as it is known without the compiler's layer names."""
+        """The final script without the lines that need the compiler's layer names."""
         assert self.layout is not None
         outputs = range(1, len(self.layout.convs) + 1) if "outputs" in self.options.precision_16 else ()
         additions = Additions(
@@ -170,15 +166,21 @@ class Compilation:
         )
         return compose(self.options.script, additions)
 
-    def tell_quality(self, quality: Mapping[str, Any]) -> None:
-        """Agreement with the float model, in one line."""
-        where = "pictures that it was calibrated with (in_sample)" if quality["in_sample"] else "held-out pictures"
+    def log_quality(self, quality: Mapping[str, Any]) -> None:
+        """Log the agreement with the float model; without any float box there is only the caller's warning."""
+        if quality["recall"] is None:
+            return
+        optimistic = "optimistic: measured on the calibration pictures"
         log.info(
-            "  agreement with the float model on %d %s: recall %s, precision %s (%d float boxes, conf %.2f, IoU %.1f)",
-            quality["images"],
-            where,
-            _shown(quality["recall"]),
-            _shown(quality["precision"]),
+            "  the INT8 model finds %.1f %% of the float model's boxes (%s)",
+            100 * quality["recall"],
+            optimistic if quality["in_sample"] else "measured on held-out pictures",
+        )
+        precision = 0.0 if quality["precision"] is None else quality["precision"]
+        log.info(
+            "  and %.1f %% of its own boxes are the float model's (%s, %d float boxes, score %.2f, IoU %.1f)",
+            100 * precision,
+            counted(quality["images"], "picture"),
             quality["boxes_float"],
             quality["conf"],
             quality["iou"],
@@ -201,7 +203,7 @@ class Compilation:
             )
         return None
 
-    def _tell_layout(self, file: OnnxFile, layout: HeadLayout) -> None:
+    def _log_layout(self, file: OnnxFile, layout: HeadLayout) -> None:
         family = f"DFL, reg_max {layout.reg_max}" if layout.family == "dfl" else "direct distances"
         log.info(
             "  %s: input %dx%d, %d classes, %s, strides %s%s",
@@ -216,7 +218,7 @@ class Compilation:
             log.info("  end node %s  %s  %s", conv.role, "x".join(map(str, conv.shape)), one_line(conv.node_name))
 
     def _draft(self, file: OnnxFile, layout: HeadLayout) -> ModelSpec:
-        """The spec as far as the ONNX tells it; codes, calibration and quality come later."""
+        """The spec as far as it is known from the ONNX; codes, calibration and quality come later."""
         head = layout.to_head_spec()
         draft = ModelSpec(
             kind="emulated" if self.options.emulate else "hef",
@@ -232,12 +234,8 @@ class Compilation:
         return replace(draft, names=model_names(self.options.names, draft))
 
 
-def _blank_what_quantization_decides(spec: dict[str, Any], *, logits: bool) -> None:
-    """Before there are codes nobody knows their type, scale and zero point: null, not a guess."""
+def _blank_codes(spec: dict[str, Any], *, logits: bool) -> None:
+    """Before quantisation the type, scale and zero point of the codes are not known: null, not a guess."""
     for output in spec["head"]["outputs"]:
         output.update(dtype=None, scale=None, zero_point=None)
         output["activation"] = "sigmoid" if output["role"] == "cls" and not logits else "none"
-
-
-def _shown(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -1,4 +1,4 @@
-"""The final model script of a HEF: the base, the flags, and the layers' names that the SDK has given."""
+"""The final model script of a HEF: the base file, the flags, and lines with the SDK's names of the layers."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ AUTO_16BIT, AUTO_SHARE = "auto_16bit_weights_ratio", "0.05"
 
 
 def final_script(options: Options, graph: ParsedGraph, outputs: Sequence[Output], pictures: int) -> Script:
-    """Base script + flags + names; `outputs` in contract order, `pictures` is what calibrates.
+    """Base script + flags + names; `outputs` in contract order, `pictures` is the number of calibration pictures.
 
     Raises:
         ModelError: a line of the base contradicts what must be added.
-        UsageError: --precision-16 names a layer that is none.
+        UsageError: --precision-16 names an unknown layer.
     """
     base = _with_auto_16bit(options.script) if "auto" in options.precision_16 else options.script
     return compose(
         base,
         Additions(
             level=options.level,
-            sigmoid_layers=() if options.logits else tuple(bare(output.producer) for output in outputs[1::2]),
+            sigmoid_layers=() if options.logits else tuple(without_scope(output.producer) for output in outputs[1::2]),
             calibration_batch=options.batch_size,
             calibset_size=pictures,
             wide_layers=_wide_layers(options.precision_16, graph, outputs),
@@ -52,7 +52,7 @@ def final_script(options: Options, graph: ParsedGraph, outputs: Sequence[Output]
 
 
 def _with_auto_16bit(base: Script) -> Script:
-    """The SDK chooses layers for 16 bit; a share that the script names already is kept."""
+    """Let the SDK choose layers for 16 bit; a share that the script already has is kept."""
     old = next(iter(base.named("model_optimization_config", "compression_params")), None)
     if old is None:
         line = Command("model_optimization_config", ("compression_params",), ((AUTO_16BIT, AUTO_SHARE),))
@@ -66,15 +66,15 @@ def _with_auto_16bit(base: Script) -> Script:
 
 
 def calibration_size(script: Script, pictures: int) -> int:
-    """How many of the pictures the compiler measures ranges on: a script may ask for fewer than there are."""
+    """How many pictures the compiler measures ranges on: a script may ask for fewer than there are."""
     lines = script.named("model_optimization_config", "calibration")
     asked = [n for line in lines if (n := whole(line.keyword("calibset_size"))) is not None]
     return min([pictures, *asked])
 
 
 def _wide_layers(asked: Sequence[str], graph: ParsedGraph, outputs: Sequence[Output]) -> tuple[str, ...]:
-    """What --precision-16 names, in the SDK's names."""
-    wide = [bare(output.name) for output in outputs] if "outputs" in asked else []
+    """The layers of --precision-16 by the SDK's names."""
+    wide = [without_scope(output.name) for output in outputs] if "outputs" in asked else []
     for layer in asked:
         if layer in ("outputs", "auto"):
             continue
@@ -82,7 +82,7 @@ def _wide_layers(asked: Sequence[str], graph: ParsedGraph, outputs: Sequence[Out
         if name is None:
             raise UsageError(
                 f"--precision-16: the parsed network has no layer {one_line(layer, 80)}; expected a name of the "
-                f"SDK's, such as {bare(outputs[0].producer)}, or the name of a node of the ONNX"
+                f"SDK's, such as {without_scope(outputs[0].producer)}, or the name of a node of the ONNX"
             )
         wide.append(name)
     return tuple(dict.fromkeys(wide))
@@ -96,7 +96,7 @@ def wide_indices(script: Script, outputs: Sequence[Output]) -> frozenset[int]:
 
 
 def what_is_asked(script: Script, pictures: int, *, dfl: bool) -> Asked:
-    """What the log is held against."""
+    """What the script asks for, to compare with what the log says."""
     tune = finetune(script)
     sizes = [whole(tune.keyword("dataset_size"))] if tune is not None and tune.enabled else []
     narrow = any((c.keyword("precision_mode") or "").startswith("a8_w4") for c in script.commands)
@@ -112,7 +112,7 @@ def what_is_asked(script: Script, pictures: int, *, dfl: bool) -> Asked:
 
 
 def _adaround_size(script: Script) -> int | None:
-    """Pictures that AdaRound is asked to use: by its own line, else by the level; None where it is not asked for."""
+    """Number of pictures for AdaRound: from its own line, else from the level; None where it does not run."""
     commands = [c for c in script.named("post_quantization_optimization", "adaround") if c.enabled]
     sizes = [size for c in commands if (size := whole(c.keyword("dataset_size"))) is not None]
     if sizes:
@@ -121,16 +121,16 @@ def _adaround_size(script: Script) -> int | None:
 
 
 def statements(script: Script) -> list[str]:
-    """A script's commands in canonical form, comments left out."""
+    """A script's commands in canonical form, without comments."""
     return [line for line in canonical(script).splitlines() if line.strip() and not line.startswith("#")]
 
 
 def safe_scope(name: str) -> str:
-    """A name for the network that the SDK accepts everywhere: it becomes the first part of every layer's name."""
+    """A name for the network that the SDK accepts: it becomes the first part of every layer's name."""
     text = re.sub(r"[^A-Za-z0-9_]+", "_", name).strip("_")[:40]
     return text if text and text[0].isalpha() else f"net_{text}".rstrip("_")
 
 
-def bare(name: str) -> str:
+def without_scope(name: str) -> str:
     """`net/conv41` -> `conv41`."""
     return name.rpartition("/")[2]

@@ -1,8 +1,7 @@
-"""Where a compilation starts from: the ONNX, or a HAR of an earlier run; the parsed network and its final script."""
+"""The parsed network and its final script: from the ONNX, or from a HAR of an earlier run."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +9,9 @@ from typing import Any
 
 from hefkit import __version__
 from hefkit.errors import ModelError
-from hefkit.text import one_line
+from hefkit.text import log, one_line
 from hefkit.workshop.compile import har as hars
-from hefkit.workshop.compile.folder import SdkFolder
+from hefkit.workshop.compile.folder import RunFolder
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.compile.script import calibration_size, final_script, safe_scope, statements
 from hefkit.workshop.dfc.client import Dfc
@@ -21,20 +20,18 @@ from hefkit.workshop.dfc.ready import Ready
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.script.read import Script, level, parse_script, refuse_implicit_level
 
-log = logging.getLogger("hefkit")
-
-UNCHECKED = "its boxes alone say how good it is"
+UNCHECKED = "only the comparison of its boxes shows how good it is"
 
 
 @dataclass(frozen=True)
 class Parsed:
-    """The network as the SDK has it, and what it is to become."""
+    """The network as the SDK has parsed it, and the script to quantise it with."""
 
     graph: ParsedGraph
     outputs: tuple[Output, ...]  # of the heads, in contract order
     script: Script
-    quantized: bool  # already, in the HAR that is resumed
-    noted: hars.HarRecord | None  # beside that HAR
+    quantized: bool  # already, in the HAR that the run resumes from
+    record: hars.HarRecord | None  # of that HAR
 
     @property
     def order(self) -> list[int]:
@@ -42,30 +39,30 @@ class Parsed:
         return [self.graph.outputs.index(output) for output in self.outputs]
 
 
-class Source:
-    """Parses or resumes; `run` has been through its preflight and has its calibration set."""
+class NetworkSource:
+    """Parses the ONNX or resumes from a HAR; `run` is past its preflight and has a calibration set."""
 
-    def __init__(self, run: Compilation, ready: Ready, folder: SdkFolder) -> None:
+    def __init__(self, run: Compilation, ready: Ready, folder: RunFolder) -> None:
         assert run.file is not None and run.layout is not None and run.calibration is not None
         self.file, self.layout, self.calibration = run.file, run.layout, run.calibration
         self.run, self.options, self.ready, self.folder = run, run.options, ready, folder
         self.pictures = len(self.calibration.split()[0])
 
     def parse(self, dfc: Dfc) -> Parsed:
-        """The parsed network with the final script, which is also written into the run folder."""
+        """The parsed network with its final script, which is also written into the run folder."""
         har = self.options.har
         parsed = self._from_onnx(dfc) if har is None else self._from_har(dfc, har)
         self.folder.write_text(self.folder.file(".alls"), parsed.script.text)
         return parsed
 
-    def calibrated_with(self, script: Script, noted: hars.HarRecord | None = None) -> dict[str, Any]:
-        """How many pictures calibrate, or did when a resumed HAR was quantised, and of which set."""
-        if noted is not None and noted.calibration is not None:
-            return noted.calibration
+    def calibrated_with(self, script: Script, record: hars.HarRecord | None = None) -> dict[str, Any]:
+        """The spec's `calibration`: of this run, or of the run that quantised the HAR."""
+        if record is not None and record.calibration is not None:
+            return record.calibration
         return {"count": calibration_size(script, self.pictures), "digest": self.calibration.digest}
 
     def record(self, stage: str, script: Script | None = None, ran: dict[str, Any] | None = None) -> hars.HarRecord:
-        """What is noted beside a HAR of this run."""
+        """The record of a HAR of this run."""
         return hars.HarRecord(
             stage=stage,
             onnx_sha256=self.file.sha256,
@@ -78,7 +75,7 @@ class Source:
         )
 
     def job(self) -> dict[str, Any]:
-        """How this run was made, written before anything starts."""
+        """job.json: the inputs and flags of this run, written before anything starts."""
         options = self.options
         train, held_out, in_sample = self.calibration.split()
         return {
@@ -112,7 +109,7 @@ class Source:
         graph = dfc.parse(network, scope, self.layout.end_nodes, self.options.hw_arch, target)
         hars.write_record(target, self.record(hars.PARSED))
         outputs = graph.matched(self.layout, self.file.size)
-        return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, noted=None)
+        return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, record=None)
 
     def _from_har(self, dfc: Dfc, har: Path) -> Parsed:
         graph, facts = dfc.open_har(har.absolute(), self.options.hw_arch)
@@ -123,12 +120,12 @@ class Source:
         log.info("  resumed from %s, a %s network", one_line(har), stage)
         outputs = graph.matched(self.layout, self.file.size)
         if stage == hars.PARSED:
-            return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, noted=noted)
+            return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, record=noted)
         script = self._quantized_with(har, noted, facts.get("script"), graph, outputs)
-        return Parsed(graph, outputs, script, quantized=True, noted=noted)
+        return Parsed(graph, outputs, script, quantized=True, record=noted)
 
     def _composed(self, graph: ParsedGraph, outputs: Sequence[Output]) -> Script:
-        """Base, flags and the SDK's names; refused or warned of where it cannot end well."""
+        """The final script; refuses or warns of an optimization level that is known to fail."""
         script = self._final(graph, outputs, self.pictures)
         refuse_implicit_level(script, self.layout.family, self.pictures)
         wanted = level(script)
@@ -142,12 +139,12 @@ class Source:
     def _quantized_with(
         self, har: Path, noted: hars.HarRecord | None, inside: str | None, graph: ParsedGraph, outputs: Sequence[Output]
     ) -> Script:
-        """The script in a quantised HAR: one of ours must be the one asked for, another's is told to differ."""
+        """The script of a quantised HAR: must be the expected one in a HAR of ours, else a difference is a warning."""
         count = self.pictures if noted is None or noted.calibration is None else int(noted.calibration["count"])
         wanted = self._final(graph, outputs, count)
         text = inside if noted is None or noted.script is None else noted.script
         if text is None:
-            self.run.warn(f"the HAR {har} does not say which script it was quantised with; {UNCHECKED}")
+            self.run.warn(f"the script that the HAR {har} was quantised with is not known; {UNCHECKED}")
             return wanted
         found = parse_script(text, str(har))
         differs = hars.differing_script(har, statements(found), statements(wanted))

@@ -1,7 +1,7 @@
 """The INT8 emulator: an ONNX that computes what the chip is expected to compute.
 
-Three steps, each a method: `measure` streams the calibration pictures through the float network, `quantize`
-chooses ranges and corrects weights, `model` is the result. docs/emulator.md tells where it rounds, and why.
+Two steps, each a method: `measure` streams the calibration pictures through the float network; `quantize` chooses
+ranges, corrects weights and returns the model. docs/emulator.md says where it rounds, and why.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hefkit.spec import HeadSpec
 from hefkit.workshop.emulator.codes import Quantization, from_range, search
 from hefkit.workshop.emulator.correction import correct, picture_budget
 from hefkit.workshop.emulator.noise import channel_importance, measured_tensors
-from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.qdq import INPUT, QdqWriter
 from hefkit.workshop.emulator.sensitivity import head_noise
 from hefkit.workshop.emulator.statistics import ChannelStats, channel_stats, histograms
@@ -64,7 +64,7 @@ class Emulator:
             network = with_sigmoids(network, self.layout.tensors[1::2])
         renamed = rename_reserved(network, {INPUT, *self.output_names()})
         self.tensors = [renamed.get(t, t) for t in self.tensors]
-        self.plan = Plan(network)
+        self.plan = RoundingPlan(network)
         self.stats: dict[str, ChannelStats] = {}
         self.ranges: dict[str, Quantization] = {}
         self.corrected_on = 0
@@ -72,7 +72,7 @@ class Emulator:
         self._histograms: dict[str, np.ndarray] = {}
 
     def unknown_layers(self) -> list[str]:
-        """Layer names asked for in 16 bit that are no layer of this network."""
+        """The names in `precision.layers` that this network does not have."""
         known = {self.plan.graph.nodes[p.node].name for p in self.plan.points}
         return sorted(self.precision.layers - known)
 

@@ -1,4 +1,8 @@
-"""From statistics to scale and zero point: the search for the range that loses least."""
+"""How tensors and weights are stored as codes: scale and zero point of a tensor, one scale a channel of a weight.
+
+A tensor has unsigned codes; its range is the minimum and maximum, or the one that loses least on a histogram. A weight
+has signed, symmetric codes.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +17,9 @@ from hefkit.workshop.network.graph import attribute
 STEPS = 48  # candidates for each end of a range
 SMALLEST = 0.05  # of the range seen; less would clip what the picture consists of
 ROUNDS = 2  # the two ends are searched in turn
+# of weights, bits -> largest code; symmetric, so 255 or 65,535 levels
+LARGEST = {8: 127, 16: 32767}
+CODE_DTYPE = {8: np.int8, 16: np.int16}
 
 
 @dataclass(frozen=True)
@@ -62,10 +69,6 @@ def squared_error(q: Quantization, low: float, high: float, histogram: np.ndarra
     centres = low + (np.arange(len(histogram)) + 0.5) * ((high - low) / len(histogram))
     codes = np.clip(np.rint(centres / q.scale) + q.zero_point, 0, q.largest)
     return float((((codes - q.zero_point) * q.scale - centres) ** 2 * histogram).sum())
-
-
-LARGEST = {8: 127, 16: 32767}  # bits -> largest code; symmetric, so 255 or 65,535 levels
-CODE_DTYPE = {8: np.int8, 16: np.int16}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Bias correction: what rounding shifts on average, the layer's scale and bias take back.
+"""Bias correction: change the scale and bias of every layer so that rounding does not shift its results on average.
 
 The float network and its quantised copy walk through the graph side by side, layer by layer, on a few
 calibration pictures. At each convolution the quantised result q is compared with the float one f, channel by
@@ -18,7 +18,7 @@ from onnx import numpy_helper
 
 from hefkit.detect.quant import dequantize, quantize
 from hefkit.workshop.emulator.codes import Quantization, QuantizedWeight, output_axis, quantize_weight
-from hefkit.workshop.emulator.plan import Plan, RoundingPoint, constant_array
+from hefkit.workshop.emulator.plan import RoundingPlan, RoundingPoint, constant_array
 from hefkit.workshop.network.cut import extract, tensor_types
 from hefkit.workshop.network.session import open_session, run_session
 
@@ -38,7 +38,7 @@ class Corrected:
 
 
 def correct(
-    plan: Plan,
+    plan: RoundingPlan,
     ranges: Mapping[str, Quantization],
     wide_weights: Iterable[str],
     feeds: Sequence[Mapping[str, np.ndarray]],
@@ -53,7 +53,7 @@ def correct(
     return _Walk(plan, ranges, set(wide_weights), feeds).run()
 
 
-def picture_budget(plan: Plan) -> int:
+def picture_budget(plan: RoundingPlan) -> int:
     """How many pictures may be walked at once within MEMORY: float values and codes of the widest front."""
     segments = [_boundary(plan, p) for p in plan.points]
     last_use = _last_use(segments)
@@ -69,7 +69,7 @@ def picture_budget(plan: Plan) -> int:
     return int(np.clip(MEMORY // max(peak, 1), 1, MOST_PICTURES))
 
 
-def _boundary(plan: Plan, point: RoundingPoint) -> list[str]:
+def _boundary(plan: RoundingPlan, point: RoundingPoint) -> list[str]:
     """Rounded tensors and pictures that one layer reads, directly or through nodes that move values."""
     stops = {*plan.by_tensor, *plan.images} - {point.tensor}
     nodes = plan.graph.above([point.tensor], stop_at=stops)
@@ -84,7 +84,7 @@ def _last_use(segments: Sequence[Sequence[str]]) -> dict[str, int]:
 class _Walk:
     def __init__(
         self,
-        plan: Plan,
+        plan: RoundingPlan,
         ranges: Mapping[str, Quantization],
         wide: set[str],
         feeds: Sequence[Mapping[str, np.ndarray]],

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 
-from hefkit.workshop.emulator.plan import Plan, RoundingPoint, constant_array
+from hefkit.workshop.emulator.plan import RoundingPlan, RoundingPoint, constant_array
 from hefkit.workshop.emulator.statistics import ChannelStats
 from hefkit.workshop.network.graph import attribute
 
@@ -21,7 +21,7 @@ TINY = 1e-12
 LARGEST_GAIN = 1.2  # SiLU's slope does not exceed 1.1; more is a variance too small to divide by
 
 
-def channel_importance(plan: Plan, stats: Mapping[str, ChannelStats]) -> dict[str, np.ndarray]:
+def channel_importance(plan: RoundingPlan, stats: Mapping[str, ChannelStats]) -> dict[str, np.ndarray]:
     """Rounded tensor -> (C,): how much a unit of noise energy on a channel brings to the heads.
 
     Noise that multiplies to 1 at a head is as large as that head's own variance.
@@ -32,7 +32,7 @@ def channel_importance(plan: Plan, stats: Mapping[str, ChannelStats]) -> dict[st
     return _Walk(plan, stats).run()
 
 
-def measured_tensors(plan: Plan) -> list[str]:
+def measured_tensors(plan: RoundingPlan) -> list[str]:
     """Tensors whose statistics the walk needs: all that carry the picture outside of activations."""
     inner = {p.inner for p in plan.points}
     names = {**dict.fromkeys(p.tensor for p in plan.points), **dict.fromkeys(inner)}
@@ -44,7 +44,7 @@ def measured_tensors(plan: Plan) -> list[str]:
 
 
 class _Walk:
-    def __init__(self, plan: Plan, stats: Mapping[str, ChannelStats]) -> None:
+    def __init__(self, plan: RoundingPlan, stats: Mapping[str, ChannelStats]) -> None:
         self.plan = plan
         self.stats = stats
         self.energy: dict[str, np.ndarray] = {}

@@ -3,7 +3,7 @@
 A layer on the chip is a convolution with its bias and its activation; it writes one tensor, so there is no
 rounding between a Conv and its SiLU. Element-wise operations and concatenations write their own tensor.
 Moving or selecting values (max pooling, nearest resize, reshape, split ...) writes codes that were rounded
-before. Everything is read from the graph's structure; names play no part.
+before. Everything is read from the graph's structure; names are not used.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class RoundingPoint:
     weight: str | None  # the constant it multiplies with, if any
 
 
-class Plan:
+class RoundingPlan:
     """The rounding points of a cut network (float32, NCHW), in graph order; its outputs are among them."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -192,7 +192,7 @@ class Plan:
         return region
 
 
-def constant_array(plan: Plan, name: str) -> np.ndarray:
+def constant_array(plan: RoundingPlan, name: str) -> np.ndarray:
     """A constant of the graph as float32; the plan has made sure that it is one."""
     value = plan.graph.constant(name)
     if value is None:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper, numpy_helper
 from hefkit import __version__
 from hefkit.workshop.emulator.codes import Quantization, QuantizedWeight
 from hefkit.workshop.emulator.correction import Corrected
-from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.network.cut import tensor_types
 
 DOMAIN = "com.microsoft"
@@ -30,7 +30,7 @@ class QdqWriter:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RoundingPlan,
         ranges: Mapping[str, Quantization],
         corrected: Corrected,
         *,

@@ -14,7 +14,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.workshop.emulator.codes import Quantization
-from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.qdq import DOMAIN
 from hefkit.workshop.network.session import open_session, run_session
 
@@ -22,7 +22,7 @@ PICTURES = 2
 
 
 def head_noise(
-    plan: Plan,
+    plan: RoundingPlan,
     narrow: Mapping[str, Quantization],
     wide: Mapping[str, Quantization],
     feeds: Sequence[Mapping[str, np.ndarray]],
@@ -61,7 +61,7 @@ def _setting(tensor: str, q: Quantization) -> dict[str, np.ndarray]:
     }
 
 
-def _with_free_scales(plan: Plan, tensors: Sequence[str]) -> onnx.ModelProto:
+def _with_free_scales(plan: RoundingPlan, tensors: Sequence[str]) -> onnx.ModelProto:
     """The float network with clip, Quantize and Dequantize behind every tensor, steered by inputs."""
     model = onnx.ModelProto()
     model.CopyFrom(plan.model)

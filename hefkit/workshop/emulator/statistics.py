@@ -1,7 +1,7 @@
 """Streaming statistics of a float network's tensors over the calibration set.
 
-Everything is reduced inside the graph, so a pass keeps a few numbers a channel however large the tensors,
-and the memory does not grow with the set.
+Everything is reduced inside the graph, so a pass keeps a few numbers for each channel, and the memory does not grow
+with the size of the tensors or of the set.
 """
 
 from __future__ import annotations

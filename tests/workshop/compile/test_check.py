@@ -91,7 +91,7 @@ def test_another_graph_is_refused(bench: Bench, spoil: Callable[[dict[str, Any]]
 
 
 def test_layers_by_any_of_their_names(bench: Bench) -> None:
-    """`conv41`, `net/conv41`, or a node of the ONNX; what is ambiguous or unknown is none."""
+    """`conv41`, `net/conv41`, or a node of the ONNX; ambiguous and unknown names give None."""
     graph = ParsedGraph.from_event(event(bench))
 
     assert graph.resolve("conv41") == graph.resolve("net/conv41") == "conv41"
@@ -128,7 +128,7 @@ def check(bench: Bench, hef: Hef, outputs: Sequence[Output], **asked: Any) -> He
 
 
 def test_the_spec_gets_its_numbers_from_the_hef(bench: Bench, compiled: tuple[Hef, tuple[Output, ...]]) -> None:
-    """Streams, code types, scales, zero points, activations; box, cls, by stride, whatever the file's order."""
+    """Streams, code types, scales, zero points, activations; box, cls, by stride, in any order of the file."""
     hef, outputs = compiled
     head = check(bench, hef, outputs)
     group = hef.groups[0]

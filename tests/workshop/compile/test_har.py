@@ -1,4 +1,4 @@
-"""HARs: what is noted beside one, and when a run may be resumed from it."""
+"""HARs: the record beside one, and when a run may resume from it."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def archive(path: Path, *names: str) -> Path:
     return path
 
 
-def test_what_is_noted_comes_back(tmp_path: Path) -> None:
+def test_a_record_is_read_back(tmp_path: Path) -> None:
     """With the hash of the HAR itself, so that another file of the same name does not inherit it."""
     har = archive(tmp_path / "best.quantized.har", "best.hn")
     write_record(har, RECORD)
@@ -58,8 +58,8 @@ def test_what_is_noted_comes_back(tmp_path: Path) -> None:
     assert read_record(har) is None
 
 
-def test_a_har_moves_with_its_note(tmp_path: Path) -> None:
-    """A HAR that is refused gets another name, and keeps what is known of it."""
+def test_a_har_moves_with_its_record(tmp_path: Path) -> None:
+    """A HAR that is refused gets another name and keeps its record."""
     har = archive(tmp_path / "best.quantized.har", "best.hn")
     write_record(har, RECORD)
 
@@ -81,8 +81,8 @@ SPOILT: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("change", SPOILT.values(), ids=SPOILT.keys())
-def test_a_note_that_is_none_of_ours_is_none(tmp_path: Path, change: Any) -> None:
-    """Then nothing is known of the HAR, which is told; it is no failure."""
+def test_a_record_of_another_program_is_ignored(tmp_path: Path, change: Any) -> None:
+    """Then nothing is known of the HAR; this is a warning, not an error."""
     har = archive(tmp_path / "best.parsed.har", "best.hn")
     write_record(har, RECORD)
     path = record_path(har)
@@ -92,13 +92,13 @@ def test_a_note_that_is_none_of_ours_is_none(tmp_path: Path, change: Any) -> Non
     assert read_record(har) is None
 
 
-def test_what_is_no_har(tmp_path: Path) -> None:
+def test_files_that_are_not_a_har(tmp_path: Path) -> None:
     """Refused with exit 4 before anything slow."""
     (tmp_path / "text.har").write_text("hello")
     (tmp_path / "folder.har").mkdir()
 
     check_har(archive(tmp_path / "good.har", "best.hn", "best.npz"))
-    for name, words in (("gone", "does not exist"), ("text", "is no HAR"), ("folder", "does not exist")):
+    for name, words in (("gone", "does not exist"), ("text", "is not a HAR"), ("folder", "does not exist")):
         with pytest.raises(ModelError, match=words):
             check_har(tmp_path / f"{name}.har")
     with pytest.raises(ModelError, match="without a network"):
@@ -118,7 +118,7 @@ def test_states(state: str, stage: str) -> None:
 
 
 @pytest.mark.parametrize("state", ["uninitialized", "fp_optimized_model", None])
-def test_states_from_which_nothing_goes_on(state: str | None) -> None:
+def test_states_that_a_run_cannot_resume_from(state: str | None) -> None:
     """Half a stage is not resumed."""
     with pytest.raises(ModelError, match="leave --har out"):
         stage_of(state, Path("x.har"))
@@ -138,23 +138,23 @@ def test_a_har_of_something_else_is_refused(record: HarRecord, words: str) -> No
         check_resume(Path("x.har"), record, RECORD, "hailo8")
 
 
-def test_the_sdk_s_word_on_the_chip_counts_first() -> None:
-    """Also where nothing is noted."""
+def test_the_chip_that_the_sdk_names_is_checked_first() -> None:
+    """Also without a record."""
     for record in (RECORD, None):
-        with pytest.raises(ModelError, match="is for hailo15h, and not for hailo8"):
+        with pytest.raises(ModelError, match="is for hailo15h, expected hailo8"):
             check_resume(Path("x.har"), record, RECORD, "hailo15h")
     assert check_resume(Path("x.har"), RECORD, RECORD, None) == []
 
 
-def test_what_cannot_be_proven_is_told() -> None:
-    """No note; another calibration set, which then only measures."""
-    assert "shown by its boxes alone" in check_resume(Path("x.har"), None, RECORD, "hailo8")[0]
+def test_what_cannot_be_checked_is_a_warning() -> None:
+    """No record; another calibration set, which then only measures."""
+    assert "has no record beside it" in check_resume(Path("x.har"), None, RECORD, "hailo8")[0]
     other = replace(RECORD, calibration={"count": 32, "digest": "ee"})
     assert "another calibration set" in check_resume(Path("x.har"), other, RECORD, "hailo8")[0]
     assert check_resume(Path("x.har"), replace(RECORD, calibration=None), RECORD, "hailo8") == []
 
 
-def test_another_script_is_told_by_its_lines() -> None:
+def test_another_script_is_named_by_its_lines() -> None:
     """A quantised network has its script in its numbers; the order of lines means nothing."""
     lines = ["normalization1 = normalization([0.0], [255.0])", "model_optimization_flavor(optimization_level=0)"]
 

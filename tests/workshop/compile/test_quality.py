@@ -16,7 +16,7 @@ from hefkit.workshop.compile.quality import (
     FloatHeads,
     check_full_precision,
     collapsed,
-    compare,
+    compare_sdk,
     low_agreement,
     sorted_outputs,
 )
@@ -63,7 +63,7 @@ def test_the_same_network_agrees_with_itself(bench: Bench, exact: list[np.ndarra
         (exact, False, "none"),
         (exact, True, "none"),  # an emulation that leaves the script's sigmoid out
     ):
-        found = compare(heads(bench), tensors, baked=promised)
+        found = compare_sdk(heads(bench), tensors, baked=promised)
 
         assert (found["recall"], found["precision"], found["box_spread_ratio"]) == (1.0, 1.0, 1.0)
         assert (found["images"], found["in_sample"], found["class_activation"]) == (PICTURES, True, activation)
@@ -76,7 +76,7 @@ def test_boxes_of_one_size_are_caught(bench: Bench, exact: list[np.ndarray]) -> 
     """The symptom of a destroyed DFL head: scores as they were, every box of the same size."""
     ruined = [np.zeros_like(t) if k % 2 == 0 else t for k, t in enumerate(baked(exact))]
 
-    found = compare(heads(bench), ruined, baked=True)
+    found = compare_sdk(heads(bench), ruined, baked=True)
 
     assert found["box_spread_ratio"] < COLLAPSED
     refused = collapsed(found)
@@ -87,7 +87,7 @@ def test_rounding_is_no_collapse(bench: Bench, exact: list[np.ndarray]) -> None:
     """Even boxes in four bits keep their spread."""
     coarse = [np.round(t / 0.7) * 0.7 if k % 2 == 0 else t for k, t in enumerate(baked(exact))]
 
-    found = compare(heads(bench), coarse, baked=True)
+    found = compare_sdk(heads(bench), coarse, baked=True)
 
     assert collapsed(found) is None and found["recall"] < 1
 
@@ -101,7 +101,7 @@ def test_boxes_that_are_all_alike_prove_nothing(bench: Bench, tmp_path: Path) ->
     flat = Bench.make(tmp_path, model)
     tensors = [np.zeros((PICTURES, *c.shape), np.float32) for c in flat.layout.convs]
 
-    found = compare(heads(flat), tensors, baked=False)
+    found = compare_sdk(heads(flat), tensors, baked=False)
 
     assert found["box_spread_ratio"] is None and collapsed(found) is None
 
@@ -115,7 +115,7 @@ def test_another_network_is_refused_before_quantisation(bench: Bench, exact: lis
     tensors = baked([np.stack([h[k][0].transpose(1, 2, 0) for h in other]) for k in range(6)])
 
     with pytest.raises(ToolchainError, match="computes something else, before any quantisation: it finds 0"):
-        check_full_precision(compare(heads(bench), tensors, baked=True))
+        check_full_precision(compare_sdk(heads(bench), tensors, baked=True))
 
 
 def quality(**changes: Any) -> dict[str, Any]:

@@ -312,7 +312,7 @@ def test_sixteen_bit_where_it_is_needed_most() -> None:
 
 
 def test_sixteen_bit_layers_by_name() -> None:
-    """A named layer has 16-bit codes and 16-bit weights; a name that is none is reported, not ignored."""
+    """A named layer has 16-bit codes and 16-bit weights; an unknown name is reported, not ignored."""
     model = tiny_yolo()
     first = next(n for n in model.graph.node if n.op_type == "Conv")
     emulator, emulated = emulate(model, precision=Precision(layers=frozenset([first.name, "no/such/layer"])))

@@ -12,7 +12,7 @@ from onnx import numpy_helper
 from hefkit.detect.quant import dequantize, quantize
 from hefkit.workshop.emulator.codes import Quantization, from_range
 from hefkit.workshop.emulator.correction import Corrected, correct, picture_budget
-from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.plan import RoundingPlan
 
 FINE = from_range(-40.0, 40.0, "uint16")  # rounds next to nothing
 RNG = np.random.default_rng(3)
@@ -21,7 +21,7 @@ SECOND = RNG.normal(0, 1, (5, 4, 3, 3)).astype(np.float32)
 BIAS = RNG.normal(0, 1, 5).astype(np.float32)
 
 
-def two_layers(second: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (r, v, b)") -> Plan:
+def two_layers(second: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (r, v, b)") -> RoundingPlan:
     """x (1, 3, 16, 16) -> Conv, Relu -> r -> a second layer -> y."""
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 13]> toy (float[1, 3, 16, 16] x) => (float[N, C, H, W] y) '
@@ -30,7 +30,7 @@ def two_layers(second: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (r, v, b)") -
     weights = {"w": FIRST, "v": SECOND, "b": BIAS}
     used = {name for node in model.graph.node for name in node.input}
     model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in weights.items() if n in used)
-    return Plan(model)
+    return RoundingPlan(model)
 
 
 def pictures(count: int = 6) -> list[dict[str, np.ndarray]]:
@@ -137,7 +137,7 @@ def test_a_dead_channel_is_left_alone() -> None:
             dead = SECOND.copy()
             dead[2] = 0
             tensor.CopyFrom(numpy_helper.from_array(dead, "v"))
-    result = correct(Plan(plan.model), {"r": from_range(0.0, 1.5), "y": FINE}, [], pictures())
+    result = correct(RoundingPlan(plan.model), {"r": from_range(0.0, 1.5), "y": FINE}, [], pictures())
 
     assert not result.weights["y"].real()[2].any()
     assert result.biases["y"][2] == pytest.approx(BIAS[2], abs=1e-4)
@@ -155,7 +155,7 @@ def test_a_matmul_with_weights_is_quantised() -> None:
     model.graph.initializer.extend([numpy_helper.from_array(FIRST, "w"), numpy_helper.from_array(matrix, "m")])
     feeds = [{"x": np.ones((1, 3, 4, 4), np.float32)}]
 
-    result = correct(Plan(model), {"c": FINE, "y": FINE}, [], feeds)
+    result = correct(RoundingPlan(model), {"c": FINE, "y": FINE}, [], feeds)
 
     assert result.weights["y"].scale.shape == (6,) and "y" not in result.biases
     np.testing.assert_allclose(result.weights["y"].real(), matrix, atol=np.abs(matrix).max() / 127 * 0.51)
@@ -164,13 +164,13 @@ def test_a_matmul_with_weights_is_quantised() -> None:
 def test_the_number_of_pictures_follows_the_size_of_the_tensors() -> None:
     """A toy takes the most that is ever useful, a wall of features at least one and fewer than a toy."""
 
-    def wide(channels: int) -> Plan:
+    def wide(channels: int) -> RoundingPlan:
         model = onnx.parser.parse_model(
             '<ir_version: 8, opset_import: ["" : 13]> toy (float[1, 3, 640, 640] x) => (float[N, C, H, W] y) '
             "{ c = Conv(x, w) y = Relu(c) }"
         )
         model.graph.initializer.append(numpy_helper.from_array(np.ones((channels, 3, 1, 1), np.float32), "w"))
-        return Plan(model)
+        return RoundingPlan(model)
 
     # one picture of the wall: 512 channels of 640 x 640 float32 are 839 MB
     assert 1 <= picture_budget(wide(512)) < picture_budget(wide(8)) <= picture_budget(two_layers())

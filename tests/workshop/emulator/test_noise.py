@@ -8,23 +8,23 @@ import pytest
 from onnx import numpy_helper
 
 from hefkit.workshop.emulator.noise import channel_importance, measured_tensors
-from hefkit.workshop.emulator.plan import Plan
+from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.statistics import channel_stats
 
 RNG = np.random.default_rng(5)
 
 
-def plan(body: str, outputs: str = "y", **weights: np.ndarray) -> Plan:
+def plan(body: str, outputs: str = "y", **weights: np.ndarray) -> RoundingPlan:
     """A graph from `x`, (1, 4, 8, 8)."""
     results = ", ".join(f"float[N, C, H, W] {o}" for o in outputs.split())
     model = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : 13]> toy (float[1, 4, 8, 8] x) => ({results}) {{ {body} }}'
     )
     model.graph.initializer.extend(numpy_helper.from_array(np.float32(w), n) for n, w in weights.items())
-    return Plan(model)
+    return RoundingPlan(model)
 
 
-def importance(graph: Plan) -> dict[str, np.ndarray]:
+def importance(graph: RoundingPlan) -> dict[str, np.ndarray]:
     """On seeded noise."""
     feeds = [{"x": RNG.normal(0, 1, (1, 4, 8, 8)).astype(np.float32)} for _ in range(4)]
     return channel_importance(graph, channel_stats(graph.model, measured_tensors(graph), feeds))

@@ -7,7 +7,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from hefkit.workshop.emulator.plan import Plan, constant_array
+from hefkit.workshop.emulator.plan import RoundingPlan, constant_array
 
 # weights that the graphs may name: every one is 4 -> 4 channels
 WEIGHTS = {
@@ -28,7 +28,7 @@ WEIGHTS = {
 }
 
 
-def plan(body: str, outputs: str = "y") -> Plan:
+def plan(body: str, outputs: str = "y") -> RoundingPlan:
     """The plan of a graph from `x`, (1, 4, 8, 8)."""
     used = {name: value for name, value in WEIGHTS.items() if name in body.replace("(", " ").replace(")", " ")}
     results = ", ".join(f"float[N, C, H, W] {o}" for o in outputs.split())
@@ -36,7 +36,7 @@ def plan(body: str, outputs: str = "y") -> Plan:
         f'<ir_version: 8, opset_import: ["" : 14]> toy (float[1, 4, 8, 8] x) => ({results}) {{ {body} }}'
     )
     model.graph.initializer.extend(numpy_helper.from_array(value, name) for name, value in used.items())
-    return Plan(model)
+    return RoundingPlan(model)
 
 
 CASES = {

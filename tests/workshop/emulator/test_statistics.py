@@ -135,7 +135,7 @@ def test_one_picture_at_a_time() -> None:
         for feed in feeds(3):
             asked.append(dict(feed))
             yield feed
-            feed.clear()  # whoever kept it finds it empty
+            feed.clear()  # a caller that kept it finds it empty
 
     stats = channel_stats(model, TENSORS, stream())
 

@@ -1,4 +1,4 @@
-"""From what was seen to scale and zero point."""
+"""Scale and zero point from what was seen, and weights as signed codes with one scale a channel."""
 
 from __future__ import annotations
 
@@ -6,9 +6,17 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from onnx import helper
 
 from hefkit.detect.quant import dequantize, quantize
-from hefkit.workshop.emulator.codes import Quantization, from_range, search, squared_error
+from hefkit.workshop.emulator.codes import (
+    Quantization,
+    from_range,
+    output_axis,
+    quantize_weight,
+    search,
+    squared_error,
+)
 
 number = st.floats(-1e6, 1e6, width=32).filter(lambda x: x == 0 or abs(x) > 1e-6)
 dtype = st.sampled_from(["uint8", "uint16"])
@@ -124,3 +132,98 @@ def test_squared_error_by_hand() -> None:
     # step 0.001: the largest value is 0.255, so 0.5 loses 0.245 and 1.5 loses 1.245
     expected = 3 * 0.245**2 + 1.245**2
     assert squared_error(Quantization(0.001, 0), 0.0, 2.0, np.array([3.0, 1.0])) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("zero_point", [0, 1, 2, 254])
+def test_squared_error_with_a_zero_point(zero_point: int) -> None:
+    """Four bins on [-2, 2]: centres -1.5, -0.5, 0.5, 1.5. The step is 1; codes reach from -zero_point to 255 - it.
+
+    Half way, codes are even: -2, 0, 0, 2, each off by 0.5. Zero point 0: both negative centres are clipped at 0 and off
+    by 1.5 and 0.5; zero point 1: the first is clipped at -1, off by 0.5. 254: the last is clipped at 1, off by 0.5.
+    """
+    histogram = np.array([1.0, 2.0, 4.0, 8.0])
+    off = [1.5 if zero_point == 0 else 0.5, 0.5, 0.5, 0.5]
+
+    error = squared_error(Quantization(1.0, zero_point), -2.0, 2.0, histogram)
+
+    assert error == sum(count * o**2 for count, o in zip(histogram, off, strict=True))
+
+
+def test_squared_error_is_clipped_at_both_ends() -> None:
+    """Step 0.001, zero point 100: codes reach from -0.1 to 0.155."""
+    error = squared_error(Quantization(0.001, 100), -2.0, 2.0, np.array([1.0, 2.0, 4.0, 8.0]))
+
+    assert error == pytest.approx(1.4**2 + 2 * 0.4**2 + 4 * 0.345**2 + 8 * 1.345**2)
+
+
+# --- weights ----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10_000), st.sampled_from([8, 16]), st.sampled_from([0, 1]))
+@settings(max_examples=100, deadline=None)
+def test_every_channel_has_its_own_levels(seed: int, bits: int, axis: int) -> None:
+    """Codes are symmetric, the largest magnitude takes the last one, and no weight is off by more than half a step."""
+    rng = np.random.default_rng(seed)
+    weight = (rng.normal(0, 1, (3, 5, 2, 2)) * rng.uniform(1e-3, 1e3, (3, 5, 1, 1))).astype(np.float32)
+    found = quantize_weight(weight, axis, bits)
+
+    last = 2 ** (bits - 1) - 1
+    assert found.codes.dtype == np.dtype(f"int{bits}") and found.codes.shape == weight.shape
+    assert found.scale.shape == (weight.shape[axis],) and found.scale.dtype == np.float32
+    channels = np.moveaxis(found.codes, axis, 0).reshape(weight.shape[axis], -1).astype(int)
+    assert (np.abs(channels).max(axis=1) == last).all()
+    errors = np.moveaxis(np.abs(found.real().astype(np.float64) - weight), axis, 0).reshape(weight.shape[axis], -1)
+    # half a step, and what float32 loses in a division and a product: with 16 bit that is no longer nothing
+    lost = (
+        2 * np.finfo(np.float32).eps * np.abs(np.moveaxis(weight, axis, 0)).reshape(weight.shape[axis], -1).max(axis=1)
+    )
+    assert (errors.max(axis=1) <= found.scale.astype(np.float64) * 0.5 + lost).all()
+
+
+def test_codes_by_hand() -> None:
+    """Peaks 1.27 and 2.54: steps of 0.01 and 0.02."""
+    weight = np.float32([[1.27, -0.5, 0.004], [0.02, -2.54, 0.05]])
+    found = quantize_weight(weight, 0)
+
+    np.testing.assert_allclose(found.scale, [0.01, 0.02], rtol=1e-6)
+    assert found.codes[0].tolist() == [127, -50, 0]
+    assert found.codes[1].tolist()[:2] == [1, -127]
+
+
+def test_a_channel_of_zeros() -> None:
+    """A pruned channel gets scale 1 and codes 0, not a division by zero."""
+    found = quantize_weight(np.float32([[0, 0], [1, -1]]), 0)
+
+    assert found.scale[0] == 1 and not found.codes[0].any()
+    np.testing.assert_allclose(found.real(), [[0, 0], [1, -1]])
+
+
+def test_scaling_costs_no_precision() -> None:
+    """A gain goes into the scales; the codes stay."""
+    weight = np.random.default_rng(0).normal(0, 1, (4, 3, 1, 1)).astype(np.float32)
+    found = quantize_weight(weight, 0)
+    gain = np.array([0.5, 1, 2, 1.25])
+
+    scaled = found.scaled(gain)
+
+    assert np.array_equal(scaled.codes, found.codes)
+    np.testing.assert_allclose(scaled.real(), found.real() * gain[:, None, None, None], rtol=1e-6)
+
+
+AXES = {
+    "Conv": ("Conv", {}, (8, 4, 3, 3), 0),
+    "depthwise Conv": ("Conv", {"group": 8}, (8, 1, 3, 3), 0),
+    "ConvTranspose": ("ConvTranspose", {}, (4, 8, 2, 2), 1),
+    "grouped ConvTranspose": ("ConvTranspose", {"group": 4}, (4, 2, 2, 2), None),
+    "Gemm": ("Gemm", {}, (4, 8), 1),
+    "transposed Gemm": ("Gemm", {"transB": 1}, (8, 4), 0),
+    "MatMul": ("MatMul", {}, (4, 8), 1),
+}
+
+
+@pytest.mark.parametrize("op, attributes, shape, expected", AXES.values(), ids=AXES.keys())
+def test_output_axis(op: str, attributes: dict[str, int], shape: tuple[int, ...], expected: int | None) -> None:
+    """Which axis of a weight counts output channels."""
+    node = helper.make_node(op, ["x", "w"], ["y"], **attributes)
+
+    assert output_axis(node, np.zeros(shape, np.float32)) == expected
