@@ -130,7 +130,7 @@ def prepare_emulation(run: Compilation) -> Emulator:
 def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
     """With --check a missing or unsuitable SDK is only a warning."""
     from hefkit.workshop.compile.hef import prepare
-    from hefkit.workshop.dfc.ready import check_sdk
+    from hefkit.workshop.dfc.calls import check_sdk
 
     try:
         return check_sdk(prepare(run), run.options.hw_arch, run.warn)

@@ -43,7 +43,7 @@ def make_sdk(
     executable.parent.mkdir()
     executable.write_text(
         "#!/bin/sh\n"
-        f'PYTHONPATH="{home / "site"}:{DOUBLE}" HAILO_DOUBLE="{home / "behaviour.json"}" PYTHONDONTWRITEBYTECODE=1 '
+        f'PYTHONPATH="{home / "site"}:{DOUBLE}" HAILO_DOUBLE="{home / "behaviour.json"}" '
         f'exec "{python}" "$@"\n'
     )
     executable.chmod(0o755)

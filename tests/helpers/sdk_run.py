@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import shutil
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +49,18 @@ class Bench:
         network = save(cut(file.model, layout.tensors), folder / "cut.onnx")
         calibration = CalibrationFile(folder / "pictures.npy", 6, pictures.size * 4)
         return Bench(folder, file, layout, network, calibration, script)
+
+    def copy(self, folder: Path) -> Bench:
+        """The same files in another folder, for one test to change."""
+        shutil.copytree(self.folder, folder, dirs_exist_ok=True)
+        calibration = replace(self.calibration, path=folder / self.calibration.path.name)
+        return replace(
+            self,
+            folder=folder,
+            network=folder / self.network.name,
+            calibration=calibration,
+            script=folder / self.script.name,
+        )
 
     def dfc(self, **behaviour: Any) -> Dfc:
         """A new SDK environment with a worker of its own, in a folder of its own."""

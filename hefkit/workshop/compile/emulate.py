@@ -20,7 +20,7 @@ from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_box
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
-from hefkit.workshop.script.read import not_emulated
+from hefkit.workshop.script.lint import not_emulated
 
 EMULATED_LAST = "Writing emulated model"
 

@@ -121,7 +121,7 @@ class HefRun:
             return
         target = self.folder.file(".quantized.har")
         dfc.quantize(calibration, target)
-        self.ran = dfc.voice.facts.to_json()
+        self.ran = dfc.listener.facts.to_json()
         hars.write_record(target, self.source.record(hars.QUANTIZED, parsed.script, self.ran))
         self._judge(parsed, target)
 
@@ -198,7 +198,7 @@ class HefRun:
         """Compile, read the HEF back, then write it with its spec."""
         raw = self.folder.scratch("unchecked.hef")
         dfc.compile(raw)
-        self.contexts = dfc.voice.facts.contexts
+        self.contexts = dfc.listener.facts.contexts
         with self._kept(raw, ".refused.hef"):
             self.run.finish_head(self._read_back(raw, parsed))
         with self._kept(raw, ".finished.hef"):

@@ -19,7 +19,9 @@ from hefkit.workshop.compile.paths import EMULATED
 from hefkit.workshop.heads.discover import HeadLayout, discover
 from hefkit.workshop.heads.proof import Proof, prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
-from hefkit.workshop.script.read import Additions, Script, compose, lint, refuse_implicit_level
+from hefkit.workshop.script.commands import Script
+from hefkit.workshop.script.compose import Additions, compose
+from hefkit.workshop.script.lint import lint, refuse_implicit_level
 
 STAGES = ("Parsing ONNX model", "Optimizing model", "Quantizing model (calibration)", "Compiling to HEF")
 FEW_PICTURES = 32

@@ -11,20 +11,10 @@ from hefkit.text import one_line
 from hefkit.workshop.compile.run import Options
 from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.dfc.log import Asked
-from hefkit.workshop.script.commands import number, whole
-from hefkit.workshop.script.compose import ADAROUND_PICTURES
-from hefkit.workshop.script.grammar import printed
-from hefkit.workshop.script.read import (
-    Additions,
-    Command,
-    Script,
-    canonical,
-    compose,
-    compression,
-    finetune,
-    level,
-    parse_script,
-)
+from hefkit.workshop.script.commands import Command, Script, compression, finetune, level, number, whole
+from hefkit.workshop.script.compose import ADAROUND_PICTURES, Additions, compose
+from hefkit.workshop.script.grammar import canonical, printed
+from hefkit.workshop.script.read import parse_script
 
 # the SDK's own choice of layers (a reported keyword of compression_params), and the share that the emulator uses too
 AUTO_16BIT, AUTO_SHARE = "auto_16bit_weights_ratio", "0.05"

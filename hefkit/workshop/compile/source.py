@@ -18,7 +18,9 @@ from hefkit.workshop.dfc.client import Dfc
 from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.dfc.ready import Ready
 from hefkit.workshop.network.cut import cut
-from hefkit.workshop.script.read import Script, level, parse_script, refuse_implicit_level
+from hefkit.workshop.script.commands import Script, level
+from hefkit.workshop.script.lint import refuse_implicit_level
+from hefkit.workshop.script.read import parse_script
 
 UNCHECKED = "only the comparison of its boxes shows how good it is"
 

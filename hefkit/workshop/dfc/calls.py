@@ -1,16 +1,23 @@
-"""The SDK's calls as hefkit makes them, held against those of the installed SDK: what `--check` prints.
+"""Compare the SDK's calls, as hefkit makes them, with those of the installed SDK: what `--check` prints.
 
-Expected are the signatures that published code and introspection show (docs/sdk-assumptions.md). A difference is no
-failure by itself; it says where to look when one comes.
+The expected signatures are from published code and from introspection (docs/sdk-assumptions.md). A difference is only a
+warning; it shows where to look if a call fails later.
 """
 
 from __future__ import annotations
 
+import logging
 import re
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from hefkit.text import one_line
+from hefkit.workshop.dfc.client import Dfc
+from hefkit.workshop.dfc.ready import Ready
+
+log = logging.getLogger("hefkit")
 
 
 @dataclass(frozen=True)
@@ -19,8 +26,8 @@ class Call:
 
     name: str
     expected: str
-    keywords: tuple[str, ...] = ()  # that we pass by name
-    optional: bool = False  # hefkit does without
+    keywords: tuple[str, ...] = ()  # those that hefkit passes by name
+    optional: bool = False  # hefkit also works without it
 
 
 CALLS = (
@@ -45,15 +52,15 @@ CALLS = (
 
 
 @dataclass(frozen=True)
-class Finding:
-    """A call, as expected and as found."""
+class CheckedCall:
+    """A call: expected by hefkit, and found in the SDK (None: missing)."""
 
     call: Call
     found: str | None
 
     @property
     def verdict(self) -> str:
-        """`as expected`, or what differs."""
+        """`as expected`, or the difference."""
         if self.found is None:
             return "missing; hefkit does without" if self.call.optional else "missing"
         if re.search(r"\(\s*(self,\s*)?\*args\b[^,]*,\s*\*\*kwargs\b[^,]*\)", self.found):
@@ -68,18 +75,20 @@ class Finding:
         return {"call": self.call.name, "expected": self.call.expected, "found": self.found, "verdict": self.verdict}
 
 
-def compare(signatures: Mapping[str, str | None]) -> list[Finding]:
-    """What the worker found, beside what we expect."""
-    return [Finding(call, signatures.get(call.name)) for call in CALLS]
-
-
-def lines(findings: list[Finding]) -> list[str]:
-    """Three lines a call, for the console."""
-    text = []
-    for finding in findings:
-        text += [
-            f"  {finding.call.name}: {finding.verdict}",
-            f"    expected {finding.call.expected}",
-            f"    found    {one_line(finding.found or 'nothing', 200)}",
-        ]
-    return text
+def check_sdk(ready: Ready, arch: str, warn: Callable[[str], None]) -> list[dict[str, str | None]]:
+    """Start the SDK once and compare its calls with ours: the lines of --check, and what it adds to --json."""
+    log.info("  Hailo's SDK %s in %s; %s", ready.version or "of unknown version", ready.sdk.python, ready.device)
+    with tempfile.TemporaryDirectory(prefix="hefkit-") as folder, Dfc(ready.sdk, Path(folder), ready.settings) as dfc:
+        facts = dfc.start()
+        for text in ready.check_started(facts, arch):
+            warn(text)
+        signatures = dfc.signatures([call.name for call in CALLS])
+    checked = [CheckedCall(call, signatures.get(call.name)) for call in CALLS]
+    for one in checked:
+        log.info("  %s: %s", one.call.name, one.verdict)
+        log.info("    expected %s", one.call.expected)
+        log.info("    found    %s", one_line(one.found or "nothing", 200))
+    different = [c.call.name for c in checked if c.verdict.startswith(("missing", "differs")) and not c.call.optional]
+    if different:
+        warn(f"this SDK's calls differ from what hefkit expects: {one_line(', '.join(different))}")
+    return [one.to_json() for one in checked]

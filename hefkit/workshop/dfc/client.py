@@ -1,6 +1,7 @@
-"""Hailo's Dataflow Compiler behind typed calls; every failure comes out as one sentence with its cure.
+"""Hailo's Dataflow Compiler as typed calls; each failure becomes one sentence with its cure.
 
-with Dfc(sdk, folder) as dfc:
+with Dfc(sdk, folder, settings) as dfc:
+    dfc.start()
     graph = dfc.parse(onnx, "net", end_nodes, "hailo8", har)
     dfc.load_script(path)
     dfc.quantize(calibration, har)
@@ -26,15 +27,16 @@ from hefkit.text import one_line
 from hefkit.workshop.dfc.failures import explain, explain_death, is_known
 from hefkit.workshop.dfc.find import Sdk
 from hefkit.workshop.dfc.graph import ParsedGraph
-from hefkit.workshop.dfc.listen import SdkVoice
+from hefkit.workshop.dfc.listen import SdkListener
 from hefkit.workshop.dfc.machine import oom_kills
 from hefkit.workshop.dfc.process import WorkerDied, WorkerFailed, WorkerProcess, sdk_environment
 
 log = logging.getLogger("hefkit")
 
 FULL_PRECISION, QUANTIZED = "SDK_FP_OPTIMIZED", "SDK_QUANTIZED"
-ARRAY_BYTES = 2 << 30  # of calibration pictures in float32: more goes through a generator
+ARRAY_BYTES = 2 << 30  # 2 GiB of pictures as float32: more than that goes through a generator
 
+# command of the worker -> what the SDK does, for messages
 DOING = {
     "start": "starting",
     "signatures": "listing its calls",
@@ -46,46 +48,46 @@ DOING = {
     "infer": "emulating the network",
     "compile": "compiling",
 }
-# what an SDK says that wants its calibration data in another form
-_WRONG_FORM = re.compile(r"calib|data_?set|data.?type|dtype|float32|uint8|generator|callable", re.IGNORECASE)
+# words of an SDK that wants the calibration pictures in another form
+_FORM_REFUSED = re.compile(r"calib|data_?set|data.?type|dtype|float32|uint8|generator|callable", re.IGNORECASE)
 
 
 class EmulationError(Exception):
-    """The SDK cannot emulate what it has just made: nothing is known of its quality."""
+    """The SDK cannot emulate the model that it has just made, so its quality is not known."""
 
 
 @dataclass(frozen=True)
 class CalibrationFile:
-    """uint8 pictures (N, H, W, 3) in a `.npy`, of which the first `count` calibrate."""
+    """uint8 RGB pictures (N, H, W, 3) in a `.npy`; the first `count` are used."""
 
     path: Path
     count: int
-    float_bytes: int  # of these as float32
+    float_bytes: int  # size of these as float32
 
     def forms(self) -> tuple[str, ...]:
-        """How to hand them over: the best attested way that fits the memory first."""
+        """Ways to pass them to the SDK, the first try first: the most published one that fits the memory."""
         arrays = ("float32", "dataset", "uint8")
         return arrays if self.float_bytes <= ARRAY_BYTES else ("dataset", "uint8", "float32")
 
 
 class Dfc:
-    """One run of the SDK.
+    """One run of the SDK; use it as a context manager.
 
     Args:
         sdk: the interpreter.
-        folder: working directory; `sdk.log` and the SDK's own logs go there.
+        folder: working directory of the SDK; `sdk.log` and the SDK's own logs go there.
         settings: environment variables, such as CUDA_VISIBLE_DEVICES.
     """
 
     def __init__(self, sdk: Sdk, folder: Path, settings: Mapping[str, str]) -> None:
-        self.voice = SdkVoice()
+        self.listener = SdkListener()
         self._oom_kills = oom_kills()
-        self._har: tuple[Path, str] | None = None  # what a second attempt starts from, and for which chip
+        self._har: tuple[Path, str] | None = None  # where another attempt starts, and its chip
         self._script: Path | None = None
         self._form = ""
         environment = sdk_environment(sdk.python, {**quiet_settings(folder), **settings})
         try:
-            self._worker = WorkerProcess(sdk.python, folder, environment, self.voice)
+            self._worker = WorkerProcess(sdk.python, folder, environment, self.listener)
         except OSError as exc:
             raise ToolchainError(f"cannot start {sdk.python}: {one_line(exc)}; check the SDK's environment") from exc
 
@@ -99,11 +101,11 @@ class Dfc:
 
     @property
     def log(self) -> Path:
-        """All that the SDK prints."""
+        """The file with everything that the SDK prints."""
         return self._worker.log
 
     def start(self) -> dict[str, Any]:
-        """Wait for the import of the SDK: `sdk` (its version), `python`, `numpy`, `archs`."""
+        """Wait until the SDK is imported; its `sdk` (version), `python`, `numpy` and `archs`."""
         try:
             return self._worker.wait()
         except WorkerFailed as exc:
@@ -117,7 +119,7 @@ class Dfc:
         return {str(k): None if v is None else str(v) for k, v in found.items()}
 
     def parse(self, onnx: Path, net_name: str, end_nodes: Sequence[str], hw_arch: str, har: Path) -> ParsedGraph:
-        """Translate an ONNX; the result is also saved as a HAR."""
+        """Translate an ONNX, and save the result as a HAR."""
         answer = self._call(
             "parse", onnx=str(onnx), net_name=net_name, end_nodes=list(end_nodes), hw_arch=hw_arch, har=str(har)
         )
@@ -125,32 +127,33 @@ class Dfc:
         return ParsedGraph.from_event(answer)
 
     def open_har(self, har: Path, hw_arch: str) -> tuple[ParsedGraph, dict[str, Any]]:
-        """Load a HAR; (the graph in it, its `hw_arch`, `state` and `script`)."""
+        """Load a HAR; (its graph, a dict with its `hw_arch`, `state` and `script`)."""
         answer = self._call("open", har=str(har), hw_arch=hw_arch)
         self._har = (har, hw_arch)
         return ParsedGraph.from_event(answer), answer
 
     def load_script(self, path: Path) -> None:
-        """The model script, from now on."""
+        """Load the model script; it replaces an earlier one."""
         self._script = path
         self._call("script", path=str(path))
 
     def full_precision(self, calibration: CalibrationFile) -> bool:
-        """Apply what the script changes in floating point; False where this SDK leaves that to `quantize`."""
+        """Apply the script's changes in floating point; False where this SDK does that only in `quantize`."""
         return bool(self._with_data("full_precision", calibration)["ran"])
 
     def quantize(self, calibration: CalibrationFile, har: Path) -> None:
-        """Quantise; the result is also saved as a HAR."""
+        """Quantise, and save the result as a HAR."""
         self._with_data("quantize", calibration, har=str(har))
 
     def infer(self, context: str, pictures: Path, scratch: Path) -> list[np.ndarray]:
-        """Emulate pictures, a `.npy` of uint8 (N, H, W, 3); one float32 (N, H, W, C) for every output.
+        """Emulate the pictures of a `.npy`, uint8 RGB (N, H, W, 3); one float32 (N, H, W, C) for each output.
 
         Args:
-            scratch: beginning of the names of temporary files; their content stays readable, their names go.
+            context: FULL_PRECISION or QUANTIZED.
+            scratch: prefix of temporary files; they are deleted, and the arrays stay readable.
 
         Raises:
-            EmulationError: the SDK refuses; the run can go on.
+            EmulationError: the SDK refuses; the run can continue.
         """
         try:
             answer = self._worker_call("infer", context=context, images=str(pictures), outputs=str(scratch))
@@ -168,25 +171,25 @@ class Dfc:
         return int(self._call("compile", hef=str(hef))["bytes"])
 
     def _with_data(self, do: str, calibration: CalibrationFile, **arguments: str) -> dict[str, Any]:
-        """A command that takes calibration pictures: a form that this SDK refuses is not the last word."""
-        # what one call has taken is the best guess for the next, and no more than that
+        """A command with calibration pictures; where this SDK refuses one form of them, the next one is tried."""
+        # first the form that the call before has accepted
         forms = sorted(calibration.forms(), key=lambda form: form != self._form)
         for form in forms:
             data = {"images": str(calibration.path), "count": calibration.count, "form": form}
             try:
                 answer = self._worker_call(do, **data, **arguments)
             except WorkerFailed as exc:
-                if form == forms[-1] or is_known(str(exc)) or not _WRONG_FORM.search(exc.message):
+                if form == forms[-1] or is_known(str(exc)) or not _FORM_REFUSED.search(exc.message):
                     raise self._failure(exc) from exc
                 log.warning("the SDK refuses the pictures as %s (%s); trying another form", form, one_line(exc, 160))
                 self._start_over()
             else:
                 self._form = form
                 return answer
-        raise AssertionError("there is always a last form")
+        raise AssertionError("the last form either returned or raised")
 
     def _start_over(self) -> None:
-        """Back to the parsed network with its script: a failed attempt may have left half a state."""
+        """Load the parsed network and its script again: a failed attempt may have changed some of it."""
         assert self._har is not None
         self._call("open", har=str(self._har[0]), hw_arch=self._har[1])
         if self._script is not None:
@@ -199,40 +202,40 @@ class Dfc:
             raise self._failure(exc) from exc
 
     def _worker_call(self, do: str, **arguments: Any) -> dict[str, Any]:
-        self.voice.begin_step()
+        self.listener.begin_step()
         try:
             return self._worker.call(do, **arguments)
         except WorkerDied as exc:
             raise self._death(exc) from exc
 
     def _failure(self, exc: WorkerFailed) -> HefkitError:
-        self.voice.show_last_words()
+        self.listener.show_last_lines()
         if oom_kills() > self._oom_kills and not is_known(str(exc)):
-            return self._gone(1, exc.do)  # a process that the SDK had started
-        return explain(str(exc), error_lines=self.voice.error_lines(), doing=DOING[exc.do], log=self._worker.log)
+            return self._ended(1, exc.do)  # the kernel has ended a process that the SDK had started
+        return explain(str(exc), error_lines=self.listener.error_lines(), doing=DOING[exc.do], log=self._worker.log)
 
     def _death(self, exc: WorkerDied) -> HefkitError:
-        self.voice.show_last_words()
-        return self._gone(exc.returncode, exc.do)
+        self.listener.show_last_lines()
+        return self._ended(exc.returncode, exc.do)
 
-    def _gone(self, returncode: int, do: str) -> HefkitError:
+    def _ended(self, returncode: int, do: str) -> HefkitError:
         return explain_death(
             returncode,
             doing=DOING[do],
             log=self._worker.log,
-            last_lines=self.voice.last,
+            last_lines=self.listener.last,
             oom=oom_kills() > self._oom_kills,
         )
 
 
 def quiet_settings(folder: Path) -> dict[str, str]:
-    """Environment variables that keep the SDK's logs in `folder` and its libraries quiet; the user's own win."""
+    """Environment variables: the SDK's logs go to `folder`, its libraries print less; the user's own values stay."""
     wanted = {
         "HAILO_SDK_LOG_DIR": str(folder),
         "HAILORT_LOGGER_PATH": str(folder),
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        "PYTHONUNBUFFERED": "1",  # progress as it comes
-        "USER": "hefkit",  # the SDK asks for it, containers have none
+        "PYTHONUNBUFFERED": "1",  # lines reach the log at once
+        "USER": "hefkit",  # the SDK needs it, and containers do not set it
     }
     return {name: os.environ.get(name, value) for name, value in wanted.items()}

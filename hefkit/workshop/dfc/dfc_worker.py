@@ -1,11 +1,11 @@
-"""The half of the compiler driver that runs inside the SDK's own Python; hefkit starts it and never imports it.
+"""The half of the compiler driver that runs in the SDK's own Python; hefkit starts it and never imports it.
 
     python dfc_worker.py COMMANDS EVENTS        two file descriptors, JSON lines in both directions
 
-The SDK prints what it likes to stdout and stderr, so neither carries the protocol. Python 3.8 to 3.12; imports the
-standard library, numpy, the SDK, and the TensorFlow that the SDK brings.
+The SDK prints to stdout and stderr, so the protocol has pipes of its own. Runs on Python 3.8 to 3.12; imports the
+standard library, numpy, the SDK, and the TensorFlow that comes with the SDK.
 
-Every call of the SDK is made the way that published, working code makes it; docs/sdk-assumptions.md lists them.
+Each call of the SDK is written as in published, working code; docs/sdk-assumptions.md lists them.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 import os
 import sys
 
-# our folder holds a statistics.py and others that would hide modules of the same name from the SDK
+# the SDK must not import the files beside this one (log.py, process.py ...) in place of its own modules
 _HERE = os.path.dirname(os.path.realpath(__file__))
 sys.path[:] = [path for path in sys.path if os.path.realpath(path or os.getcwd()) != _HERE]
 
 import contextlib  # noqa: E402
 import faulthandler  # noqa: E402
+import functools  # noqa: E402
 import inspect  # noqa: E402
 import json  # noqa: E402
 import queue  # noqa: E402
@@ -30,11 +31,11 @@ from typing import Any, Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 
-MARK = "--- traceback, written by hefkit's worker ---\n"  # what follows in the log are not the SDK's words
+MARK = "--- traceback, written by hefkit's worker ---\n"  # from here on the log has our words, not the SDK's
 
 
 def main() -> None:
-    """Import the SDK, then obey commands until the driver closes the pipe."""
+    """Import the SDK, then run commands until the driver closes the pipe."""
     faulthandler.enable()
     commands, events = (int(argument) for argument in sys.argv[1:3])
     for fd in (commands, events):
@@ -51,7 +52,7 @@ def main() -> None:
 
 
 def listen(fd: int, worker: Worker) -> queue.Queue[dict[str, Any] | None]:
-    """Read commands in a thread: when the driver is gone in the middle of a call, so are we and all that we started."""
+    """Read commands in a thread: if the driver dies during a call, this process and all that it has started end too."""
     orders: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def read() -> None:
@@ -59,7 +60,7 @@ def listen(fd: int, worker: Worker) -> queue.Queue[dict[str, Any] | None]:
             for line in pipe:
                 orders.put(json.loads(line))
         orders.put(None)
-        if worker.busy and os.getpgrp() == os.getpid():  # never a group that is not our own
+        if worker.busy and os.getpgrp() == os.getpid():  # only a group that is ours
             os.killpg(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=read, daemon=True).start()
@@ -67,7 +68,7 @@ def listen(fd: int, worker: Worker) -> queue.Queue[dict[str, Any] | None]:
 
 
 class Worker:
-    """One `ClientRunner` and the commands on it; each returns what goes back as JSON."""
+    """One `ClientRunner` and the commands on it; each returns a dict that is sent as JSON."""
 
     def __init__(self, events: Any) -> None:
         self.busy = True
@@ -75,7 +76,7 @@ class Worker:
         self._runner: Any = None
 
     def run(self, do: str, method: Callable[..., dict[str, Any]], arguments: dict[str, Any]) -> None:
-        """Call a command; its result, or what it raised, becomes one event."""
+        """Run a command; send its result, or the exception that it raised, as one event."""
         self.busy = True
         try:
             event = {"done": do, "result": method(**arguments)}
@@ -85,7 +86,7 @@ class Worker:
                 sys.stdout.flush()
                 sys.stderr.write(MARK + traceback.format_exc())
         self.busy = False
-        for stream in (sys.stdout, sys.stderr):  # what was printed lies in the log before the event is read
+        for stream in (sys.stdout, sys.stderr):  # the log must be complete before the event is read
             with contextlib.suppress(Exception):  # the SDK may have replaced or closed it
                 stream.flush()
         self._events.write(json.dumps(event) + "\n")
@@ -108,23 +109,19 @@ class Worker:
         }
 
     def do_signatures(self, calls: list[str]) -> dict[str, Any]:
-        """How the installed SDK spells the calls that we make; null where a name is missing."""
+        """The installed SDK's signatures of `calls`; null where a name is missing."""
         import hailo_sdk_client
 
         found: dict[str, str | None] = {}
         for call in calls:
             try:
-                item: Any = hailo_sdk_client
-                for part in call.split("."):
-                    item = getattr(item, part)
+                found[call] = signature_of(functools.reduce(getattr, call.split("."), hailo_sdk_client))
             except AttributeError:
                 found[call] = None
-                continue
-            found[call] = signature_of(item)
         return {"signatures": found}
 
     def do_parse(self, onnx: str, net_name: str, end_nodes: list[str], hw_arch: str, har: str) -> dict[str, Any]:
-        """ONNX -> parsed graph, saved as a HAR."""
+        """Translate an ONNX, and save the parsed graph as a HAR."""
         from hailo_sdk_client import ClientRunner
 
         self._runner = ClientRunner(hw_arch=hw_arch)
@@ -133,7 +130,7 @@ class Worker:
         return described_graph(self._runner)
 
     def do_open(self, har: str, hw_arch: str) -> dict[str, Any]:
-        """A HAR of an earlier run, for the chip that it was made for; ours only counts where it names none."""
+        """Load a HAR for the chip that it was made for; `hw_arch` counts only where it names none."""
         from hailo_sdk_client import ClientRunner
 
         self._runner = ClientRunner(har=har)
@@ -154,20 +151,20 @@ class Worker:
         return {}
 
     def do_full_precision(self, images: str, count: int, form: str) -> dict[str, Any]:
-        """Apply what the script changes in floating point; False where this SDK has no such call."""
+        """Apply the script's changes in floating point; `ran` is false where this SDK has no such call."""
         if not hasattr(self._runner, "optimize_full_precision"):
             return {"ran": False}
         self._runner.optimize_full_precision(calib_data=calibration(images, count, form))
         return {"ran": True}
 
     def do_quantize(self, images: str, count: int, form: str, har: str) -> dict[str, Any]:
-        """Quantise with the first `count` images, saved as a HAR."""
+        """Quantise with the first `count` images, and save the result as a HAR."""
         self._runner.optimize(calibration(images, count, form))
         self._save(har)
         return {}
 
     def do_infer(self, context: str, images: str, outputs: str) -> dict[str, Any]:
-        """The SDK's emulation of some images; every output becomes `OUTPUTS<k>.npy`, (N, H, W, C) float32."""
+        """Emulate images with the SDK; each output becomes a file `OUTPUTS<k>.npy`, (N, H, W, C) float32."""
         from hailo_sdk_client import InferenceContext
 
         data = np.load(images, mmap_mode="r").astype(np.float32)  # 0..255, as the chip's input
@@ -190,7 +187,7 @@ class Worker:
         return {"shapes": shapes}
 
     def do_compile(self, hef: str) -> dict[str, Any]:
-        """The HEF's bytes into a file."""
+        """Compile, and write the bytes of the HEF to a file."""
         data = self._runner.compile()
         if not isinstance(data, (bytes, bytearray, memoryview)):
             raise TypeError(f"compile() returned {type(data).__name__}, expected the bytes of a HEF")
@@ -199,18 +196,18 @@ class Worker:
         return {"bytes": len(data)}
 
     def _save(self, har: str) -> None:
-        """A HAR has its name only when it is complete."""
+        """A HAR gets its name only when it is complete."""
         partial = har[: -len(".har")] + ".partial.har"
         self._runner.save_har(partial)
         os.replace(partial, har)
 
 
 def calibration(path: str, count: int, form: str) -> Any:
-    """The first images of a uint8 (N, H, W, 3) file, values 0..255, in a form that `optimize` is known to take.
+    """The first images of a uint8 (N, H, W, 3) file, values 0..255, in a form that `optimize` is known to accept.
 
-    float32   one array; what nearly all published code passes
+    float32   one array; most published code passes this
     dataset   a function that returns a tf.data.Dataset of (image, {}): one image in memory at a time
-    uint8     one array as it is; seen to be accepted by DFC 3.2x
+    uint8     one array as it is in the file; DFC 3.2x accepted it
     """
     images = np.load(path, mmap_mode="r")[:count]
     if form == "float32":
@@ -228,7 +225,7 @@ def calibration(path: str, count: int, form: str) -> Any:
 
 
 def described_graph(runner: Any) -> dict[str, Any]:
-    """Inputs, outputs in order with the layers that make them, and all layers' names: from the parsed graph alone."""
+    """From the parsed graph: the inputs, the outputs in order with their producers, and the names of all layers."""
     model = runner.get_hn_model()
     layers = runner.get_hn_dict()["layers"]
     outputs = []
@@ -254,7 +251,7 @@ def described_graph(runner: Any) -> dict[str, Any]:
 
 
 def entry(layers: dict[str, Any], name: str) -> dict[str, Any]:
-    """A layer's record, by its scoped name or, should the record have none, by the bare one."""
+    """A layer's record, by its full name (net/conv1); where there is none, by the name without the network's."""
     found = layers.get(name)
     if found is None:
         bare = name.rsplit("/", 1)[-1]
@@ -272,12 +269,12 @@ def shape_of(layer: Any, record: dict[str, Any]) -> list[int] | None:
 
 
 def texts(values: Any) -> list[str]:
-    """Names as a list of strings, whatever they came in."""
+    """One string, a sequence or None -> a list of strings."""
     return [values] if isinstance(values, str) else [str(value) for value in values or []]
 
 
 def word(value: Any) -> str | None:
-    """An enum or a string as lower-case text; of an enum of numbers its name."""
+    """A string or an enum as lower-case text; an enum of numbers by its name."""
     inner = getattr(value, "value", value)
     text = inner if isinstance(inner, str) else getattr(value, "name", value)
     return None if value is None else str(text).lower()
@@ -292,12 +289,8 @@ def signature_of(item: Any) -> str:
 
 
 def described(exc: BaseException) -> dict[str, str]:
-    """What the driver needs to know of an exception; classes and modules of the SDK are no public contract."""
-    return {
-        "kind": type(exc).__name__,
-        "message": str(exc)[:20000],
-        "traceback": "".join(traceback.format_exception(type(exc), exc, exc.__traceback__))[-20000:],
-    }
+    """An exception for the driver, as texts: the driver cannot import the SDK's classes."""
+    return {"kind": type(exc).__name__, "message": str(exc)[:20000]}
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Failures of Hailo's SDK: its words -> one sentence with a cure, and the exit code.
 
-Classified by the name of the exception and by what it or the log says, never by its module: those are no public
-contract. Exit 5, whoever is at fault: what can be told of the network and the script was told before the SDK started
-(exit 4); 3 for a full disk. The texts were read in published logs and tracebacks; docs/sdk-assumptions.md lists them.
+A failure is recognised by the name of the exception and by its message or the log, never by its module: the SDK may
+move its modules. The exit code is 5, also where the network or the script is wrong: hefkit has checked both before the
+SDK started (exit 4). A full disk is 3. The patterns are from published logs and tracebacks; docs/sdk-assumptions.md
+lists them.
 """
 
 from __future__ import annotations
@@ -16,23 +17,23 @@ from pathlib import Path
 from hefkit.errors import DataError, HefkitError, ToolchainError
 from hefkit.text import one_line
 
-MAX_QUOTE = 240
-LAST_WORDS = 20  # lines before a crash that may be about it
+MAX_QUOTE = 240  # characters of the SDK's words
+LAST_WORDS = 20  # lines before a crash that may explain it
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A row of the table: the first whose pattern is found counts."""
+    """A row of the table; the first row whose pattern is found counts."""
 
     pattern: str
     what: str  # `{0}`, `{1}` ...: groups of the pattern
     cure: str
     error: type[HefkitError] = ToolchainError
-    # words that harmless lines have as well (TensorFlow prints ImportErrors of its own): only of the exception itself
+    # only in the exception itself: harmless lines of the log have these words too (TensorFlow prints ImportErrors)
     strict: bool = False
 
     def match(self, text: str) -> re.Match[str] | None:
-        """Where the row's words stand in the SDK's."""
+        """The place in the SDK's words where the row's pattern is found."""
         return re.search(self.pattern, text, re.IGNORECASE)
 
 
@@ -44,21 +45,21 @@ CUT_CURE = (
     "expected an export that ends in a YOLO head; export it again with opset=11, simplified and without NMS, or name "
     "the end nodes with --end-nodes"
 )
-MEMORY_CURE = "expected 16 GiB and more; close other programs, use fewer pictures (--num-samples) and --batch-size 1"
+MEMORY_CURE = "expected 16 GiB or more; close other programs, use fewer pictures (--num-samples) and --batch-size 1"
 SCRIPT_CURE = "correct that line of the script"
 
 FAILURES = (
     Failure(
         r"No space left on device|\[?Errno 28|Disk quota exceeded",
         "the disk became full",
-        "free some space or choose another --run-dir, and run again",
+        "expected some GiB; free some space or choose another --run-dir, and run again",
         DataError,
     ),
     Failure(
         r"expected conv but found [\w|.]+|Cannot infer bbox conv layers|Post-process config file"
         r"|NMSConfigPostprocess",
         "the script's nms_postprocess does not fit the raw heads that hefkit cuts out",
-        "remove the nms_postprocess line: NMS is done after the chip",
+        "expected a script without it; remove that line, NMS is done after the chip",
     ),
     Failure(
         r"Parsing failed at:\s*(.{0,200})",
@@ -83,7 +84,7 @@ FAILURES = (
     Failure(
         r"MisspellNodeError",
         "the SDK does not find the end nodes",
-        "expected names as in the ONNX; leave --end-nodes out, or export again with opset=11",
+        "expected names of nodes in the ONNX; leave --end-nodes out, or export again with opset=11",
     ),
     Failure(
         r"(Unsupported\w*Error|UnexpectedNodeError) in op (\S+?):",
@@ -99,7 +100,7 @@ FAILURES = (
     Failure(
         r"Unsupported NaN values",
         "the network's weights hold NaN",
-        "expected finite numbers; train or export it again",
+        "expected finite numbers; train it or export it again",
     ),
     Failure(
         r"BadInputsShape|Data shape \(.*?\) for layer .* doesn't match",
@@ -109,8 +110,8 @@ FAILURES = (
     Failure(
         r"NegativeSlopeExponentNonFixable|Desired shift is [\d.]+, but op has only",
         "a layer's range cannot be quantised",
-        "expected real photographs as the camera takes them, and the normalization line in the script; make the set "
-        "again from such pictures, or add pre_quantization_optimization(activation_clipping, ...) for that layer",
+        "expected photographs of the camera that will be used, and the normalization line in the script; make the set "
+        "again from such photographs, or add pre_quantization_optimization(activation_clipping, ...) for that layer",
     ),
     Failure(
         r"Shift delta in (\S*avgpool\S*)|AccelerasNumerizationError",
@@ -119,16 +120,16 @@ FAILURES = (
         "script",
     ),
     Failure(
-        # the noise analysis alone says so without harm
+        # the same words from the noise analysis are harmless
         r"AccelerasResourceError|GPU memory has been exhausted(?!\. Layer Noise Analysis)|OOM when allocating tensor",
         "the graphics card's memory is full",
         "use --batch-size 2, and post_quantization_optimization(finetune, policy=enabled, batch_size=2) in the script; "
-        "or CUDA_VISIBLE_DEVICES=99, which computes on the processor",
+        "or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
     ),
     Failure(
         r"No DNN in stream executor|CUDNN_STATUS_NOT_INITIALIZED",
         "TensorFlow sees the graphics card and cannot use it: cuDNN is broken or missing",
-        "install the cuDNN that the SDK's TensorFlow wants, or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
+        "install the cuDNN that the SDK's TensorFlow needs, or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
     ),
     Failure(
         r"bad_alloc|Cannot allocate memory",
@@ -143,40 +144,40 @@ FAILURES = (
     ),
     Failure(
         r"Model requires quantized weights",
-        "the SDK is asked to compile a network that is not quantised",
-        "expected a HAR saved after quantisation; give the parsed one to --har, or leave --har out",
+        "the network to compile is not quantised",
+        "expected a HAR that was saved after quantisation; give --har the parsed one, or leave --har out",
     ),
     Failure(
         r"16x4 is not supported|16bit L2 biases",
-        "a 16-bit layer cannot be built as asked",
-        "use --precision-16 outputs instead of single layers, or add post_quantization_optimization(bias_correction, "
+        "the chip cannot compute a 16-bit layer as the script asks",
+        "use --precision-16 outputs in place of single layers, or add post_quantization_optimization(bias_correction, "
         "policy=enabled) to the script",
     ),
     Failure(
         r"More than one output is not supported for layer (matmul\w*)",
         "the chip cannot compute {0}, a matrix product of the network's attention",
-        "expected a model without it; take another variant of the model, or a chip of the 10H kind",
+        "expected a model without it; choose another model, or a Hailo-10H",
     ),
     Failure(
         r"Compilation failed with unexpected crash|network_graph_appender\.cpp",
         "the SDK's compiler crashed on this network",
-        "expected a newer version to do better; try another --imgsz, another model size, or another SDK release",
+        "try another --imgsz, another model size, or another SDK release",
     ),
     Failure(
         r"Failed to reach required FPS",
-        "the network is too large for the frame rate that the script asks of the chip",
+        "the network is too large for the frame rate that the script asks for",
         "lower fps in performance_param, or use a smaller model",
     ),
     Failure(
         r"Mapping Failed|No successful assignments|Agent infeasible|No valid partition found"
         r"|valid partition to contexts|BackendAllocatorException|precision mode is not accurate",
-        "the SDK finds no place on the chip for the network",
+        "the SDK cannot place the network on the chip",
         MAPPING_CURE,
     ),
     Failure(
         r"(?:calibset_size|dataset_size)\b.{0,80}(?:larger|bigger|exceed|more than|less|enough)",
         "the script asks for more pictures than the calibration set has",
-        "expected at most as many as there are; lower calibset_size and dataset_size in the script",
+        "expected at most the number of pictures; lower calibset_size and dataset_size in the script",
         strict=True,
     ),
     Failure(
@@ -193,25 +194,25 @@ FAILURES = (
     Failure(
         r"(?:ModuleNotFound|Import)Error: (.{0,160})",
         "the SDK is installed but cannot be imported: {0}",
-        "expected a complete environment; install the SDK's wheel again, in an environment of its own",
+        "expected a complete environment; install the SDK's wheel again, in its own environment",
         strict=True,
     ),
     Failure(
         r"PermissionError: (.{0,160})",
-        "the SDK may not write: {0}",
-        "expected a run folder that is yours; choose another --run-dir",
+        "the SDK is not allowed to write: {0}",
+        "expected a run folder that you may write to; choose another --run-dir",
         strict=True,
     ),
 )
 
-UNMISTAKABLE = tuple(row for row in FAILURES if not row.strict)
+CLEAR_IN_A_LOG = tuple(row for row in FAILURES if not row.strict)
 
 SIGNALS = {
     signal.SIGILL: (
         "an illegal instruction: the processor lacks AVX",
         "expected a processor with AVX, which the SDK needs; compile on another machine",
     ),
-    signal.SIGTERM: ("somebody ended it", "run again"),
+    signal.SIGTERM: ("SIGTERM, sent by another program", "run again"),
 }
 
 
@@ -220,11 +221,11 @@ def explain(said: str, *, error_lines: str = "", doing: str, log: Path) -> Hefki
 
     Args:
         said: `Kind: message` of the exception.
-        error_lines: what the log calls errors, for exceptions that say nothing themselves.
-        doing: what the SDK was busy with, as in "parsing the network".
-        log: where all of its words are.
+        error_lines: the lines that the log marks as errors, for exceptions without a clear message.
+        doing: what the SDK did, as in "parsing the network".
+        log: the file with everything that it printed.
     """
-    known = _known(said, doing, log, FAILURES) or _known(error_lines, doing, log, UNMISTAKABLE)
+    known = _known(said, doing, log, FAILURES) or _known(error_lines, doing, log, CLEAR_IN_A_LOG)
     if known is not None:
         return known
     quoted = one_line(said, MAX_QUOTE) or "nothing"
@@ -232,7 +233,7 @@ def explain(said: str, *, error_lines: str = "", doing: str, log: Path) -> Hefki
 
 
 def is_known(said: str) -> bool:
-    """Does an exception's `Kind: message` stand in the table?"""
+    """Whether the table has an exception's `Kind: message`."""
     return any(row.match(said) for row in FAILURES)
 
 
@@ -246,28 +247,26 @@ def _known(words: str, doing: str, log: Path, rows: Sequence[Failure]) -> Hefkit
 
 
 def explain_death(returncode: int, *, doing: str, log: Path, last_lines: Iterable[str], oom: bool) -> HefkitError:
-    """The error for a worker that is gone; `oom`: the kernel has ended a process for want of memory meanwhile."""
+    """The error for a worker that ended without an answer; `oom`: the kernel ended a process to free memory."""
     lines = list(last_lines)
     number = -returncode
     if number == signal.SIGKILL or oom:
-        sure = (
-            "the kernel ended it because the memory was full" if oom else "most likely the kernel, for want of memory"
-        )
+        probably = "" if oom else "most likely "
         return ToolchainError(
-            f"Hailo's SDK was killed while {doing}: {sure}; expected 16 GiB and more; close other programs, use fewer "
-            f"pictures (--num-samples) and --batch-size 1, then run again; log: {log}"
+            f"Hailo's SDK was killed while {doing}: {probably}the kernel ended it because the memory was full; "
+            f"{MEMORY_CURE}, then run again; log: {log}"
         )
     if number in SIGNALS:
         what, cure = SIGNALS[signal.Signals(number)]
         return ToolchainError(f"Hailo's SDK ended while {doing} with {what}; {cure}; log: {log}")
-    known = _known("\n".join(lines[-LAST_WORDS:]), doing, log, UNMISTAKABLE)
+    known = _known("\n".join(lines[-LAST_WORDS:]), doing, log, CLEAR_IN_A_LOG)
     if known is not None:
         return known
     how = f"signal {number} ({_signal_name(number)})" if number > 0 else f"exit status {returncode}"
     said = one_line(" / ".join(line.strip() for line in lines[-3:]), MAX_QUOTE)
     return ToolchainError(
-        f"Hailo's SDK crashed while {doing} with {how}; its last words: {said or 'none'}; run again, and if it "
-        f"happens again try another SDK release; log: {log}"
+        f"Hailo's SDK crashed while {doing} with {how}; its last lines: {said or 'none'}; run again, and if it "
+        f"crashes again try another SDK release; log: {log}"
     )
 
 

@@ -1,4 +1,4 @@
-"""Find the Python that has Hailo's SDK, without importing the SDK: that alone takes seconds and loads TensorFlow."""
+"""Find the Python that has Hailo's SDK, without importing the SDK: the import takes seconds and loads TensorFlow."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ MODULE = "hailo_sdk_client"
 DISTRIBUTION = "hailo-dataflow-compiler"
 VARIABLE = "HAILO_SDK_PYTHON"
 SDK_VENV = Path(".venv_hailo_full", "bin", "python")
-PROBE_S = 120  # a cold disk is slow; nothing heavy is imported
+PROBE_S = 120  # seconds; a slow disk may need some, although nothing large is imported
 
-# runs on Python 3.8; the folder that -c puts first on sys.path must not pass for the SDK
+# must run on Python 3.8; -c puts the current folder first on sys.path, where a folder may have the SDK's name
 PROBE = f"""
 import importlib.util, json, platform, sys
 sys.path[:] = [p for p in sys.path if p]
@@ -52,11 +52,11 @@ NO_SDK = (
 
 @dataclass(frozen=True)
 class Sdk:
-    """An interpreter that has the SDK."""
+    """A Python in which the SDK is installed."""
 
     python: Path
     why: str  # how it was found
-    version: str | None  # of the SDK, by its package's metadata
+    version: str | None  # of the SDK, from its package's metadata
     python_version: tuple[int, int]
     system: str
     machine: str
@@ -75,7 +75,7 @@ def find_sdk(flag: Path | None = None) -> Sdk:
     """`--sdk-python`, HAILO_SDK_PYTHON, this interpreter, `.venv_hailo_full/bin/python`, in that order.
 
     Raises:
-        ToolchainError: none has the SDK, or the one that was named has not.
+        ToolchainError: none of them has the SDK, or the one that the user named does not.
     """
     named = [(flag, "--sdk-python"), (_path(os.environ.get(VARIABLE)), VARIABLE)]
     for path, why in named:
@@ -93,12 +93,12 @@ def _path(text: str | None) -> Path | None:
 
 
 def _interpreter(path: Path, why: str) -> Path:
-    """The executable that a user means: a path, a name on PATH, or the folder of an environment."""
+    """The executable for a path, a name on PATH, or the folder of an environment."""
     if existing(path) and path.is_dir():
         path = path / "bin" / "python"
     if path.name == str(path):  # a bare name, such as python3.10
         path = Path(shutil.which(path.name) or path)
-    path = path.absolute()  # not resolved: an environment's python is a link, and the link is what counts
+    path = path.absolute()  # not resolved: the python of an environment is a link, and its place finds the packages
     if not existing(path) or path.is_dir():
         raise ToolchainError(
             f"{why} {path} does not exist; expected the Python of the environment in which Hailo's SDK is installed, "
@@ -113,12 +113,12 @@ def _probed(python: Path, why: str, *, named: bool) -> Sdk:
         where = f"{why} {python}" if named else str(python)
         raise ToolchainError(
             f"{where} has no Hailo SDK: its Python {'.'.join(map(str, facts['python']))} cannot find the package "
-            f"{MODULE}; expected the environment that the SDK's wheel was installed in; install it there or name "
-            "another with --sdk-python"
+            f"{MODULE}; expected an environment with the SDK's wheel; install it there, or name another Python with "
+            "--sdk-python"
         )
     if facts.get("numpy") is None:
         raise ToolchainError(
-            f"{python} has Hailo's SDK but no numpy; expected the complete environment; install the SDK's wheel again"
+            f"{python} has Hailo's SDK but no numpy; expected a complete environment; install the SDK's wheel again"
         )
     version = facts.get("sdk")
     return Sdk(
@@ -146,10 +146,10 @@ def _probe(python: Path, why: str) -> dict[str, Any]:
     except subprocess.TimeoutExpired as exc:
         raise ToolchainError(f"{why} {python} does not answer within {PROBE_S} s; expected a Python; try it") from exc
     except (OSError, ValueError, IndexError) as exc:
-        raise ToolchainError(f"{why} {python} is no Python that can be run: {one_line(exc)}; check the path") from exc
+        raise ToolchainError(f"{why} {python} cannot be run as a Python: {one_line(exc)}; check the path") from exc
     if not isinstance(facts, dict) or not isinstance(facts.get("python"), list):
         raise ToolchainError(
-            f"{why} {python} is no Python 3.8 or newer: {one_line(done.stderr or done.stdout)[-300:]}; expected the "
+            f"{why} {python} is not Python 3.8 or newer: {one_line(done.stderr or done.stdout)[-300:]}; expected the "
             "Python of the SDK's environment; check the path"
         )
     return facts

@@ -1,7 +1,7 @@
-"""The network as the SDK has parsed it: its layers' names, and whether it is the one that we asked for.
+"""The network as the SDK has parsed it: names of its layers, and whether it has the heads that we asked for.
 
-A layer's name (`net/conv41`) depends on the graph and on the SDK's version, so it is never guessed: every name that
-goes into the script comes from here.
+A layer's name (`net/conv41`) depends on the graph and on the SDK's version, so we never guess it: every name in the
+script comes from here.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ class Output:
     """One output of the parsed network."""
 
     name: str  # "net/output_layer1"
-    producer: str  # "net/conv41": the convolution, and the name of the stream in the HEF
+    producer: str  # "net/conv41": the convolution, and the stream in the HEF
     shape: tuple[int, int, int] | None  # (H, W, C)
-    original_names: tuple[str, ...]  # of the ONNX nodes that became the producer
+    original_names: tuple[str, ...]  # ONNX nodes that became the producer
 
 
 @dataclass(frozen=True)
 class ParsedGraph:
-    """What the worker told of the parsed network; outputs in the SDK's order."""
+    """The worker's description of the parsed network; outputs in the SDK's order."""
 
     input_shapes: tuple[tuple[int, int, int] | None, ...]
     outputs: tuple[Output, ...]
@@ -35,7 +35,7 @@ class ParsedGraph:
 
     @staticmethod
     def from_event(event: Mapping[str, Any]) -> ParsedGraph:
-        """The worker's answer to `parse` and `open`."""
+        """From the worker's answer to `parse` or `open`."""
         return ParsedGraph(
             input_shapes=tuple(_hwc(item.get("shape")) for item in event.get("inputs", [])),
             outputs=tuple(
@@ -46,23 +46,23 @@ class ParsedGraph:
         )
 
     def matched(self, layout: HeadLayout, size: tuple[int, int]) -> tuple[Output, ...]:
-        """Our heads' outputs, in contract order (box, cls, by stride).
+        """The outputs of our heads, in the order of the spec: box, cls, by stride.
 
-        By the ONNX names that the SDK keeps; where it has lost them, by the order that we asked for. Either way the
-        shapes must be those of the heads.
+        They are matched by the ONNX names that the SDK keeps; without these, by the order that we asked for. The
+        shapes must be those of the heads in both cases.
 
         Raises:
-            ToolchainError: other outputs than asked for.
+            ToolchainError: the outputs are not those that we asked for.
         """
         if list(self.input_shapes) not in ([(*size, 3)], [None]):
-            raise ToolchainError(_not_ours(f"its input is {list(self.input_shapes)}, expected one of {(*size, 3)}"))
+            raise ToolchainError(_wrong_network(f"its input is {list(self.input_shapes)}, expected [{(*size, 3)}]"))
         if len(self.outputs) != len(layout.convs):
-            raise ToolchainError(_not_ours(f"it has {len(self.outputs)} outputs, expected {len(layout.convs)}"))
+            raise ToolchainError(_wrong_network(f"it has {len(self.outputs)} outputs, expected {len(layout.convs)}"))
         found = self._by_original_name(layout.convs) or self.outputs
         for conv, output in zip(layout.convs, found, strict=True):
             if output.shape not in (conv.shape, None):
                 raise ToolchainError(
-                    _not_ours(
+                    _wrong_network(
                         f"{one_line(output.producer, 80)} is {output.shape} where the {conv.role} head at stride "
                         f"{conv.stride} is {conv.shape}"
                     )
@@ -70,7 +70,7 @@ class ParsedGraph:
         return tuple(found)
 
     def _by_original_name(self, convs: Sequence[HeadConv]) -> list[Output] | None:
-        """One output for every conv, or None where a name is missing or stands twice."""
+        """One output for each convolution, or None where a name is missing or there twice."""
         found = []
         for conv in convs:
             named = [output for output in self.outputs if conv.node_name in output.original_names]
@@ -80,7 +80,10 @@ class ParsedGraph:
         return found
 
     def resolve(self, layer: str) -> str | None:
-        """A layer as the user names it, in the SDK's name without scope: `conv41`, `net/conv41`, or an ONNX node."""
+        """The SDK's name, without the network's, of a layer that a user names: `conv41`, `net/conv41` or an ONNX node.
+
+        None where no layer, or more than one, has that name.
+        """
         bare = [name for name in self.layers if layer in (name, name.rpartition("/")[2])]
         from_node = [name for name, nodes in self.layers.items() if layer in nodes]
         for names in (bare, [n for n in from_node if "output_layer" not in n]):
@@ -89,10 +92,10 @@ class ParsedGraph:
         return None
 
 
-def _not_ours(what: str) -> str:
+def _wrong_network(what: str) -> str:
     return (
-        f"the network that Hailo's SDK parsed is not the one that was asked for: {what}; expected the heads that "
-        "hefkit found; export the model again with opset=11, or try another SDK release"
+        f"Hailo's SDK parsed another network than hefkit asked for: {what}; expected the heads that hefkit found; "
+        "export the model again with opset=11, or try another SDK release"
     )
 
 

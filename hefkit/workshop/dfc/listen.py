@@ -1,4 +1,4 @@
-"""What the SDK says while it works: telling lines for the console, facts for the report, last words for errors."""
+"""What the SDK prints while it works: milestones for the console, facts for the report, last lines for errors."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ import logging
 import re
 import time
 from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
 
 from hefkit.text import one_line
 from hefkit.workshop.dfc.log import RunLog
 
 log = logging.getLogger("hefkit")
 
-HEARTBEAT_S = 60.0
-LAST_LINES = 200
-TRACEBACK = "--- traceback, written by hefkit's worker"  # dfc_worker.MARK: no words of the SDK's from here on
-SHOWN_ON_FAILURE = 12
+HEARTBEAT_S = 60.0  # seconds without a line on the console
+MAX_LINE = 2000  # bytes of a line; the rest is cut off
+LAST_LINES = 200  # lines that are kept of a step
+SHOWN_ON_FAILURE = 12  # lines
+TRACEBACK = "--- traceback, written by hefkit's worker"  # as dfc_worker.MARK: our words follow, not the SDK's
 
-# lines that tell where the SDK is; all others are in the log
-_TELLING = re.compile(
+# lines that show how far the SDK is; all others are only in the log
+_MILESTONES = re.compile(
     r"Translation completed|End nodes mapped|Using dataset with|Epoch \d+/\d+$|Algorithm .* is done|SNR:"
     r"|optimization level|compression level|Single context flow failed|Using (Multi|Single)-context flow"
     r"|Found valid partition|Partitioner finished|partition to \d+ contexts|Successful (Mapping|Partition|Compilation)"
@@ -26,54 +31,86 @@ _TELLING = re.compile(
 )
 _LEVEL = re.compile(r"^\[(warning|error|critical)\]\s*", re.IGNORECASE)
 _INFO = re.compile(r"^\[info\]\s*", re.IGNORECASE)
+_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-_])")
 
 
-class SdkVoice:
-    """The listener of one run."""
+@dataclass
+class LogTail:
+    """Follows a growing text file. A line ends with a newline, a step of a progress bar with a carriage return."""
+
+    path: Path
+    _file: BinaryIO | None = None
+    _rest: bytes = b""
+
+    def new_lines(self) -> Iterator[str]:
+        """What was added since the last call, as printable lines."""
+        if self._file is None:
+            self._file = open(self.path, "rb")  # noqa: SIM115 - stays open until close()
+        while piece := self._file.read(1 << 16):
+            *lines, self._rest = re.split(rb"[\r\n]+", self._rest + piece)
+            yield from map(_printable, lines)
+            if len(self._rest) > MAX_LINE:  # bytes without line ends must not fill the memory
+                yield _printable(self._rest)
+                self._rest = b""
+
+    def close(self) -> None:
+        """Close the file; there are no more lines."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+
+def _printable(raw: bytes) -> str:
+    text = _ESCAPES.sub("", raw[:MAX_LINE].decode("utf-8", "replace"))
+    return "".join(c if c.isprintable() else " " for c in text).rstrip()
+
+
+class SdkListener:
+    """Gets every line of one run of the SDK."""
 
     def __init__(self) -> None:
         self.facts = RunLog()
-        self.last: deque[str] = deque(maxlen=LAST_LINES)  # of the step under way
-        self._told: set[str] = set()
-        self._traceback = False
-        self._begun = self._spoke = time.monotonic()
+        self.last: deque[str] = deque(maxlen=LAST_LINES)  # of the running step
+        self._shown: set[str] = set()
+        self._in_traceback = False
+        self._step_began = self._last_shown = time.monotonic()
 
     def begin_step(self) -> None:
-        """Words of the step before must not explain a failure of this one."""
+        """Forget the lines of the step before: they must not explain a failure of this one."""
         self.last.clear()
-        self._traceback = False
-        self._begun = self._spoke = time.monotonic()
+        self._in_traceback = False
+        self._step_began = self._last_shown = time.monotonic()
 
     def line(self, text: str) -> None:
-        """Hear one line; tell it if it matters and is not a repetition."""
-        self._traceback = self._traceback or text.startswith(TRACEBACK)
-        if self._traceback or not text.strip():
+        """Take one printable line; show it if it is a milestone or a warning, and new."""
+        self._in_traceback = self._in_traceback or text.startswith(TRACEBACK)
+        if self._in_traceback or not text.strip():
             return
         self.last.append(text)
         self.facts.feed(text)
         level = _LEVEL.match(text.strip())
         words = one_line((_LEVEL if level else _INFO).sub("", text.strip()), 160)
-        if words in self._told or not (level or _TELLING.search(words)):
+        if words in self._shown or not (level or _MILESTONES.search(words)):
             return
-        self._told.add(words)
-        self._say(f"SDK {level[1].lower()}: {words}" if level else f"SDK: {words}")
+        self._shown.add(words)
+        self._show(f"SDK {level[1].lower()}: {words}" if level else f"SDK: {words}")
 
     def tick(self) -> None:
-        """Once a minute without news: still there, and at what."""
-        if time.monotonic() - self._spoke >= HEARTBEAT_S:
-            minutes = (time.monotonic() - self._begun) / 60
+        """Some time has passed: after a minute without a line, show the time and the last line."""
+        if time.monotonic() - self._last_shown >= HEARTBEAT_S:
+            minutes = (time.monotonic() - self._step_began) / 60
             at = f"; last line: {one_line(self.last[-1], 100)}" if self.last else ""
-            self._say(f"{minutes:.0f} min{at}")
+            self._show(f"{minutes:.0f} min{at}")
 
     def error_lines(self) -> str:
-        """The step's lines that the SDK itself calls errors."""
+        """The lines of the running step that the SDK itself marks as errors."""
         return "\n".join(line for line in self.last if re.match(r"\s*\[(error|critical)\]", line, re.IGNORECASE))
 
-    def show_last_words(self) -> None:
-        """The end of the log on the console, before the error line says what it means."""
+    def show_last_lines(self) -> None:
+        """The end of the log on the console, before the error line that explains it."""
         for line in list(self.last)[-SHOWN_ON_FAILURE:]:
             log.info("  | %s", one_line(line, 200))
 
-    def _say(self, text: str) -> None:
-        self._spoke = time.monotonic()
+    def _show(self, text: str) -> None:
+        self._last_shown = time.monotonic()
         log.info("  %s", text)

@@ -1,8 +1,7 @@
-"""What the SDK's log says of what really ran: levels it lowered, pictures it left out, passes it skipped.
+"""What really ran, from the SDK's log: lowered levels, unused pictures, skipped passes.
 
-The SDK carries on where it should stop: without a graphics card, or with few pictures, it lowers the optimisation
-level and says so in one line among hundreds. The lines below were read in logs of DFC 3.2x to 3.33 that people have
-published; docs/sdk-assumptions.md lists them.
+Without a graphics card, or with few pictures, the SDK lowers the optimisation level and continues; one line among
+hundreds says so. The lines below are from published logs of DFC 3.2x to 3.33; docs/sdk-assumptions.md lists them.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any
 
 from hefkit.text import counted
 
-MAX_KEPT = 40  # lines of each kind
+MAX_KEPT = 40  # entries of each list
 
 # the SDK's name of a pass, any version -> ours
 PASSES = {
@@ -36,35 +35,31 @@ _SKIPPED = re.compile(rf"^({_NAME}) skipped", re.IGNORECASE)
 _STARTED = re.compile(rf"^Starting ({_NAME})\b", re.IGNORECASE)
 _DONE = re.compile(rf"({_NAME}) is done", re.IGNORECASE)
 _FOUR_BIT = re.compile(r"Assigning 4bit weights to layer\s+(\S+)")
-_TOO_FEW = re.compile(r"have enough data for dataset_size of (\d+)")
 _SNR = re.compile(r"(\S+) SNR:\s*(-?[\d.]+) dB")
-_SIGMOID = re.compile(r"Output layer (\S+) with sigmoid activation was detected")
 _CONTEXTS = re.compile(r"partition to (\d+) contexts")
 _NO_GPU = re.compile(r"no suitable GPU found|there's no available GPU")
 
 
 @dataclass
 class RunLog:
-    """Facts from the lines of one run; feed it every line."""
+    """Facts from the lines of one run; give every line to `feed`."""
 
     reduced_to: int | None = None
     default_level: int | None = None
-    entries: dict[str, int] = field(default_factory=dict)  # pass -> pictures it used
+    entries: dict[str, int] = field(default_factory=dict)  # pass -> pictures that it used
     started: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     four_bit: list[str] = field(default_factory=list)
-    too_few_for: int | None = None  # a dataset_size that there were not enough pictures for
     snr_db: dict[str, float] = field(default_factory=dict)
-    sigmoids: list[str] = field(default_factory=list)
     contexts: int | None = None
     no_gpu: bool = False
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
-    understood: int = 0
+    understood: int = 0  # lines with a fact
 
     def feed(self, line: str) -> None:
-        """One line, without colours."""
+        """Read one line, without colour codes."""
         match = _LEVEL.search(line)
         text = match[2] if match else line.strip()
         if match and match[1].lower() == "warning":
@@ -76,7 +71,7 @@ class RunLog:
         self._others(text)
 
     def to_json(self) -> dict[str, Any]:
-        """For report.json; lists of pass names are in the order of the log."""
+        """For report.json; names of passes are in the order of the log."""
         return {
             "level_reduced_to": self.reduced_to,
             "default_level": self.default_level,
@@ -94,7 +89,7 @@ class RunLog:
 
     @staticmethod
     def from_json(value: Mapping[str, Any]) -> RunLog:
-        """What `to_json` wrote down, as far as `judge` needs it; raises ValueError for anything else."""
+        """From what `to_json` wrote, as far as `judge` needs it. Raises ValueError for anything else."""
         try:
             return RunLog(
                 reduced_to=value["level_reduced_to"],
@@ -107,7 +102,7 @@ class RunLog:
                 understood=int(value["lines_understood"]),
             )
         except (KeyError, TypeError, AttributeError) as exc:
-            raise ValueError(f"no record of a run: {exc}") from exc
+            raise ValueError(f"not a record of a run: {exc}") from exc
 
     def _levels(self, text: str) -> None:
         if found := _REDUCED.search(text):
@@ -131,14 +126,9 @@ class RunLog:
         if found := _FOUR_BIT.search(text):
             _keep(self.four_bit, found[1].rstrip(".,"))
             self.understood += 1
-        if found := _TOO_FEW.search(text):
-            self.too_few_for = int(found[1])
-            self.understood += 1
         if found := _SNR.search(text):
             self.snr_db[found[1]] = float(found[2])
             self.understood += 1
-        if found := _SIGMOID.search(text):
-            _keep(self.sigmoids, found[1])
         if found := _CONTEXTS.search(text):
             self.contexts = int(found[1])
 
@@ -150,31 +140,31 @@ def _keep(lines: list[str], line: str) -> None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the script asks of the quantisation."""
+    """What the script asks the quantisation to do."""
 
     level: int | None
     pictures: int
-    dfl: bool  # boxes as bins: what level 1 is known to destroy
-    finetune: int | None = None  # pictures, where the script or the level asks for it
-    adaround: int | None = None  # pictures
+    dfl: bool  # the head has bins (DFL), which level 1 is known to ruin
+    finetune: int | None = None  # pictures; None: not asked for
+    adaround: int | None = None  # pictures; None: not asked for
     four_bit: bool = False  # the script wants weights in 4 bit
 
 
 def judge(ran: RunLog, asked: Asked) -> tuple[list[str], list[str]]:
-    """(what ruins the model, what the user must know): the log against the script."""
+    """(errors that ruin the model, warnings): the log compared with the script."""
     ruined: list[str] = []
-    known: list[str] = []
+    warnings: list[str] = []
     fell = ran.reduced_to
     if fell is not None and (asked.level is None or fell < asked.level):
         because = " because it found no graphics card" if ran.no_gpu else ""
-        text = f"the SDK lowered the optimisation level from {_shown(asked.level)} to {fell}{because}"
+        text = f"the SDK lowered the optimisation level from {_level_name(asked.level)} to {fell}{because}"
         if fell == 1 and asked.dfl:
             ruined.append(
                 f"{text}; level 1 is known to give all boxes of a DFL head one size; expected level 0 or 2; use "
                 "--optimization-level 0, or a graphics card and more pictures"
             )
         else:
-            known.append(text)
+            warnings.append(text)
     if ran.four_bit and not asked.four_bit:
         ruined.append(
             f"the SDK stored {counted(len(ran.four_bit), 'layer')} in 4 bit ({ran.four_bit[0]} ...), which the script "
@@ -182,21 +172,21 @@ def judge(ran: RunLog, asked: Asked) -> tuple[list[str], list[str]]:
         )
     calibrated = ran.entries.get("calibration")
     if calibrated is not None and calibrated < asked.pictures:
-        known.append(f"the SDK calibrated with {calibrated} of {asked.pictures} pictures")
-    known += _passes_missing(ran, asked)
+        warnings.append(f"the SDK calibrated with {calibrated} of {asked.pictures} pictures")
+    warnings += _missing_passes(ran, asked)
     if not ran.understood:
-        known.append("the SDK's log says nothing that hefkit understands; what really ran is not known")
-    return ruined, known
+        warnings.append("hefkit understands no line of the SDK's log, so it cannot tell what really ran")
+    return ruined, warnings
 
 
-def _passes_missing(ran: RunLog, asked: Asked) -> list[str]:
-    """Passes that the script asks for and that did not run, or not on all pictures."""
+def _missing_passes(ran: RunLog, asked: Asked) -> list[str]:
+    """Passes that the script asks for and that did not run, or ran on fewer pictures."""
     if not ran.understood:
         return []
     if asked.finetune is not None:
         used = ran.entries.get("finetune")
         if "finetune" in ran.skipped or "finetune" not in [*ran.started, *ran.done]:
-            return ["fine-tuning was asked for, and the SDK skipped it"]
+            return ["the script asks for fine-tuning, and the SDK skipped it"]
         if used is not None and used < asked.finetune:
             return [f"the SDK fine-tuned with {used} of {asked.finetune} pictures"]
     if asked.level in (3, 4) and "adaround" not in [*ran.started, *ran.done]:
@@ -207,5 +197,5 @@ def _passes_missing(ran: RunLog, asked: Asked) -> list[str]:
     return []
 
 
-def _shown(level: int | None) -> str:
+def _level_name(level: int | None) -> str:
     return "its default" if level is None else str(level)

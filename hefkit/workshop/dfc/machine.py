@@ -1,4 +1,4 @@
-"""What the machine has: memory, disk, processor, graphics card. Warned of or refused before hours are spent."""
+"""Check the machine before a long run: system, processor, memory, disk, graphics card."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from hefkit.errors import DataError, ToolchainError
 
 GIB = 1 << 30
-# Hailo's own figure is not public; 16 to 32 GB are what people report to use. Below the lower bound TensorFlow and
-# the parsed network alone do not fit.
+# Hailo's own figure is not public; people report 16 to 32 GB. Below the lower bound even TensorFlow and the parsed
+# network do not fit.
 LITTLE_MEMORY, TOO_LITTLE_MEMORY = 15 * GIB, 2 * GIB
-LITTLE_DISK, TOO_LITTLE_DISK = 4 * GIB, GIB // 2  # besides the calibration pictures: HARs, logs, the HEF
-NO_GPU = "99"  # what the SDK itself sets when it finds no card to its taste
+LITTLE_DISK, TOO_LITTLE_DISK = 4 * GIB, GIB // 2  # without the calibration pictures: HARs, logs, the HEF
+NO_GPU = "99"  # the value of CUDA_VISIBLE_DEVICES that the SDK itself sets when it finds no card
 CGROUPS = Path("/sys/fs/cgroup")
 
 
@@ -30,11 +30,11 @@ class Gpu:
 
 
 def check_platform(system: str, machine: str) -> None:
-    """Refuse (exit 5) what the SDK is not made for."""
+    """Refuse (exit 5) a system on which the SDK does not run."""
     if system != "Linux" or machine.lower() not in ("x86_64", "amd64"):
         raise ToolchainError(
-            f"Hailo's SDK runs on x86_64 Linux only (WSL2 counts), and this is {system} on {machine}; compile on such "
-            "a machine and copy the HEF; --emulate works here"
+            f"this is {system} on {machine}, and Hailo's SDK needs x86_64 Linux (or WSL2); compile on such a machine "
+            "and copy the HEF; --emulate works here"
         )
 
 
@@ -43,18 +43,16 @@ def check_processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> list[str]:
     with contextlib.suppress(OSError):
         flags = [line for line in cpuinfo.read_text().splitlines() if line.startswith("flags")]
         if flags and "avx" not in flags[0].split():
-            return [
-                "this processor has no AVX, which Hailo's SDK needs; it will probably end with an illegal instruction"
-            ]
+            return ["this processor has no AVX, and Hailo's SDK will probably end with an illegal instruction"]
     return []
 
 
 def check_memory(available: int | None, calibration_bytes: int) -> list[str]:
-    """Refuse (exit 5) what cannot work, warn of what may not.
+    """Refuse (exit 5) too little memory, warn of little memory.
 
     Args:
         available: bytes, or None where that is not known.
-        calibration_bytes: of the pictures as the SDK holds them.
+        calibration_bytes: size of the pictures in the SDK's memory.
     """
     if available is None:
         return []
@@ -63,15 +61,15 @@ def check_memory(available: int | None, calibration_bytes: int) -> list[str]:
         need = (TOO_LITTLE_MEMORY + calibration_bytes) / GIB
         raise ToolchainError(
             f"{have}, and Hailo's SDK needs at least {need:.1f} GiB with these calibration pictures; expected 16 GiB "
-            "and more; close other programs, use fewer pictures (--num-samples) or another machine"
+            "or more; close other programs, use fewer pictures (--num-samples) or another machine"
         )
     if available < LITTLE_MEMORY:
-        return [f"{have}; Hailo's SDK is used with 16 to 32 GiB, and the kernel ends it when there is no more"]
+        return [f"{have}; most users of Hailo's SDK have 16 to 32 GiB, and the kernel ends it when the memory is full"]
     return []
 
 
 def check_disk(folder: Path, calibration_bytes: int) -> list[str]:
-    """Refuse (exit 3) a disk that is full already, warn of one that may become full."""
+    """Refuse (exit 3) a disk that is almost full, warn of one that may become full."""
     while not folder.exists():
         folder = folder.parent
     free = shutil.disk_usage(folder).free
@@ -80,7 +78,7 @@ def check_disk(folder: Path, calibration_bytes: int) -> list[str]:
         need = (TOO_LITTLE_DISK + calibration_bytes) / GIB
         raise DataError(
             f"the disk is almost full: {have}, and the run folder needs at least {need:.1f} GiB; expected "
-            f"{(LITTLE_DISK + calibration_bytes) / GIB:.0f} GiB and more; free some space or choose another --run-dir"
+            f"{(LITTLE_DISK + calibration_bytes) / GIB:.0f} GiB or more; free some space or choose another --run-dir"
         )
     if free < LITTLE_DISK + calibration_bytes:
         return [f"{have}; logs and archives of a compilation take up to {LITTLE_DISK // GIB} GiB"]
@@ -88,20 +86,20 @@ def check_disk(folder: Path, calibration_bytes: int) -> list[str]:
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroups: Path = CGROUPS) -> int | None:
-    """Bytes that a new process may take: of the machine, or of the container that we are in."""
+    """Bytes of memory that a new process may use, in this machine or this container; None: not known."""
     available = None
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         kib = [int(lines[key].split()[0]) for key in ("MemAvailable", "SwapFree") if key in lines]
         available = 1024 * sum(kib) if "MemAvailable" in lines else None
-    with contextlib.suppress(OSError, ValueError):  # "max" where there is no limit
+    with contextlib.suppress(OSError, ValueError):  # the file says "max" where there is no limit
         limit = int((cgroups / "memory.max").read_text()) - int((cgroups / "memory.current").read_text())
         available = limit if available is None else min(available, limit)
     return available
 
 
 def oom_kills(cgroups: Path = CGROUPS, vmstat: Path = Path("/proc/vmstat")) -> int:
-    """How many processes the kernel has ended for want of memory, as far as it tells us."""
+    """How many processes the kernel has ended because the memory was full; 0 where it does not say."""
     for path in (vmstat, cgroups / "memory.events"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             for line in path.read_text().splitlines():
@@ -111,10 +109,10 @@ def oom_kills(cgroups: Path = CGROUPS, vmstat: Path = Path("/proc/vmstat")) -> i
 
 
 def choose_gpu() -> tuple[dict[str, str], str]:
-    """(environment variables, what to tell).
+    """(environment variables, a text for the console): the card with most free memory, or none.
 
-    A value that the user has set is kept. Left alone the SDK takes the least used card, but none that is more than
-    5 % full: a card that also drives a screen is passed over in silence, and the optimisation level becomes 0.
+    A value that the user has set is kept. The SDK by itself takes the least used card, but none whose memory is more
+    than 5 % full: it ignores a card that also drives a screen, says nothing, and lowers the optimisation level to 0.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:
@@ -123,13 +121,13 @@ def choose_gpu() -> tuple[dict[str, str], str]:
     if not cards:
         return {"CUDA_VISIBLE_DEVICES": NO_GPU}, "no NVIDIA card found: the SDK computes on the processor"
     best = max(cards, key=lambda card: card.free_mib)
-    # CUDA counts the fastest card first, nvidia-smi by slot
+    # CUDA numbers the fastest card first; nvidia-smi numbers by slot
     chosen = {"CUDA_VISIBLE_DEVICES": best.index, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return chosen, f"graphics card {best.index}, {best.name}, {best.free_mib / 1024:.1f} GiB free"
 
 
 def gpus() -> list[Gpu]:
-    """NVIDIA's cards; none where nvidia-smi is missing or fails."""
+    """NVIDIA's cards; an empty list where nvidia-smi is missing or fails."""
     tool = shutil.which("nvidia-smi")
     if tool is None:
         return []

@@ -1,7 +1,8 @@
-"""The compiler's worker as a process: started under the SDK's Python, obeyed by events, never left behind.
+"""dfc_worker.py as a process: start it under the SDK's Python, send commands, wait for events, end it.
 
-The worker leads a session of its own, so that Ctrl-C reaches only us, and all that the SDK starts can be ended with
-it: the SDK is known to swallow Ctrl-C in the middle of its fine-tuning and to carry on.
+Commands and events are JSON lines in two pipes; what the SDK prints goes into a file, the log. The worker leads a
+session of its own: Ctrl-C then reaches only us, and we end the worker with all processes that the SDK has started. The
+SDK itself is known to ignore Ctrl-C during fine-tuning.
 """
 
 from __future__ import annotations
@@ -10,45 +11,35 @@ import contextlib
 import json
 import logging
 import os
-import re
 import select
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, BinaryIO, Protocol
+from typing import Any
+
+from hefkit.workshop.dfc.listen import LogTail, SdkListener
 
 log = logging.getLogger("hefkit")
 
 WORKER = Path(__file__).resolve().parent / "dfc_worker.py"
-LOG = "sdk.log"  # all that the SDK prints
-GRACE_S = 5.0  # between a polite and an impolite end
-POLL_S = 0.2
-MAX_EVENT_BYTES = 64 << 20
-# of an environment that is ours; another interpreter must not look for its packages there
-OURS = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
-
-
-class Listener(Protocol):
-    """Who hears what the SDK prints."""
-
-    def line(self, text: str) -> None:
-        """One line, printable."""
-
-    def tick(self) -> None:
-        """Some time has passed, with or without a line."""
+LOG = "sdk.log"  # everything that the SDK prints
+GRACE_S = 5.0  # seconds between SIGTERM and SIGKILL
+POLL_S = 0.2  # seconds between two looks at the log
+MAX_EVENT_BYTES = 64 << 20  # 64 MiB
+# variables that lead to our packages; another interpreter must not look for its own there
+OUR_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__PYVENV_LAUNCHER__")
 
 
 class WorkerFailed(Exception):
     """A command raised an exception inside the SDK."""
 
-    def __init__(self, do: str, kind: str, message: str, trace: str) -> None:
+    def __init__(self, do: str, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}")
-        self.do, self.kind, self.message, self.trace = do, kind, message, trace
+        self.do, self.message = do, message
 
 
 class WorkerDied(Exception):
@@ -65,11 +56,11 @@ class WorkerProcess:
     Args:
         python: the SDK's interpreter.
         folder: working directory of the worker; the SDK writes logs of its own there.
-        environment: complete; it counts before the SDK is imported.
-        listener: hears every line that the SDK prints.
+        environment: all variables of the worker; they are set before it imports the SDK.
+        listener: gets every line that the SDK prints.
     """
 
-    def __init__(self, python: Path, folder: Path, environment: Mapping[str, str], listener: Listener) -> None:
+    def __init__(self, python: Path, folder: Path, environment: Mapping[str, str], listener: SdkListener) -> None:
         self.log = folder / LOG
         self._listener = listener
         self._tail = LogTail(self.log)
@@ -79,36 +70,36 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int:
-        """Of the worker and of its process group."""
+        """The number of the worker, and of its process group."""
         return self._process.pid
 
     def call(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Send a command and wait, however long it takes.
+        """Send a command and wait for its result, without a time limit.
 
         Raises:
-            WorkerFailed: the SDK raised an exception; the worker is still there.
-            WorkerDied: the process is gone.
+            WorkerFailed: the SDK raised an exception; the worker still runs.
+            WorkerDied: the process has ended.
         """
         self._do = do
-        with contextlib.suppress(BrokenPipeError):  # told by wait() as what it is: a worker that died
+        with contextlib.suppress(BrokenPipeError):  # wait() reports the dead worker
             os.write(self._commands, json.dumps({"do": do, **arguments}).encode() + b"\n")
         return self.wait()
 
     def wait(self) -> dict[str, Any]:
-        """The result of the command under way; at the beginning that is the import of the SDK."""
+        """The result of the running command; the first one is the import of the SDK."""
         while True:
             event = self._next_event()
             gone = event is None and self._ended()
             self._listen()
             if event is None and gone:
-                event = self._next_event(0)  # written just before the end
+                event = self._next_event(0)  # sent just before the end
                 if event is None:
                     raise WorkerDied(self._do, self._kill())
             if event is not None and "done" in event:
                 return event["result"] if isinstance(event["result"], dict) else {}
             if event is not None:
                 error = event["error"]
-                raise WorkerFailed(self._do, error["kind"], error["message"], error["traceback"])
+                raise WorkerFailed(self._do, error["kind"], error["message"])
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -118,7 +109,7 @@ class WorkerProcess:
     ) -> None:
         try:
             if kind is None:
-                self._let_go()
+                self._end_idle()
         finally:
             self._kill()
 
@@ -126,11 +117,11 @@ class WorkerProcess:
         """A complete line from the events' pipe, or None after `seconds`."""
         if b"\n" not in self._pending and select.select([self._events], [], [], seconds)[0]:
             piece = os.read(self._events, 1 << 16)
-            if not piece:  # closed: the end of the process is near
+            if not piece:  # closed: the process is about to end
                 time.sleep(min(seconds, 0.02))
             self._pending += piece
             if len(self._pending) > MAX_EVENT_BYTES:
-                raise WorkerFailed(self._do, "ProtocolError", "the worker sends something that never ends", "")
+                raise WorkerFailed(self._do, "ProtocolError", "the worker sent an event of more than 64 MiB")
         line, newline, rest = self._pending.partition(b"\n")
         if not newline:
             return None
@@ -140,7 +131,7 @@ class WorkerProcess:
         except ValueError:
             event = None
         if not isinstance(event, dict) or not ({"done", "failed"} & set(event)):
-            log.debug("no event: %r", line[:200])  # somebody else's writing
+            log.debug("not an event: %r", line[:200])  # another program wrote it
             return None
         return event
 
@@ -150,25 +141,25 @@ class WorkerProcess:
         self._listener.tick()
 
     def _ended(self) -> bool:
-        """Has the worker ended? It is not reaped yet, so that its process group cannot become another's."""
+        """Whether the worker has ended. It is not reaped here: no other process group can get its number yet."""
         if self._process.returncode is not None:
             return True
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
-    def _let_go(self) -> None:
-        """An idle worker ends when its commands do."""
+    def _end_idle(self) -> None:
+        """Close the commands: an idle worker then ends by itself."""
         self._close_commands()
         self._wait_until(time.monotonic() + GRACE_S)
 
     def _kill(self) -> int:
-        """End the worker and everything that it started; returns its exit status as subprocess counts it."""
+        """End the worker and all that it has started; returns its exit status (-9: killed by signal 9)."""
         if self._process.returncode is not None:
             return self._process.returncode
         try:
             if not self._ended():
                 self._signal(signal.SIGTERM)
                 self._wait_until(time.monotonic() + GRACE_S)
-        finally:  # a second Ctrl-C shortens the wait, nothing else
+        finally:  # a second Ctrl-C only shortens the wait
             self._signal(signal.SIGKILL)
             returncode = self._process.wait()
             self._close_commands()
@@ -192,15 +183,15 @@ class WorkerProcess:
 
 
 def sdk_environment(python: Path, settings: Mapping[str, str]) -> dict[str, str]:
-    """The environment of the SDK's interpreter: ours, without what leads it to our packages, and `settings`."""
-    ours = () if Path(python) == Path(sys.executable) else OURS
+    """Variables for the SDK's interpreter: ours without those that lead to our packages, and `settings`."""
+    ours = () if Path(python) == Path(sys.executable) else OUR_VARIABLES
     return {**{k: v for k, v in os.environ.items() if k not in ours}, **settings}
 
 
 def _start(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], log_file: Path
 ) -> tuple[subprocess.Popen[bytes], int, int]:
-    """The process, the write end of its commands, the read end of its events."""
+    """(process, write end of its commands, read end of its events)."""
     commands_read, commands_write = os.pipe()
     events_read, events_write = os.pipe()
     try:
@@ -209,7 +200,7 @@ def _start(
                 [*command, str(commands_read), str(events_write)],
                 cwd=folder,
                 env=dict(environment),
-                stdin=subprocess.DEVNULL,  # a question of the SDK finds nobody, and fails at once
+                stdin=subprocess.DEVNULL,  # a question of the SDK fails at once
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=(commands_read, events_write),
@@ -223,38 +214,3 @@ def _start(
         os.close(commands_read)
         os.close(events_write)
     return process, commands_write, events_read
-
-
-MAX_LINE = 2000
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|[@-_])")
-
-
-@dataclass
-class LogTail:
-    """Follows a growing text file; lines end with a newline, the steps of a progress bar with a carriage return."""
-
-    path: Path
-    _file: BinaryIO | None = None
-    _rest: bytes = b""
-
-    def new_lines(self) -> Iterator[str]:
-        """What was added since the last call, as printable lines."""
-        if self._file is None:
-            self._file = open(self.path, "rb")  # noqa: SIM115 - read again and again until close()
-        while piece := self._file.read(1 << 16):
-            *lines, self._rest = re.split(rb"[\r\n]+", self._rest + piece)
-            yield from map(_printable, lines)
-            if len(self._rest) > MAX_LINE:  # garbage without line ends must not fill the memory
-                yield _printable(self._rest)
-                self._rest = b""
-
-    def close(self) -> None:
-        """No more lines."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-
-def _printable(raw: bytes) -> str:
-    text = _ESCAPES.sub("", raw[:MAX_LINE].decode("utf-8", "replace"))
-    return "".join(c if c.isprintable() else " " for c in text).rstrip()

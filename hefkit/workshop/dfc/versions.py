@@ -1,7 +1,7 @@
-"""Which Dataflow Compiler compiles for which chip, on which Python, for which HailoRT.
+"""Which Dataflow Compiler (DFC) compiles for which chip, on which Python, for which HailoRT.
 
-Read off the Model Zoo's release notes and badges (tags v2.14 to v2.18 and v5.0 to v5.2): DFC 3.x with HailoRT 4.x
-makes HEFs for the Hailo-8 and 8L, DFC 5.x with HailoRT 5.x for the 10H and the 15s. Up to 3.31 the 3.x line did both.
+The source is the Model Zoo's release notes and badges (tags v2.14 to v2.18 and v5.0 to v5.2). DFC 3.x with HailoRT 4.x
+makes HEFs for the Hailo-8 and 8L, DFC 5.x with HailoRT 5.x for the Hailo-10H and 15. DFC 3.x up to 3.31 did both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Release:
     version: tuple[int, int]
     archs: tuple[str, ...]
     pythons: tuple[tuple[int, int], tuple[int, int]]  # first and last
-    hailort: str  # what a HEF of it is paired with
+    hailort: str  # the version that runs its HEFs
 
 
 OLD, BOTH, NEW = ((3, 8), (3, 10)), ((3, 8), (3, 12)), ((3, 10), (3, 12))
@@ -45,9 +45,10 @@ def parse_version(text: str | None) -> tuple[int, int] | None:
 
 
 def release_of(version: str | None) -> tuple[Release | None, bool]:
-    """(what is known to hold for a version, whether that is known of this very version).
+    """(the release whose facts a version gets, whether it is that very version).
 
-    A version between or beyond the known ones counts as the last known before it in its line; older ones as the first.
+    A version that is not known counts as the last known one before it with the same first number, or as the first one:
+    3.34 -> (3.33, False), 3.1 -> (3.30, False), 4.0 -> (None, False).
     """
     parsed = parse_version(version)
     if parsed is None:
@@ -60,22 +61,22 @@ def release_of(version: str | None) -> tuple[Release | None, bool]:
 
 
 def check_arch(version: str | None, arch: str) -> list[str]:
-    """Refuse (exit 5) an SDK that does not compile for `arch`; returns warnings where nothing certain is known."""
+    """Refuse (exit 5) an SDK that does not compile for `arch`; a warning where its version is not known."""
     release, _ = release_of(version)
     if release is None:
-        return [f"hefkit does not know the SDK version {version or '(none)'}; whether it compiles for {arch} will show"]
+        return [f"hefkit does not know the SDK version {version or '(none)'}, nor whether it compiles for {arch}"]
     if arch in release.archs:
         return []
     major = 3 if arch in EIGHTS else 5
     raise ToolchainError(
         f"version {version} of Hailo's SDK compiles for {', '.join(release.archs)}, and not for {arch}; expected "
-        f"version {major}.x, such as {SUGGESTED[major]}, for that chip; install it in an environment of its own and "
+        f"version {major}.x, such as {SUGGESTED[major]}, for that chip; install it in its own environment and "
         "name its Python with --sdk-python, or choose another --hw-arch"
     )
 
 
 def check_python(version: str | None, python: tuple[int, int], executable: str) -> list[str]:
-    """Refuse (exit 5) a Python that a known SDK version does not run on."""
+    """Refuse (exit 5) a Python on which a known SDK version does not run; a warning for other versions."""
     release, exact = release_of(version)
     if release is None or release.pythons[0] <= python <= release.pythons[1]:
         return []
@@ -91,6 +92,6 @@ def check_python(version: str | None, python: tuple[int, int], executable: str) 
 
 
 def hailort_for(version: str | None) -> str | None:
-    """The HailoRT that HEFs of this SDK are made for, where that is known."""
+    """The HailoRT version that runs HEFs of this SDK, where that is known."""
     release, exact = release_of(version)
     return release.hailort if release is not None and exact else None

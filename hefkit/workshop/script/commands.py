@@ -1,4 +1,4 @@
-"""A Hailo model script as data: its commands, and what they make explicit."""
+"""A Hailo model script as data: its commands, and the settings that they state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from hefkit.errors import ModelError
 
-# commands whose first positional argument says which feature they are about
+# commands whose first positional argument is the name of a feature
 FEATURE_COMMANDS = (
     "model_optimization_config",
     "pre_quantization_optimization",
@@ -21,14 +21,14 @@ _OUTPUT_LAYER = re.compile(r"output_layer(\d+)")
 
 @dataclass(frozen=True)
 class Command:
-    """One statement. Two are equal when they say the same, wherever they stand and however they are spaced."""
+    """One statement. Two are equal when they mean the same; line and spacing do not count."""
 
     name: str
     args: tuple[str, ...]  # positional values in canonical spelling: conv1, [conv1, conv2], {conv*}, "a.json"
     keywords: tuple[tuple[str, str], ...]  # in the order of the script
     targets: tuple[str, ...] = ()  # names left of the `=`
-    line: int = field(default=0, compare=False)  # where it begins, from 1
-    text: str = field(default="", compare=False)  # as written, comments removed
+    line: int = field(default=0, compare=False)  # first line, from 1
+    text: str = field(default="", compare=False)  # as written, without comments
 
     def keyword(self, name: str) -> str | None:
         """The value of a keyword, in canonical spelling."""
@@ -47,27 +47,27 @@ class Command:
 
 @dataclass(frozen=True)
 class Script:
-    """A model script and where it came from. Two are equal when their commands are."""
+    """A model script and its file. Two are equal when their commands are equal."""
 
     text: str = field(compare=False)
     commands: tuple[Command, ...]
     source: str = field(compare=False)
-    notes: tuple[str, ...] = field(default=(), compare=False)  # what composing changed of the base, for the warnings
+    notes: tuple[str, ...] = field(default=(), compare=False)  # lines that composing changed, for the warnings
 
     def named(self, name: str, feature: str | None = None) -> list[Command]:
-        """All commands of one name and, if given, of one feature."""
+        """All commands with this name and, if given, this feature."""
         return [c for c in self.commands if c.name == name and feature in (None, c.feature)]
 
     def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """(mean, std) of the three channels, in 0..255.
 
         Raises:
-            ModelError: none, several, or one that is not two lists of three numbers. Without it a network
-                that expects 0..1 would be calibrated with 0..255, which ruins every range.
+            ModelError: there is none, there are several, or it is not two lists of three numbers. Without it a
+                network that expects 0..1 would be calibrated with 0..255, and every range would be wrong.
         """
-        wrong = normalization_fault(self.commands)
-        if wrong is not None:
-            line, what = wrong
+        fault = normalization_fault(self.commands)
+        if fault is not None:
+            line, what = fault
             raise ModelError(f"{self.source}{f' line {line}' if line else ''}: {what}")
         mean, std = (numbers(a) for a in self.named("normalization")[0].args[:2])
         assert mean is not None and std is not None
@@ -88,17 +88,17 @@ class Script:
 
 
 def level(script: Script) -> int | None:
-    """The optimization level that the script makes explicit; None leaves it to the compiler."""
+    """The optimization level that the script states; None: the compiler chooses."""
     return _explicit(script, "optimization_level")
 
 
 def compression(script: Script) -> int | None:
-    """The compression level that the script makes explicit; above 0 weights get 4 bit."""
+    """The compression level that the script states; above 0 some weights get 4 bit."""
     return _explicit(script, "compression_level")
 
 
 def finetune(script: Script) -> Command | None:
-    """The script's finetune command, enabled or not."""
+    """The last finetune command, enabled or not."""
     found = script.named("post_quantization_optimization", "finetune")
     return found[-1] if found else None
 
@@ -106,28 +106,28 @@ def finetune(script: Script) -> Command | None:
 def normalization_fault(commands: tuple[Command, ...]) -> tuple[int | None, str] | None:
     """(line, what is wrong) of a script whose normalization cannot be used, else None."""
     found = [c for c in commands if c.name == "normalization"]
-    bare_one = next((c for c in found if not c.targets), None)
-    if bare_one is not None:
-        return bare_one.line, "normalization needs a name on its left; write normalization1 = normalization(...)"
+    unnamed = next((c for c in found if not c.targets), None)
+    if unnamed is not None:
+        return unnamed.line, "normalization needs a name on the left; write normalization1 = normalization(...)"
     if len(found) != 1:
         return None, (
-            f"{len(found)} normalization commands; expected one, because the network takes 0..1 and the chip is fed "
-            "0..255; have normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])"
+            f"{len(found)} normalization commands; expected one, because the network takes 0..1 and the chip gets "
+            "0..255; write normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])"
         )
     command = found[0]
     lists = [numbers(a) for a in command.args[:2]]
     if len(lists) != 2 or any(n is None or len(n) != 3 for n in lists) or not all(lists[1] or ()):
-        return command.line, "normalization needs two lists of three numbers, mean and std, std not 0"
+        return command.line, "normalization needs two lists of three numbers: mean, and std without 0"
     return None
 
 
 def layers(value: str) -> list[str]:
-    """The layers that one value names: `conv1` and `[conv1, {dw*}]` alike."""
+    """The layers that a value names: `conv1` -> [conv1], `[conv1, {dw*}]` -> [conv1, {dw*}]."""
     return items(value) if value.startswith("[") else [value] if value else []
 
 
 def items(value: str) -> list[str]:
-    """The members of a list in canonical spelling, `[a, [b, c]]` -> a, [b, c]; brackets inside stay whole."""
+    """The members of a list in canonical spelling: `[a, [b, c]]` -> a and [b, c]."""
     return list(_members(value[1:-1]))
 
 
@@ -150,7 +150,7 @@ def _members(text: str) -> Iterator[str]:
 
 
 def numbers(value: str) -> tuple[float, ...] | None:
-    """`[0.0, 1e-5]` -> floats; None if it is no list of finite numbers."""
+    """`[0.0, 1e-5]` -> floats; None if it is not a list of finite numbers."""
     if not value.startswith("["):
         return None
     found = [number(part) for part in items(value)]
@@ -167,7 +167,7 @@ def number(value: str | None) -> float | None:
 
 
 def whole(value: str | None) -> int | None:
-    """A whole number as the script spells it, or None."""
+    """A whole number, or None."""
     return int(value) if value and re.fullmatch(r"-?\d+", value) else None
 
 
@@ -177,7 +177,7 @@ def bare(layer: str) -> str:
 
 
 def names_layer(written: str, layer: str) -> bool:
-    """Whether `written` (a layer, or a glob in braces) means the layer named `layer`, whatever their scopes."""
+    """Whether `written` (a layer, or a pattern in braces) means `layer`; the network's name is ignored."""
     if written.startswith("{"):
         return fnmatchcase(bare(layer), bare(written))
     return bare(written) == bare(layer)

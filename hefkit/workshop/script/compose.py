@@ -1,8 +1,8 @@
-"""The script that the compiler gets: the base file and what hefkit knows of the network and the pictures.
+"""The script that the compiler gets: the base file, and what hefkit knows of the network and the pictures.
 
-What a base line already says is kept where it can be: keywords are merged into that line, in place. Flags win over the
-file, sizes never exceed the pictures there are, and each such change is a note, both in the text and for the warnings.
-Where base and addition cannot both be meant, ModelError says which line to remove.
+Keywords are merged into the base's line, in place. Flags win over the file, and no size exceeds the number of pictures;
+each such change is marked in the text and becomes a warning. Where a line of the base contradicts an addition,
+ModelError says which line to remove.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hefkit.workshop.script.grammar import parse, printed
 from hefkit.workshop.script.lint import forced_and_activated
 
 DEFAULT_BATCH = 8  # the compiler's own
-# level -> how many pictures its pass takes unless told otherwise; with fewer than that the compiler stops
+# level -> how many pictures its pass takes by default; with fewer pictures the compiler stops
 FINETUNE_PICTURES = 1024
 ADAROUND_PICTURES = {3: 256, 4: 1024}
 MARK = "# added by hefkit"
@@ -37,7 +37,7 @@ class Additions:
 
 
 def compose(base: Script, additions: Additions) -> Script:
-    """Base and additions in one script, `notes` telling what was changed of the base.
+    """Base and additions in one script; its `notes` say what changed in the base.
 
     Raises:
         ModelError: a line of the base contradicts what hefkit must add.
@@ -49,7 +49,7 @@ class _Composer:
     def __init__(self, base: Script, additions: Additions) -> None:
         self.base = base
         self.add = additions
-        self.changed: dict[int, Command] = {}  # line of the base -> what stands there now
+        self.changed: dict[int, Command] = {}  # line of the base -> the command that replaces it
         self.new: list[str] = []
         self.notes: list[str] = []
 
@@ -75,7 +75,7 @@ class _Composer:
         old = self.base.named("model_optimization_flavor")
         before = compression(self.base)
         if self.add.level is not None and before:
-            self._note(old[-1], f"--optimization-level takes compression_level={before} back to 0")
+            self._note(old[-1], f"--optimization-level changes compression_level={before} to 0")
         if wanted:
             self._put("model_optimization_flavor", None, wanted)
 
@@ -90,18 +90,18 @@ class _Composer:
             wanted["calibset_size"] = str(min(pictures, asked or pictures))
         batch = self.add.calibration_batch or (whole(old.keyword("batch_size")) if old else None) or DEFAULT_BATCH
         wanted = {"batch_size": str(min(batch, int(wanted.get("calibset_size", batch)))), **wanted}
-        self._tell_changes(old, wanted)
+        self._note_changes(old, wanted)
         self._put("model_optimization_config", "calibration", wanted)
 
     def _pass_sizes(self) -> None:
-        """No pass may want more pictures than there are: the compiler would stop."""
+        """No pass may ask for more pictures than there are: the compiler would stop."""
         limit = self.add.calibset_size if self.add.finetune_size is None else self.add.finetune_size
         if limit is None:
             return
         for command in self.base.commands:
             asked = whole(command.keyword("dataset_size"))
             if asked is not None and asked > limit:
-                self._tell_changes(command, {"dataset_size": str(limit)})
+                self._note_changes(command, {"dataset_size": str(limit)})
                 self.changed[command.line] = _merged(command, {"dataset_size": str(limit)})
         effective = self.add.level if self.add.level is not None else level(self.base)
         self._finetune(effective, limit)
@@ -118,7 +118,7 @@ class _Composer:
             self._put("post_quantization_optimization", "finetune", wanted)
 
     def _adaround(self, effective: int | None, limit: int) -> None:
-        """AdaRound's dataset_size is known from reports only, so it is written only where it must be."""
+        """AdaRound's dataset_size is known from reports only: it is written only where pictures are too few."""
         old = next(iter(self.base.named("post_quantization_optimization", "adaround")), None)
         if (old is not None and (not old.enabled or old.keyword("dataset_size"))) or (
             old is None and effective not in ADAROUND_PICTURES
@@ -140,16 +140,16 @@ class _Composer:
             self.new.append("# change_output_activation(convNN, sigmoid)")
 
     def _checked_activation(self, command: Command) -> Iterator[str]:
-        """The class convolutions to which a base line gives the sigmoid already."""
+        """The class convolutions that already get their sigmoid from a line of the base."""
         written, activation = (*command.args, "", "")[:2]
         if self.add.logits and activation != "linear":
-            raise self._clash(command, "bakes an activation in, but --logits promises raw class tensors")
+            raise self._clash(command, "adds an activation, but --logits promises raw class tensors")
         if not self.add.sigmoid_layers or (activation == "linear" and self.add.logits):
             return
         for layer in layers(written):
             meant = [s for s in self.add.sigmoid_layers if names_layer(layer, s)]
             if meant and activation != "sigmoid":
-                raise self._clash(command, f"gives {activation} to a class convolution, which gets a sigmoid")
+                raise self._clash(command, f"gives {activation} to a class convolution, which needs a sigmoid")
             if not meant and activation != "linear":
                 known = ", ".join(self.add.sigmoid_layers)
                 raise self._clash(
@@ -185,7 +185,7 @@ class _Composer:
         if now != old:
             self.changed[old.line] = now
 
-    def _tell_changes(self, old: Command | None, wanted: Mapping[str, str]) -> None:
+    def _note_changes(self, old: Command | None, wanted: Mapping[str, str]) -> None:
         for key, value in wanted.items():
             before = old.keyword(key) if old is not None else None
             if old is not None and before not in (None, value):
@@ -195,8 +195,8 @@ class _Composer:
         self.notes.append(f"{self.base.source} line {command.line}: {what}")
 
     def _clash(self, command: Command, what: str) -> ModelError:
-        said = " ".join(command.text.split())
-        return ModelError(f"{self.base.source} line {command.line}: {said!r} {what}; remove the line")
+        text = " ".join(command.text.split())
+        return ModelError(f"{self.base.source} line {command.line}: {text!r} {what}; remove the line")
 
     def _text(self) -> str:
         lines = self.base.text.splitlines()

@@ -1,7 +1,7 @@
-"""Lines that no compiler reads, or that hefkit must not let through, each with what to write instead.
+"""Wrong lines that users are known to write, each with what to write instead.
 
-The invented ones are in walkthroughs and forum posts, never in one of the Model Zoo's scripts; where such a line
-seemed to work, the script had never been loaded.
+INVENTED commands are in walkthroughs and forum posts, and in no script of the Model Zoo. Where such a line seemed to
+work, the compiler had not loaded the script.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ def _level(command: Command) -> str:
 
 def _loose(command: Command) -> str:
     return (
-        "enable_loose_mode is no command and has nothing to do with shapes or NMS; leave it out, the cut sees to that"
+        "enable_loose_mode is not a command, and has nothing to do with shapes or NMS; remove it, hefkit cuts NMS off"
     )
 
 
 def _optimization_level(command: Command) -> str:
-    return f"optimization_level is no command; write {_level(command)}"
+    return f"optimization_level is not a command; write {_level(command)}"
 
 
 def _clusters(command: Command) -> str:
     return (
-        "allocate_clusters is no command, clusters are placed automatically; where mapping fails write "
-        f"{_EFFORT} or context_switch_param(mode=allowed)"
+        "allocate_clusters is not a command, the compiler places clusters itself; remove it, or where mapping fails "
+        f"write {_EFFORT} or context_switch_param(mode=allowed)"
     )
 
 
 def _mixed(command: Command) -> str:
     return (
-        "mixed_precision is no command and the chip has no floats; write "
+        "mixed_precision is not a command, and the chip computes with integers only; write "
         "quantization_param([conv41, output_layer1], precision_mode=a16_w16) with the compiler's layer names, or use "
         "--precision-16"
     )
 
 
-# command -> what to say; every one of them is an error
+# command -> its message; always an error
 INVENTED: dict[str, Callable[[Command], str]] = {
     "enable_loose_mode": _loose,
     "optimization_level": _optimization_level,
@@ -52,60 +52,61 @@ INVENTED: dict[str, Callable[[Command], str]] = {
     "mixed_precision": _mixed,
 }
 
-# commands of old compilers, by the first tag of the Model Zoo without any of them
+# commands of old compilers; the tag is the first one of the Model Zoo without the command
 RETIRED = {
-    "resize_input": "resize_input is gone since Model Zoo v2.10; leave it out, hefkit feeds the network's own size",
-    "yuv_to_rgb": "yuv_to_rgb is gone since Model Zoo v2.10; leave it out, hefkit feeds RGB",
-    "transpose": "transpose is gone since Model Zoo v2.9; leave it out",
-    "optimize_buffers": "optimize_buffers is gone since Model Zoo v2.6; leave it out",
-    "buffer_calc_param": "buffer_calc_param is gone since Model Zoo v2.12; leave it out",
+    "resize_input": "resize_input does not exist since Model Zoo v2.10; remove it, hefkit resizes the pictures",
+    "yuv_to_rgb": "yuv_to_rgb does not exist since Model Zoo v2.10; remove it, hefkit gives RGB pictures",
+    "transpose": "transpose does not exist since Model Zoo v2.9; remove it",
+    "optimize_buffers": "optimize_buffers does not exist since Model Zoo v2.6; remove it",
+    "buffer_calc_param": "buffer_calc_param does not exist since Model Zoo v2.12; remove it",
 }
 
-# real commands with which the model would no longer be what the rest of hefkit takes it for
+# real commands that hefkit refuses: the model would take or return something other than hefkit expects
 REFUSED = {
     "nms_postprocess": (
-        "nms_postprocess would fold the raw heads into one NMS output, and hefkit decodes the raw heads; leave it out"
+        "nms_postprocess replaces the raw heads by one NMS output, and hefkit decodes the raw heads; remove it"
     ),
-    "logits_layer": "logits_layer would put a softmax or argmax behind an output, and hefkit decodes raw heads; leave "
-    "it out",
+    "logits_layer": "logits_layer adds a softmax or argmax to an output, and hefkit decodes the raw heads; remove it",
     "input_conversion": (
-        "input_conversion would change the input's colours, but calibration set and runtime feed RGB; leave it out"
+        "input_conversion changes the colour order of the input, but calibration and detection give RGB; remove it"
     ),
-    "resize": "resize would change the input's size, but calibration set and runtime feed the network's own; leave it "
-    "out",
+    "resize": (
+        "resize changes the size of the input, but calibration and detection give pictures of the network's size; "
+        "remove it"
+    ),
 }
 
-# (command, keyword) -> what to say; errors where the compiler refuses, whatever the other keywords are
+# (command, keyword) -> its message; always an error
 KEYWORDS = {
     ("quantization_param", "calibration_iterations"): (
-        f"calibration_iterations is no keyword of it; write {_CALIBRATION}, and for more passes "
+        f"calibration_iterations is not a keyword of it; write {_CALIBRATION}, and for more passes "
         "post_quantization_optimization(finetune, policy=enabled, epochs=4, dataset_size=64)"
     ),
     ("quantization_param", "activation_clipping_mode"): (
-        "activation_clipping_mode is gone since Model Zoo v1.4; write "
+        "activation_clipping_mode does not exist since Model Zoo v1.4; write "
         "pre_quantization_optimization(activation_clipping, layers=[conv1], mode=percentile, "
         "clipping_values=[0.01, 99.99])"
     ),
     ("allocator_param", "enable_loose_mode"): (
-        "enable_loose_mode is gone since Model Zoo v2.8, and had nothing to do with shapes or NMS; leave it out"
+        "enable_loose_mode does not exist since Model Zoo v2.8, and had nothing to do with shapes or NMS; remove it"
     ),
 }
 
-# keywords that moved, told as warnings
+# (command, keyword) -> its message; always a warning
 RENAMED = {
-    ("performance_param", "optimization_level"): "the older spelling of compiler_optimization_level; write that",
+    ("performance_param", "optimization_level"): "the old name of compiler_optimization_level; write the new one",
 }
 
 
 def no_feature(command: Command, known: list[str]) -> str:
-    """What to say of model_optimization_config(optimization_level=0, batch_size=1) and its like."""
+    """The message for a feature command without its feature; two settings that users put there get a cure."""
     level = whole(command.keyword("optimization_level"))
-    said = f"{command.name} needs a feature as first argument: {', '.join(known)}"
+    said = f"{command.name} needs a feature as its first argument; expected one of {', '.join(known)}"
     if command.name != "model_optimization_config" or command.keyword("optimization_level") is None:
         return said
     batch = whole(command.keyword("batch_size")) or 8
     return (
-        "model_optimization_config needs a feature as first argument; write "
+        "model_optimization_config needs a feature as its first argument; write "
         f"model_optimization_flavor(optimization_level={level if level in range(5) else 0}, compression_level=0) and "
         f"model_optimization_config(calibration, batch_size={batch}, calibset_size=64)"
     )

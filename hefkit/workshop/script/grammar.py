@@ -1,21 +1,19 @@
 """Text <-> commands of a Hailo model script.
 
-The grammar is that of the public Model Zoo's scripts (every tag from v1.0 to v5.2.0; one script of theirs has a
-bracket too many):
-
-    statement   [name, name... =] command(argument, ...)      goes on over line ends while a bracket is open
-                {} = command(argument, ...)                   of defuse_block: it names nothing
+    statement   [name, name... =] command(argument, ...)      may span lines while a bracket is open
+                {} = command(argument, ...)                   defuse_block only: it names nothing
     argument    value | keyword=value                         keywords last
     value       word | "path" | [value, ...] | {glob}
     # comment   to the end of the line
 
-Numbers, durations (25m), True, layers (conv41, net/conv41) are words.
+Numbers, durations (25m), True and layers (conv41, net/conv41) are words. All scripts of the public Model Zoo (every
+tag from v1.0 to v5.2.0) follow this grammar, but for one that has a bracket too many.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from hefkit.workshop.script.commands import Command, Script
@@ -31,28 +29,26 @@ _TOKEN = re.compile(
     re.VERBOSE | re.ASCII,
 )
 _COMMAND = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)?", re.ASCII)  # context_0.place too
-_BEGINS = re.compile(r"\s*(?:(?:[\w./, -]+|\{\s*\}\s*)=)?\s*[A-Za-z_][\w.]*\s*\(", re.ASCII)
 _QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 _OPEN, _CLOSE = "([{", ")]}"
-MAX_UNCLOSED = 10  # how often reading goes on after a bracket that is never closed
-MAX_NESTING = 8  # lists in lists; none in a real script are
+MAX_NESTING = 8  # lists in lists; real scripts have none
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Something that is no statement."""
+    """Text that is not a statement."""
 
     line: int  # from 1
     what: str  # what is wrong and what was expected
-    text: str  # the statement, as far as it goes
+    text: str  # the statement, or what there is of it
 
 
-class _NoStatement(Exception):
+class _BadStatement(Exception):
     """What is wrong with the statement being read."""
 
 
 def parse(text: str, source: str) -> tuple[Script, list[Fault]]:
-    """The commands of a script, and everything in it that is none; both in the order of the lines."""
+    """The commands of a script and everything else in it, both in line order; nothing after an unclosed bracket."""
     commands, faults = [], []
     for found in _statements(text):
         if isinstance(found, Fault):
@@ -60,14 +56,14 @@ def parse(text: str, source: str) -> tuple[Script, list[Fault]]:
             continue
         line, statement = found
         try:
-            commands.append(_Reader(statement).command(line))
-        except _NoStatement as exc:
+            commands.append(_Parser(statement).command(line))
+        except _BadStatement as exc:
             faults.append(Fault(line, str(exc), statement))
     return Script(text, tuple(commands), source), faults
 
 
 def canonical(script: Script) -> str:
-    """The script in one spelling: a line a command, no comments; parse(canonical(s)) == s."""
+    """The script in one spelling: one command a line, no comments; parse(canonical(s)) gives the commands of s."""
     return "".join(printed(command) + "\n" for command in script.commands)
 
 
@@ -82,46 +78,27 @@ def printed(command: Command) -> str:
 
 
 def _statements(text: str) -> Iterator[tuple[int, str] | Fault]:
-    """(first line, statement without comments); the line ends inside brackets stay."""
-    lines = [_without_comment(raw) for raw in text.splitlines()]
-    start = 0
-    for _ in range(MAX_UNCLOSED):
-        go_on = yield from _from_line(lines, start)
-        if go_on is None:
-            return
-        start = go_on
-
-
-def _from_line(lines: list[str], start: int) -> Generator[tuple[int, str] | Fault, None, int | None]:
-    """Statements from a line on; returns where to go on after a bracket that is never closed."""
+    """(first line, statement without comments); line ends inside brackets stay. Ends at a bracket without its pair."""
     pending: list[str] = []
     first = depth = 0
-    for number in range(start, len(lines)):
-        line = lines[number]
+    for number, line in enumerate(map(_without_comment, text.splitlines()), start=1):
         if not pending and not line.strip():
             continue
         first = first if pending else number
         pending.append(line)
         depth += _opened(line)
         if depth < 0:
-            yield Fault(number + 1, "a bracket closes that was never opened", line.strip())
+            yield Fault(number, "a closing bracket without an opening one; remove it", line.strip())
         elif depth == 0:
-            yield first + 1, "\n".join(pending).strip()
+            yield first, "\n".join(pending).strip()
         if depth <= 0:
             pending, depth = [], 0
-    if not pending:
-        return None
-    yield Fault(first + 1, "a bracket is never closed", lines[first].strip())
-    return _next_beginning(lines, first + 1)
-
-
-def _next_beginning(lines: list[str], start: int) -> int | None:
-    """The next line that looks like a statement."""
-    return next((i for i in range(start, len(lines)) if _BEGINS.match(lines[i])), None)
+    if pending:
+        yield Fault(first, "an opening bracket without a closing one; add it", "\n".join(pending).strip())
 
 
 def _opened(line: str) -> int:
-    without = _QUOTED.sub("", line)  # a bracket in quotes is a letter like any other
+    without = _QUOTED.sub("", line)  # a bracket in quotes is text
     return sum(without.count(c) for c in _OPEN) - sum(without.count(c) for c in _CLOSE)
 
 
@@ -140,7 +117,7 @@ def _without_comment(line: str) -> str:
 # --- statement -> command --------------------------------------------------------------------------------------------
 
 
-class _Reader:
+class _Parser:
     """Recursive descent over the tokens of one statement."""
 
     def __init__(self, statement: str) -> None:
@@ -152,15 +129,15 @@ class _Reader:
         targets = self._targets()
         name = self._take("word", "a command")
         if not _COMMAND.fullmatch(name):
-            raise _NoStatement(f"{name!r} is no command; {_EXPECTED}")
+            raise _BadStatement(f"{name!r} is not a command; {_EXPECTED}")
         if targets == ["{}"] and name != "defuse_block":
-            raise _NoStatement(f"{{}} = {name} names nothing; {_EXPECTED}")
+            raise _BadStatement(f"{{}} on the left of {name}; {_EXPECTED}")
         self._mark("(")
         args, keywords = self._arguments()
         if not self._accept(")"):
-            raise _NoStatement(f"{self._value()!r} behind an argument; expected a comma or )")
+            raise _BadStatement(f"{self._value()!r} after an argument; expected a comma or )")
         if self._kind() != "end":
-            raise _NoStatement(f"{self._value()!r} follows the command; expected one command a line")
+            raise _BadStatement(f"{self._value()!r} after the command; expected one command a line")
         return Command(name, tuple(args), tuple(keywords), tuple(targets), line, self.statement)
 
     def _targets(self) -> list[str]:
@@ -184,13 +161,13 @@ class _Reader:
             if self._kind() == "word" and self.tokens[self.at + 1] == ("mark", "="):
                 keywords.append(self._keyword())
             elif keywords:
-                raise _NoStatement(f"{self._value()!r} follows keyword=value; expected keywords last")
+                raise _BadStatement(f"{self._value()!r} after keyword=value; expected keywords last")
             else:
                 args.append(self._one_value())
             if not self._accept(","):
                 break
             if self._is(")"):
-                raise _NoStatement("a comma before the closing bracket; expected nothing there")
+                raise _BadStatement("a comma before the closing bracket; remove it")
         return args, keywords
 
     def _keyword(self) -> tuple[str, str]:
@@ -203,17 +180,17 @@ class _Reader:
             return self._rest_of_list(depth + 1)
         kind = self._kind()
         if kind not in ("word", "string", "glob"):
-            raise _NoStatement(f"{self._value() or 'the end'!r} where a value was expected")
+            raise _BadStatement(f"{self._value() or 'the end'!r} found; expected a value")
         return self._take(kind, "a value")
 
     def _rest_of_list(self, depth: int) -> str:
         if depth > MAX_NESTING:
-            raise _NoStatement("lists are nested too deep")
+            raise _BadStatement(f"lists are nested too deep; expected at most {MAX_NESTING} levels")
         members: list[str] = []
         while not self._accept("]"):
             members.append(self._one_value(depth))
             if not self._accept(",") and not self._is("]"):
-                raise _NoStatement(f"{self._value()!r} in a list; expected a comma or ]")
+                raise _BadStatement(f"{self._value()!r} in a list; expected a comma or ]")
         return f"[{', '.join(members)}]"
 
     def _kind(self) -> str:
@@ -231,13 +208,13 @@ class _Reader:
 
     def _take(self, kind: str, what: str) -> str:
         if self._kind() != kind:
-            raise _NoStatement(f"{_shown(self.statement)!r} is no command; {_EXPECTED}")
+            raise _BadStatement(f"{_shown(self.statement)!r} is not a command; {_EXPECTED}")
         self.at += 1
         return self.tokens[self.at - 1][1]
 
     def _mark(self, mark: str) -> None:
         if not self._accept(mark):
-            raise _NoStatement(f"{_shown(self.statement)!r} is no command; {_EXPECTED}")
+            raise _BadStatement(f"{_shown(self.statement)!r} is not a command; {_EXPECTED}")
 
 
 _EXPECTED = "expected command(...) or name = command(...)"
@@ -248,7 +225,7 @@ def _tokens(statement: str) -> Iterator[tuple[str, str]]:
     while at < end:
         match = _TOKEN.match(statement, at)
         if match is None:
-            raise _NoStatement(f"{_shown(statement[at:])!r} cannot be read; {_hint(statement[at:].lstrip()[:1])}")
+            raise _BadStatement(f"{_shown(statement[at:])!r} cannot be read; {_hint(statement[at:].lstrip()[:1])}")
         kind = str(match.lastgroup)
         yield kind, _spelled(kind, match[kind])
         at = match.end()
@@ -266,9 +243,9 @@ def _spelled(kind: str, text: str) -> str:
 
 def _hint(char: str) -> str:
     if char in ("*", "?"):
-        return "patterns stand in braces, as in {conv*}"
+        return "write patterns in braces, as in {conv*}"
     if char in ("'", '"'):
-        return "the quote is never closed"
+        return "the closing quote is missing"
     return _EXPECTED
 
 

@@ -1,4 +1,4 @@
-"""Lint a model script before the compiler sees it: that would say the same minutes later, and in worse words."""
+"""Check a model script before the compiler reads it: the compiler would report a wrong line minutes later."""
 
 from __future__ import annotations
 
@@ -17,40 +17,40 @@ from hefkit.workshop.script.commands import (
     normalization_fault,
 )
 from hefkit.workshop.script.grammar import Fault
-from hefkit.workshop.script.rules import Finding, of_command, title
+from hefkit.workshop.script.rules import Finding, check_command, title
 
-MAX_MESSAGE = 1800  # characters; the scripts print at most 2000
-ENOUGH_PICTURES = 1024  # below, the compiler lowers an implicit level
+MAX_MESSAGE = 1800  # characters; the console prints at most 2000
+ENOUGH_PICTURES = 1024  # with fewer the compiler lowers an implicit level
 
 
 def lint(script: Script, arch: str | None = None, override: int | None = None) -> list[str]:
-    """Warnings about a script for one chip (`hailo8l`); `override` is an explicit level from elsewhere.
+    """The warnings of a script for one chip (`hailo8l`); `override` is the level of --optimization-level.
 
     Raises:
-        ModelError: one line that names every line in error, with its cure.
+        ModelError: one message with every wrong line and its cure.
     """
     found = list(findings(script, arch, override))
     errors = [f for f in found if f.error]
     if errors:
-        raise ModelError(report(script.source, errors))
-    return [report(script.source, [f]) for f in found]
+        raise ModelError(message(script.source, errors))
+    return [message(script.source, [f]) for f in found]
 
 
 def findings(script: Script, arch: str | None, override: int | None = None) -> Iterator[Finding]:
-    """All findings, commands in order, then what concerns the script as a whole."""
+    """All findings: first each command in order, then the script as a whole."""
     for command in script.commands:
-        yield from of_command(command, arch)
+        yield from check_command(command, arch)
     yield from _layout(script)
-    wrong = normalization_fault(script.commands)
-    if wrong is not None:
-        yield Finding(*wrong)
+    fault = normalization_fault(script.commands)
+    if fault is not None:
+        yield Finding(*fault)
     yield from _twice(script)
     yield from _levels(script, override)
     yield from forced_and_activated(script)
 
 
-def of_fault(fault: Fault) -> Finding:
-    """What to say of something that is no statement: the cure, where the word is a known one."""
+def fault_finding(fault: Fault) -> Finding:
+    """The finding for text that is not a statement, with the cure of a known word."""
     word = fault.text.split("(")[0].strip()
     if word in cures.INVENTED:
         return Finding(fault.line, cures.INVENTED[word](Command(word, (), ())))
@@ -59,8 +59,8 @@ def of_fault(fault: Fault) -> Finding:
     return Finding(fault.line, fault.what)
 
 
-def report(source: str, found: Iterable[Finding]) -> str:
-    """One bounded line: the source, then every finding with its line."""
+def message(source: str, found: Iterable[Finding]) -> str:
+    """One line of bounded length: the source, then every finding with its line number."""
     found = sorted(found, key=lambda f: f.line or 0)
     text = one_line(source, 200)
     for i, finding in enumerate(found):
@@ -73,22 +73,22 @@ def report(source: str, found: Iterable[Finding]) -> str:
 
 
 def refuse_implicit_level(script: Script, family: str, images: int) -> None:
-    """Raise ModelError where the compiler would lower an implicit level and ruin the boxes.
+    """Raise ModelError where the compiler would lower an implicit level and so ruin the boxes.
 
-    `family` is `dfl` or `ltrb`, `images` what the compiler gets. Measured by Ultralytics (#25231): with 128
-    pictures an implicit level became 1, and mAP50 of a yolo11n fell from 0.548 to 0.069; all boxes had one size.
+    `family` is `dfl` or `ltrb`, `images` the number of calibration pictures. Ultralytics measured it (#25231): with
+    128 pictures an implicit level became 1, and mAP50 of a yolo11n fell from 0.548 to 0.069; all boxes had one size.
     """
     if family == "dfl" and level(script) is None and images < ENOUGH_PICTURES:
         raise ModelError(
             f"{one_line(script.source, 200)} has no optimization_level; with {images} pictures (fewer than "
-            f"{ENOUGH_PICTURES}) the compiler would fall to level 1, which ruins the boxes of a DFL head; use "
+            f"{ENOUGH_PICTURES}) the compiler would choose level 1, which ruins the boxes of a DFL head; use "
             "--optimization-level 0 or 2, or write model_optimization_flavor(optimization_level=2, "
             "compression_level=0)"
         )
 
 
 def forced_and_activated(script: Script) -> Iterator[Finding]:
-    """Layers with both a new activation and a forced output range: the two contradict each other."""
+    """Layers with both a new activation and a forced output range; the two contradict each other."""
     forced = [
         (layer, c.line)
         for c in script.named("quantization_param")
@@ -100,18 +100,18 @@ def forced_and_activated(script: Script) -> Iterator[Finding]:
             for written, line in forced:
                 if names_layer(written, layer) or names_layer(layer, written):
                     yield Finding(
-                        line, f"force_range_out on {layer}, whose activation is changed as well; keep one of the two"
+                        line, f"force_range_out on {layer}, whose activation is changed too; keep one of the two"
                     )
 
 
 def not_emulated(script: Script) -> list[str]:
-    """One warning for the lines that change the chip's numbers and that --emulate does not read, or none."""
+    """One warning that names the lines that change the chip's numbers and that --emulate ignores, or none."""
     unread = [c for c in script.commands if _changes_numbers(c)]
     if not unread:
         return []
     shown = "; ".join(f"line {c.line}: {title(c)}" for c in unread[:5])
     more = f"; and {len(unread) - 5} more" if len(unread) > 5 else ""
-    return [one_line(f"{script.source} has lines for the compiler that --emulate does not follow ({shown}{more})", 800)]
+    return [one_line(f"{script.source} has lines for the compiler that --emulate ignores ({shown}{more})", 800)]
 
 
 def _changes_numbers(command: Command) -> bool:
@@ -129,7 +129,7 @@ def _layout(script: Script) -> Iterator[Finding]:
     found = [c for c in script.commands if c.name.rpartition(".")[2] in tables.LAYOUT]
     if found:
         more = f" (and {len(found) - 1} more lines like it)" if len(found) > 1 else ""
-        text = f"{found[0].name} is layout that the compiler wrote for one network{more}; leave such lines out"
+        text = f"{found[0].name} is layout that the compiler wrote for one network{more}; remove such lines"
         yield Finding(found[0].line, text, error=False)
 
 
@@ -142,9 +142,9 @@ def _twice(script: Script) -> Iterator[Finding]:
         ("post_quantization_optimization", "adaround"),
     ):
         if keys.count((name, feature)) > 1:
-            said = script.named(name, feature)
-            text = f"{title(said[1])} stands in line {said[0].line} already; keep one of them"
-            yield Finding(said[1].line, text)
+            first, second = script.named(name, feature)[:2]
+            text = f"{title(second)} is in line {first.line} already; keep one of them"
+            yield Finding(second.line, text)
 
 
 def _levels(script: Script, override: int | None) -> Iterator[Finding]:
@@ -152,16 +152,16 @@ def _levels(script: Script, override: int | None) -> Iterator[Finding]:
     line = next((c.line for c in script.named("model_optimization_flavor")), None)
     if explicit is None:
         text = (
-            "no optimization_level, so the compiler chooses by GPU and number of pictures, and its level 1 ruins the "
+            "no optimization_level, so the compiler chooses by GPU and number of pictures, and level 1 ruins the "
             "boxes of DFL heads; write model_optimization_flavor(optimization_level=0, compression_level=0)"
         )
         yield Finding(line, text, error=False)
     elif explicit == 1:
         flag = "" if override is None else "--optimization-level 1: "
-        text = f"{flag}level 1 is known to ruin the boxes of DFL heads; take 0 or 2"
+        text = f"{flag}level 1 is known to ruin the boxes of DFL heads; use 0 or 2"
         yield Finding(line if override is None else None, text, error=False)
     packed = compression(script)
     if override is None and packed is None:
         yield Finding(line, "no compression_level; hefkit adds compression_level=0, no weights in 4 bit", error=False)
     elif override is None and packed:
-        yield Finding(line, f"compression_level={packed} puts weights into 4 bit; expect losses", error=False)
+        yield Finding(line, f"compression_level={packed} stores weights in 4 bit; expect less accuracy", error=False)

@@ -1,7 +1,6 @@
-"""What the linter says of one command alone.
+"""The linter's rules for a single command.
 
-Errors are what the compiler is known to refuse and what would ruin the model; what merely has not been seen in a
-public script is a warning.
+Errors: the compiler is known to refuse it, or it would ruin the model. Warnings: no public script has it.
 """
 
 from __future__ import annotations
@@ -15,25 +14,25 @@ from pathlib import PurePosixPath
 
 from hefkit.workshop.script import cures, tables
 from hefkit.workshop.script.commands import Command, bare, items, layers, number, numbers
-from hefkit.workshop.script.tables import Form, Value
+from hefkit.workshop.script.forms import Form, Value
 
 _CLOSE = 0.6  # difflib's similarity for "did you mean"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing to say about a line; `line` is None for what is missing."""
+    """One error or warning; `line` is None where a command is missing."""
 
     line: int | None
     text: str
     error: bool = True
 
 
-def of_command(command: Command, arch: str | None = None) -> Iterator[Finding]:
-    """What can be said of one command alone."""
-    said = _not_for_us(command)
-    if said is not None:
-        yield Finding(command.line, said)
+def check_command(command: Command, arch: str | None = None) -> Iterator[Finding]:
+    """The findings of one command, without regard to the other commands."""
+    refusal = _refusal(command)
+    if refusal is not None:
+        yield Finding(command.line, refusal)
         return
     form = tables.form(command.name, command.feature)
     if form is None:
@@ -47,31 +46,31 @@ def of_command(command: Command, arch: str | None = None) -> Iterator[Finding]:
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean finetune?`, or nothing when no known word is similar."""
+    """`; did you mean finetune?`, or "" when no known word is similar."""
     close = get_close_matches(word, list(known), n=1, cutoff=_CLOSE)
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _not_for_us(command: Command) -> str | None:
-    """Why a command must not stand in a script at all."""
+def _refusal(command: Command) -> str | None:
+    """Why a script must not have this command at all, or None."""
     name = command.name
     if name in cures.INVENTED:
         return cures.INVENTED[name](command)
+    if name in cures.REFUSED:
+        return cures.REFUSED[name]
     if name in tables.FEATURES and command.feature not in tables.FEATURES[name]:
         return _no_feature(command)
-    if name in tables.FORMS or name in tables.FEATURES:
-        return cures.REFUSED.get(name)
-    if name.rpartition(".")[2] in tables.LAYOUT:
+    if name in tables.FORMS or name in tables.FEATURES or name.rpartition(".")[2] in tables.LAYOUT:
         return None
-    return cures.RETIRED.get(name) or f"{name} is no command{_instead(name)}"
+    return cures.RETIRED.get(name) or f"{name} is not a command{_instead(name)}"
 
 
 def _instead(name: str) -> str:
-    """What may have been meant by an unknown command: a feature of one, or one that is spelled like it."""
+    """What an unknown command may mean: a feature, or a command with a similar name."""
     owner = _owner(name)
     if owner is not None:
         return f" but a feature of {owner}; write {owner}({name}, ...)"
-    return nearest(name, tables.known_commands()) or "; those there are stand in docs/model-scripts.md"
+    return nearest(name, tables.known_commands()) or "; docs/model-scripts.md lists the commands"
 
 
 def _owner(feature: str) -> str | None:
@@ -84,8 +83,8 @@ def _no_feature(command: Command) -> str:
         return cures.no_feature(command, known)
     owner = _owner(command.feature)
     if owner is not None:
-        return f"{command.name} has no feature {command.feature}; it belongs to {owner}"
-    guess = nearest(command.feature, known) or f"; there are {', '.join(known)}"
+        return f"{command.name} has no feature {command.feature}; write {owner}({command.feature}, ...)"
+    guess = nearest(command.feature, known) or f"; expected one of {', '.join(known)}"
     return f"{command.name} has no feature {command.feature}{guess}"
 
 
@@ -93,12 +92,10 @@ def _shape(command: Command, form: Form) -> Iterator[Finding]:
     """The name on the left and the positional arguments."""
     args = command.args[1:] if command.feature is not None else command.args
     if command.name == "change_output_activation" and len(args) == 1:
-        yield Finding(command.line, "an activation for all outputs would put it on the boxes too; name the layer")
+        yield Finding(command.line, "this would activate all outputs, the boxes too; name the layer first")
         return
-    if form.named and not command.targets and command.name != "normalization":  # that has its own rule
-        yield Finding(command.line, f"{command.name} needs a name on its left, as in {command.name}1 = ...")
     if not form.named and command.targets:
-        yield Finding(command.line, f"{command.name} takes no name on its left", error=False)
+        yield Finding(command.line, f"{command.name} takes no name on the left; remove it", error=False)
     if len(args) < form.required and command.name != "normalization":
         yield Finding(command.line, _too_few(command, form))
     if len(args) > len(form.args):
@@ -110,13 +107,13 @@ def _shape(command: Command, form: Form) -> Iterator[Finding]:
 def _too_few(command: Command, form: Form) -> str:
     if command.name == "quantization_param":
         alien = next((s for k, _ in command.keywords if (s := cures.KEYWORDS.get((command.name, k)))), None)
-        return alien or "quantization_param needs a layer first, as in quantization_param(conv41, ...)"
-    expected = ", ".join(value.expected() for value in form.args[: form.required])
+        return alien or "quantization_param needs a layer first; write quantization_param(conv41, ...)"
+    expected = " and ".join(value.expected() for value in form.args[: form.required])
     return f"{command.name} has too few arguments; expected {expected}"
 
 
 def _keywords(command: Command, form: Form) -> Iterator[Finding]:
-    """Keywords that are listed, each once, with values that have been seen."""
+    """Each keyword is listed, is given once and has a value that has been seen."""
     given = Counter(key for key, _ in command.keywords)
     for key, times in given.items():
         if times > 1:
@@ -133,15 +130,15 @@ def _keywords(command: Command, form: Form) -> Iterator[Finding]:
 def _unlisted(command: Command, key: str, form: Form) -> Iterator[Finding]:
     cure = cures.KEYWORDS.get((command.name, key))
     if cure is not None:
-        if command.args or command.name != "quantization_param":  # else told with the missing layer
+        if command.args or command.name != "quantization_param":  # else _too_few names it
             yield Finding(command.line, cure)
         return
-    known = nearest(key, form.keywords) or f"; there are {', '.join(form.keywords) or 'none'}"
+    known = nearest(key, form.keywords) or f"; expected one of {', '.join(form.keywords) or 'none'}"
     yield Finding(command.line, f"{title(command)} has no known keyword {key}{known}", error=form.strict)
 
 
 def _value(command: Command, key: str, value: str, allowed: Value) -> Iterator[Finding]:
-    if allowed.takes(value) or any(_quoted(part) for part in _parts(value)):  # quotes have a rule of their own
+    if allowed.takes(value) or any(_quoted(part) for part in _parts(value)):  # _quotes judges these
         return
     what = f"{title(command)}: {key + '=' if key else ''}{value}"
     guess = nearest(value, allowed.words) if allowed.words else ""
@@ -150,45 +147,48 @@ def _value(command: Command, key: str, value: str, allowed: Value) -> Iterator[F
 
 def _activated_by_pattern(command: Command) -> Iterator[Finding]:
     if command.name == "change_output_activation" and any("{" in arg for arg in command.args):
-        yield Finding(command.line, "a pattern may reach the boxes and inner layers too; name the layers one by one")
+        yield Finding(command.line, "a pattern may match boxes and inner layers too; name the layers one by one")
 
 
 def _discouraged(command: Command) -> Iterator[Finding]:
-    """What works, and is seldom what was meant."""
+    """What works, and is seldom what the user wants."""
     for key, _ in command.keywords:
         if (command.name, key) in cures.RENAMED:
             yield Finding(command.line, f"{key} is {cures.RENAMED[command.name, key]}", error=False)
     if command.name == "hef_param":
-        yield Finding(command.line, "hef_param changes switches of the file format; better leave it out", error=False)
+        yield Finding(command.line, "hef_param changes the file format, which is seldom right; remove it", error=False)
     if (number(command.keyword("auto_4bit_weights_ratio")) or 0) > 0:
-        yield Finding(command.line, "auto_4bit_weights_ratio puts weights into 4 bit; expect losses", error=False)
+        yield Finding(
+            command.line, "auto_4bit_weights_ratio stores weights in 4 bit; expect less accuracy", error=False
+        )
 
 
 def _normalization_units(command: Command) -> Iterator[Finding]:
-    """Mean and deviation in 0..1 are those of another framework; without any the network sees 0..255."""
+    """Some frameworks give mean and std in 0..1; the compiler wants 0..255."""
     if command.name != "normalization":
         return
     mean, std = (numbers(a) or () for a in (*command.args, "", "")[:2])
     if any(0 < abs(n) < 1 for n in (*mean, *std)):
-        yield Finding(command.line, "mean and std must be in 0..255, these are below 1; multiply them by 255")
+        yield Finding(command.line, "mean or std is below 1; expected numbers in 0..255; multiply them by 255")
     elif std and max(std, key=abs) == min(std, key=abs) == 1:
         yield Finding(
             command.line,
-            "this normalization leaves 0..255 as it is; right only if the ONNX itself divides by 255",
+            "this normalization leaves 0..255 as it is; that is right only if the ONNX divides by 255 itself",
             error=False,
         )
 
 
 def _quotes(command: Command) -> Iterator[Finding]:
-    """Quotes are for paths, and paths are looked up from wherever the compiler runs."""
+    """Quotes are for paths; a relative path would start at the folder in which the compiler runs."""
     for value in [*command.args, *(v for _, v in command.keywords)]:
         for part in filter(_quoted, _parts(value)):
             inner = part[1:-1]
             if "/" not in inner and not inner.endswith(".json"):
-                yield Finding(command.line, f"{part} in quotes; words stand without them")
+                yield Finding(command.line, f"{part} in quotes; write it without quotes")
             elif not PurePosixPath(inner).is_absolute():
                 yield Finding(
-                    command.line, f"{part} is a relative path, and the compiler runs elsewhere; write it from / on"
+                    command.line,
+                    f"{part} is a relative path; expected an absolute one, because the compiler runs in another folder",
                 )
 
 
@@ -201,12 +201,12 @@ def _quoted(value: str) -> bool:
 
 
 def _layer_names(command: Command) -> Iterator[Finding]:
-    """The compiler names layers itself, `conv41` or `net/conv41`."""
+    """Layers have the names that the compiler gives them: `conv41` or `net/conv41`."""
     for layer in _layers_of(command):
         if layer.startswith("/") or layer.count("/") > 1 or "." in bare(layer):
             yield Finding(
                 command.line,
-                f"{layer} is a name of ONNX or PyTorch; layers have the compiler's names here, such as conv41 or "
+                f"{layer} is a name of ONNX or PyTorch; expected a name that the compiler gives, such as conv41 or "
                 "output_layer1",
             )
 
@@ -232,24 +232,24 @@ def _precision(command: Command, arch: str | None) -> Iterator[Finding]:
         yield Finding(command.line, f"precision_mode={mode} does not exist; expected one of {known}")
     for layer in _layers_of(command):
         if bare(layer).startswith("matmul") and mode not in tables.MATMUL_PRECISIONS:
-            # refused in reports of users; Model Zoo v2.15 to v5.0.0 has two scripts for hailo15h with a16_w16 there
+            # users report that the compiler refuses it; Model Zoo v2.15 to v5.0.0 has two hailo15h scripts with a16_w16
             text = f"precision_mode={mode} on {layer}; a matmul takes {', '.join(tables.MATMUL_PRECISIONS)}"
             yield Finding(command.line, text, error=arch in tables.CHIPS_3X)
         elif mode == tables.MATMUL_ONLY and not _may_be_matmul(layer):
-            yield Finding(command.line, f"precision_mode={mode} on {layer}; it is for matmul layers only; leave it out")
+            yield Finding(command.line, f"precision_mode={mode} on {layer}; it is for matmul layers only; remove it")
 
 
 def _may_be_matmul(layer: str) -> bool:
-    """Named like one, or by a pattern, or by the user."""
+    """False only for names that the compiler gives to layers of another kind."""
     return not re.fullmatch(r"(conv|dw|deconv|fc|output_layer|input_layer|normalization)\d*", bare(layer))
 
 
 def _only_15l(command: Command, mode: str, arch: str | None) -> Iterator[Finding]:
-    said = f"precision_mode={mode} is seen only in some scripts for hailo15l"
+    text = f"precision_mode={mode} is seen only in some scripts for hailo15l"
     if arch in tables.CHIPS_3X:
-        yield Finding(command.line, f"{said}; {arch} takes {', '.join(tables.PRECISIONS)}")
+        yield Finding(command.line, f"{text}; expected one of {', '.join(tables.PRECISIONS)} for {arch}")
     else:
-        yield Finding(command.line, said, error=False)
+        yield Finding(command.line, text, error=False)
 
 
 def _only_5x(command: Command, form: Form, arch: str | None) -> Iterator[Finding]:
@@ -257,10 +257,10 @@ def _only_5x(command: Command, form: Form, arch: str | None) -> Iterator[Finding
         return
     for key, _ in command.keywords:
         if key in form.only_5x:
-            text = f"{key} is seen only in scripts for compiler 5.x, and {arch} is compiled by 3.x; leave it out"
+            text = f"{key} is seen only in scripts for compiler 5.x, and {arch} needs 3.x; remove it"
             yield Finding(command.line, text, error=False)
 
 
 def title(command: Command) -> str:
-    """`finetune` lines are told as post_quantization_optimization(finetune)."""
+    """How messages name a command: `post_quantization_optimization(finetune)` where it has a feature."""
     return f"{command.name}({command.feature})" if command.feature else command.name

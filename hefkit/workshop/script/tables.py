@@ -1,83 +1,20 @@
-"""The commands of Hailo model scripts: what each takes.
+"""The commands of Hailo model scripts, and what each takes: as far as scripts for a YOLO use them.
 
-Read off the model scripts of the public Model Zoo (tags v1.0 to v5.2.0) and, where marked R, off reports of users;
-Hailo's own documentation is behind a registration. So the tables say what has been seen, not what exists: an unlisted
-keyword is a warning, not an error, unless the compiler is known to refuse it.
+The source is the public Model Zoo's scripts (tags v1.0 to v5.2.0) and, where marked R, reports of users; Hailo's own
+documentation needs a registration. The tables show what has been seen, which is not all that exists: an unlisted
+keyword is a warning, and an error only where the compiler is known to refuse it.
+
+    FORMS      command -> form
+    FEATURES   command -> feature -> form, as in post_quantization_optimization(finetune, ...)
+    LAYOUT     commands that the compiler writes for the layout of one network
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import TypeVar
 
-from hefkit.workshop.script.commands import items, layers, number, numbers, whole
-
-_LAYER = re.compile(r"\{[^{}]+\}|[A-Za-z_/][\w./-]*", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Value:
-    """What may stand at one place: some words, or one kind of value within limits."""
-
-    words: tuple[str, ...] = ()
-    kind: str = ""  # whole, number, numbers, layers, duration, any; "" for words only
-    low: float | None = None
-    high: float | None = None
-    closed: bool = False  # anything else is an error, not a warning
-
-    def takes(self, text: str) -> bool:
-        """Whether `text` (canonical spelling) may stand here."""
-        return text in self.words or _KINDS[self.kind](text, self)
-
-    def expected(self) -> str:
-        """What may stand here, for a message."""
-        limits = f" from {self.low:g} to {self.high:g}" if self.low is not None and self.high is not None else ""
-        limits = limits or (f" of at least {self.low:g}" if self.low is not None else "")
-        return ", ".join([*self.words, *([_NAMES[self.kind] + limits] if self.kind else [])])
-
-    def within(self, value: float | None) -> bool:
-        """Whether a number lies between the limits."""
-        return value is not None and not (
-            (self.low is not None and value < self.low) or (self.high is not None and value > self.high)
-        )
-
-
-_KINDS = {
-    "": lambda text, value: False,
-    "any": lambda text, value: True,
-    "whole": lambda text, value: value.within(whole(text)),
-    "number": lambda text, value: value.within(number(text)),
-    "numbers": lambda text, value: numbers(text) is not None,
-    "pair": lambda text, value: len(numbers(text) or ()) == 2,
-    "layers": lambda text, value: all(_LAYER.fullmatch(layer) for layer in layers(text)) and text != "[]",
-    "list": lambda text, value: text.startswith("[") and set(items(text)) <= set(value.words),
-    "duration": lambda text, value: re.fullmatch(r"\d+(\.\d+)?[smh]?", text) is not None,
-}
-_NAMES = {
-    "any": "any value",
-    "whole": "a whole number",
-    "number": "a number",
-    "numbers": "a list of numbers",
-    "pair": "a list of two numbers",
-    "layers": "a layer, a list of layers or a pattern in braces",
-    "list": "or a list of these",
-    "duration": "seconds, or 25m, or 5h",
-}
-
-
-@dataclass(frozen=True)
-class Form:
-    """One command, or one feature of a command."""
-
-    args: tuple[Value, ...] = ()  # positional, after the feature
-    required: int = 0  # how many of them must be there
-    keywords: Mapping[str, Value] = field(default_factory=dict)
-    named: bool = False  # needs a name on its left
-    only_5x: frozenset[str] = frozenset()  # keywords seen only in scripts for compiler 5.x
-    strict: bool = False  # the compiler is known to refuse other keywords
-
+from hefkit.workshop.script.cures import REFUSED
+from hefkit.workshop.script.forms import Form, Value
 
 T = TypeVar("T")
 
@@ -89,7 +26,7 @@ def _words(text: str, *, closed: bool = False) -> Value:
 
 
 def _each(text: str, value: T) -> dict[str, T]:
-    """The same for every word of a list."""
+    """The same value for each word of a text."""
     return dict.fromkeys(text.split(), value)
 
 
@@ -115,27 +52,11 @@ MATMUL_ONLY = "a8_w8_a8"
 PRECISIONS = ("a8_w8", "a8_w4", "a16_w16", "a8_w8_a16", MATMUL_ONLY)
 PRECISIONS_15L = ("a16_w8", "a16_w8_a16")  # only in hailo15l scripts of Model Zoo v5.2.0
 MATMUL_PRECISIONS = ("a8_w8", MATMUL_ONLY, "a8_w8_a16")
-CONVERSIONS = "bgr_to_rgb yuv_to_rgb nv12_to_rgb nv12_to_hailo_yuv yuy2_to_hailo_yuv tf_rgbx_to_hailo_rgb yuy2_to_rgb"
 BUCKETS = "auto_partition_to_buckets share_buckets_partition berkitizer_bucket_size berkitizer_min_size toposort_mode"
 
 FORMS: dict[str, Form] = {
     "normalization": Form(args=(NUMBERS, NUMBERS, LAYERS), required=2, named=True),
-    "input_conversion": Form(
-        args=(ANY, _words(CONVERSIONS)), required=1, keywords={"emulator_support": BOOL}, named=True
-    ),
-    "resize": Form(args=(LAYERS,), keywords={"resize_shapes": PAIR, "resize_method": ANY, "engine": ANY}, named=True),
-    "logits_layer": Form(args=(LAYERS, _words("softmax argmax"), INTEGER, _words("cpu")), required=2, named=True),
     "change_output_activation": Form(args=(LAYERS, _words("sigmoid tanh linear", closed=True)), required=2),
-    "nms_postprocess": Form(
-        args=(ANY, _words("yolov5 yolox ssd yolov6 yolov8")),
-        keywords={
-            "meta_arch": _words("yolov8 yolov5 yolox yolov6 ssd"),
-            "engine": _words("cpu nn_core auto"),
-            "bbox_decoding_only": BOOL,
-            "classes": COUNT,
-            "config_path": ANY,
-        },
-    ),
     "set_seed": Form(keywords={"seed": INTEGER}),
     "model_optimization_flavor": Form(
         keywords={
@@ -196,20 +117,18 @@ FORMS: dict[str, Form] = {
             "splitter_timeout": DURATION,
             "width_splitter_defuse": SWITCH,
             "seed": INTEGER,
-            # written by the compiler itself; seen in tags v2.10 and later
+            # the compiler writes these itself (Model Zoo v2.10 and later)
             **_each(
                 "auto_split_const_inputs automatic_ddr automatic_ddr_l3_cuts_threshold automatic_l4_portals "
-                "automatic_l4_portals_l3_cuts_threshold automatic_reshapes automatic_resize_reshapes "
-                "calculate_power defuse_by_validator disable_row_per_cut enable_auto_spatial_collapse "
-                "enable_auto_spatial_reshapes enable_automatic_features_chunks enable_automatic_join "
-                "enable_automatic_offdevice_outputs enable_axis_upsize enable_collapser enable_defuse_with_slack "
-                "enable_fixer enable_hw_padding enable_lanes enable_lcu_ecc enable_muxer "
-                "enable_partial_row_buffers enable_post_split_average_buffers "
-                "enable_single_buffer_for_feasibility enable_swapper enable_unikorn force_map_on_mirror "
-                "fps_ratio_impact input_layer_max_successors max_auto_defuse max_auto_merge_depth "
-                "merge_max_layer_utilization merge_max_memory_utilization merge_min_layer_utilization "
-                "num_of_workers optimize_pipeline_stoppage ppu_reshape_slack run_format_fixer "
-                "spatial_defuse_legacy strategy validate",
+                "automatic_l4_portals_l3_cuts_threshold automatic_reshapes automatic_resize_reshapes calculate_power "
+                "defuse_by_validator enable_auto_spatial_collapse enable_auto_spatial_reshapes "
+                "enable_automatic_features_chunks enable_automatic_join enable_automatic_offdevice_outputs "
+                "enable_axis_upsize enable_collapser enable_defuse_with_slack enable_fixer enable_lanes "
+                "enable_lcu_ecc enable_muxer enable_partial_row_buffers enable_post_split_average_buffers "
+                "enable_single_buffer_for_feasibility enable_swapper force_map_on_mirror fps_ratio_impact "
+                "input_layer_max_successors max_auto_defuse max_auto_merge_depth merge_max_layer_utilization "
+                "merge_max_memory_utilization merge_min_layer_utilization optimize_pipeline_stoppage "
+                "ppu_reshape_slack run_format_fixer spatial_defuse_legacy validate",
                 ANY,
             ),
         }
@@ -217,8 +136,7 @@ FORMS: dict[str, Form] = {
     "hef_param": Form(
         keywords=_each(
             "cfg_channel_count dma_engine_count enable_csm_crc enable_ko enable_lcu_from_sequencer "
-            "enable_self_reset_optimization share_config should_run_abstract_validation "
-            "should_run_full_validation strict_runtime_versioning",
+            "enable_self_reset_optimization share_config should_run_full_validation strict_runtime_versioning",
             ANY,
         )
     ),
@@ -256,7 +174,7 @@ FEATURES: dict[str, dict[str, Form]] = {
             keywords={**CLIP, "mode": _words("disabled manual percentile percentile_force", closed=True)}
         ),
         "weights_clipping": Form(keywords={**CLIP, "mode": _words("disabled manual percentile mmse mmse_if4b")}),
-        # not needed for a YOLO; their keywords are shared
+        # seldom used for a YOLO, so they share one form
         **_each(
             "ew_add_fusing se_optimization global_avgpool_reduction matmul_correction matmul_equalization "
             "layer_norm_decomposition layer_decomposition decompose_conv_factor matmul_decomposition "
@@ -266,8 +184,7 @@ FEATURES: dict[str, dict[str, Form]] = {
                     "policy": POLICY,
                     "layers": LAYERS,
                     **_each(
-                        "division_factors method mode count tile_height correction_type equalization eq_consumer "
-                        "bit_decomposition_mode infusible_ew_add_type matmul_bias remove_low_low",
+                        "division_factors correction_type equalization bit_decomposition_mode infusible_ew_add_type",
                         ANY,
                     ),
                 }
@@ -308,7 +225,7 @@ FEATURES: dict[str, dict[str, Form]] = {
     },
 }
 
-# what the compiler writes about one network's placement on the chip
+# the compiler writes these: where the layers of one network are placed on the chip
 LAYOUT = _set(
     "compilation_param buffers defuse concat shortcut format_conversion shape_splitter place context network_group "
     "remove_node join merge portal l4_portal ddr mux_demux bucket defuse_block transpose_concat feature_splitter "
@@ -317,12 +234,12 @@ LAYOUT = _set(
 
 
 def form(command: str, feature: str | None) -> Form | None:
-    """The form of a command, or of a command's feature; None if it is in no table."""
+    """The form of a command, or of a command's feature; None if the tables do not have it."""
     if command in FEATURES:
         return FEATURES[command].get(feature or "")
     return FORMS.get(command)
 
 
 def known_commands() -> list[str]:
-    """Every command that a user may write."""
-    return sorted([*FORMS, *FEATURES])
+    """Every command of a real script, layout left out, also those that hefkit refuses."""
+    return sorted([*FORMS, *FEATURES, *REFUSED])

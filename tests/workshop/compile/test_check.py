@@ -85,7 +85,7 @@ def test_another_graph_is_refused(bench: Bench, spoil: Callable[[dict[str, Any]]
     told = event(bench)
     spoil(told)
 
-    with pytest.raises(ToolchainError, match="not the one that was asked for") as caught:
+    with pytest.raises(ToolchainError, match="parsed another network than hefkit asked for") as caught:
         ParsedGraph.from_event(told).matched(bench.layout, SIZE)
     assert words in str(caught.value)
 

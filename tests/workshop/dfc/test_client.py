@@ -15,16 +15,10 @@ import pytest
 
 from hefkit.errors import DataError, ToolchainError
 from hefkit.workshop.dfc.client import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
-from hefkit.workshop.dfc.listen import SdkVoice
-from hefkit.workshop.dfc.process import LogTail, WorkerDied, WorkerProcess, sdk_environment
+from hefkit.workshop.dfc.listen import LogTail, SdkListener
+from hefkit.workshop.dfc.process import WorkerDied, WorkerProcess, sdk_environment
 from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import Bench
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A toy network with pictures."""
-    return Bench.make(tmp_path)
 
 
 def test_every_call(bench: Bench) -> None:
@@ -40,11 +34,11 @@ def test_every_call(bench: Bench) -> None:
     assert all(t.dtype == np.float32 for t in found) and not list(bench.folder.glob("t*.npy"))
     assert 0 < max(np.abs(a - b).max() for a, b in zip(found, exact, strict=True)) < 0.1
     assert (bench.folder / "toy.hef").stat().st_size == size
-    assert dfc.voice.facts.entries == {"calibration": 6}
+    assert dfc.listener.facts.entries == {"calibration": 6}
     assert [o.producer.split("/")[0] for o in graph.outputs] == ["toy"] * 6
 
 
-def test_the_environment_is_settled_before_the_import(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_settled_before_the_import(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs go to the run folder, the card is chosen; another interpreter does not look into our packages."""
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.setenv("VIRTUAL_ENV", "/ours")
@@ -53,7 +47,6 @@ def test_the_environment_is_settled_before_the_import(tmp_path: Path, monkeypatc
 
     assert "PYTHONPATH" not in other and "VIRTUAL_ENV" not in other and other["CUDA_VISIBLE_DEVICES"] == "1"
     assert same["PYTHONPATH"] == "/ours"
-    bench = Bench.make(tmp_path)
     with bench.dfc() as dfc:
         bench.parse(dfc)
         printed = dfc.log.read_text()
@@ -70,7 +63,7 @@ def test_garbage_does_not_break_the_protocol(bench: Bench) -> None:
         assert len(dfc.infer(QUANTIZED, bench.calibration.path, bench.folder / "t")) == 6
         assert dfc.compile(bench.folder / "toy.hef") > 0
 
-    assert all(line.isprintable() for line in dfc.voice.last)
+    assert all(line.isprintable() for line in dfc.listener.last)
 
 
 def test_a_log_without_line_ends_fills_no_memory(tmp_path: Path) -> None:
@@ -150,7 +143,7 @@ def test_calibration_in_the_form_that_the_sdk_takes(
         _, outputs = bench.parse(dfc)
         bench.quantize(dfc, outputs)
         assert dfc._form == used
-        assert dfc.voice.facts.entries["calibration"] == 6
+        assert dfc.listener.facts.entries["calibration"] == 6
 
     assert len([r for r in caplog.records if "trying another form" in r.getMessage()]) == warned
 
@@ -208,7 +201,7 @@ def hanging(folder: Path, how: str) -> tuple[WorkerProcess, int]:
     """A worker that hangs in the import, and the pid of a child that it has started."""
     pid_file = folder / "child.pid"
     python = make_sdk(folder, at={"import": [{"child": str(pid_file)}, {"hang": how}]})
-    worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkVoice())
+    worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkListener())
     while not pid_file.exists() or not pid_file.read_text():
         time.sleep(0.02)
     return worker, int(pid_file.read_text())
@@ -234,9 +227,9 @@ def test_a_driver_that_is_killed_takes_its_worker_along(tmp_path: Path) -> None:
     program = (
         "import sys, os; from pathlib import Path\n"
         "from hefkit.workshop.dfc.process import WorkerProcess, sdk_environment\n"
-        "from hefkit.workshop.dfc.listen import SdkVoice\n"
+        "from hefkit.workshop.dfc.listen import SdkListener\n"
         f"python, folder = Path({str(python)!r}), Path({str(tmp_path)!r})\n"
-        "worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkVoice())\n"
+        "worker = WorkerProcess(python, folder, sdk_environment(python, {}), SdkListener())\n"
         "print(worker.pid, flush=True)\n"
         "worker.wait()\n"
     )
@@ -258,7 +251,7 @@ def test_a_worker_that_nobody_asked_to_leave(tmp_path: Path) -> None:
     """Its exit status comes back, and so does the group: its child is ended."""
     pid_file = tmp_path / "child.pid"
     python = make_sdk(tmp_path, at={"import": [{"child": str(pid_file)}, {"exit": 7}]})
-    worker = WorkerProcess(python, tmp_path, sdk_environment(python, {}), SdkVoice())
+    worker = WorkerProcess(python, tmp_path, sdk_environment(python, {}), SdkListener())
 
     with pytest.raises(WorkerDied) as caught, worker:
         worker.wait()

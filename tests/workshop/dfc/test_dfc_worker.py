@@ -10,6 +10,7 @@ import ast
 import enum
 import json
 import runpy
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -57,18 +58,24 @@ def test_a_state_is_a_word_whatever_kind_of_enum_it_is() -> None:
 
 
 def test_our_folder_hides_no_module_of_the_sdk_s(tmp_path: Path) -> None:
-    """Beside the worker lie a statistics.py and a session.py; the worker gets the standard library's."""
+    """Modules beside the worker are not found, by whatever name its folder is on the path; all others are."""
+    folder, other = tmp_path / "folder", tmp_path / "other"
+    for place in (folder, other):
+        place.mkdir()
+    worker = shutil.copy(WORKER, folder)
+    (folder / "statistics.py").write_text("raise AssertionError('imported')\n")
+    (other / "module_of_the_sdk.py").write_text("")
+    (tmp_path / "link").symlink_to(folder)
     program = (
-        f"import runpy, sys; sys.path.insert(0, {str(WORKER.parent)!r})\n"
-        f"runpy.run_path({str(WORKER)!r}, run_name='worker')\n"
-        "import statistics; print(statistics.__file__)\n"
+        f"import runpy, sys; sys.path[:0] = [{str(folder)!r}, {str(tmp_path / 'link')!r}, '', {str(other)!r}]\n"
+        f"runpy.run_path({worker!r}, run_name='worker')\n"
+        "import statistics, module_of_the_sdk; print(statistics.__file__)\n"
     )
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, cwd=folder, timeout=60)
 
     assert done.returncode == 0, done.stderr
-    assert not done.stdout.strip().startswith(str(WORKER.parent))
-    assert (WORKER.parent / "statistics.py").is_file(), "or this test would prove nothing"
+    assert not done.stdout.strip().startswith(str(tmp_path))
 
 
 def record_answers(bench: Bench) -> None:
@@ -108,11 +115,10 @@ def road(bench: Bench, python: Path | str) -> tuple[dict[str, object], list[np.n
     return facts, tensors, (work / "toy.hef").read_bytes()
 
 
-def test_the_worker_on_an_old_python(tmp_path: Path) -> None:
+def test_the_worker_on_an_old_python(bench: Bench) -> None:
     """Python 3.8 and numpy 1.x, where TensorFlow's place is taken by the double's: the same codes, the same HEF."""
     if not OLD_PYTHON.exists():
         pytest.skip("no .venv-old: `make test` makes it where there is a Python 3.8 or 3.9")
-    bench = Bench.make(tmp_path)
     record_answers(bench)
 
     old, tensors, hef = road(bench, OLD_PYTHON)

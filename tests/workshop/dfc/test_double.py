@@ -10,7 +10,6 @@ import importlib.util
 import json
 import subprocess
 import tarfile
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,12 +32,6 @@ runner = ClientRunner(hw_arch="hailo8")
 PARSE = "runner.translate_onnx_model(onnx, 'net', end_node_names=nodes)\n"
 LOAD = "runner.load_model_script(script)\n"
 QUANTIZE = "runner.optimize(pictures.astype(np.float32))\n"
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A toy network with pictures."""
-    return Bench.make(tmp_path)
 
 
 def run(bench: Bench, program: str, script: str = SCRIPT, **behaviour: Any) -> tuple[int, str, str]:
@@ -122,7 +115,7 @@ REFUSED = {
 
 
 @pytest.fixture(scope="module")
-def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+def refusals(pristine: Bench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """What each program of REFUSED raises, all of them tried in one process."""
     cases = {name: (program, script + "\n") for name, (program, script, _) in REFUSED.items()}
     program = (
@@ -132,7 +125,7 @@ def refusals(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
         "    except Exception as exc:\n        text = f'{type(exc).__name__}: {exc}'\n"
         "    print('RESULT', json.dumps([name, text]))\n"
     )
-    code, out, last = run(Bench.make(tmp_path_factory.mktemp("double")), program)
+    code, out, last = run(pristine.copy(tmp_path_factory.mktemp("double")), program)
     assert code == 0, last
     return dict(json.loads(line[7:]) for line in out.splitlines() if line.startswith("RESULT "))
 

@@ -61,7 +61,7 @@ SAID = {
         "BadInputsShape: Data shape (3, 640, 640) for layer net/input_layer1 doesn't match network's input shape "
         "(640, 640, 3)", "another shape", "--imgsz",
     ),
-    "unfixable range": (FIT, "cannot be quantised", "real photographs"),
+    "unfixable range": (FIT, "cannot be quantised", "photographs of the camera"),
     "average pooling": (
         "AccelerasNumerizationError: Shift delta in net/avgpool1/avgpool_op is larger than 2",
         "average pooling does not fit", "global_avgpool_reduction",
@@ -71,11 +71,11 @@ SAID = {
     "not quantised": (f"BackendRuntimeException: {UNQUANTIZED}", "is not quantised", "--har"),
     "mapping": (
         "BackendAllocatorException: Compilation failed: No successful assignments: conv7 errors: Agent infeasible",
-        "no place on the chip", "compiler_optimization_level=max",
+        "cannot place the network on the chip", "compiler_optimization_level=max",
     ),
     "partition": (
         "Exception: Compiler could not find a valid partition to contexts. Most commom error is: Automri finished with "
-        "too many resources on context_2", "no place on the chip", "context_switch_param(mode=allowed)",
+        "too many resources on context_2", "cannot place the network on the chip", "context_switch_param(mode=allowed)",
     ),
     "16 bit with 4 bit": ("Exception: 16x4 is not supported", "16-bit layer", "--precision-16 outputs"),
     "16-bit biases": ("Exception: 16bit L2 biases in conv5", "16-bit layer", "bias_correction"),
@@ -108,7 +108,7 @@ SAID = {
     "host memory": ("MemoryError: Unable to allocate 4.69 GiB", "memory is full", "--num-samples"),
     "allocation": ("RuntimeError: std::bad_alloc", "memory is full", "--batch-size 1"),
     "no permission": (
-        "PermissionError: [Errno 13] Permission denied: 'acceleras.log'", "may not write", "--run-dir"
+        "PermissionError: [Errno 13] Permission denied: 'acceleras.log'", "is not allowed to write", "--run-dir"
     ),
 }  # fmt: skip
 
@@ -154,7 +154,7 @@ def test_the_exception_counts_before_the_log() -> None:
     found = explain(FIT, error_lines=log, doing="compiling", log=LOG)
     from_log = explain("Exception: Compilation failed", error_lines=log, doing="compiling", log=LOG)
 
-    assert "cannot be quantised" in str(found) and "no place" in str(from_log)
+    assert "cannot be quantised" in str(found) and "cannot place" in str(from_log)
 
 
 HARMLESS = {
@@ -185,12 +185,18 @@ def test_unknown_words_are_kept() -> None:
 
 
 DEATHS = {
-    "out of memory, as the kernel says": (-9, [], True, "the kernel ended it because the memory was full", "16 GiB"),
-    "killed, nobody says why": (-9, [], False, "most likely the kernel, for want of memory", "--batch-size 1"),
+    "out of memory, as the kernel says": (-9, [], True, ": the kernel ended it because the memory was full", "16 GiB"),
+    "killed, nobody says why": (
+        -9,
+        [],
+        False,
+        "most likely the kernel ended it because the memory was full",
+        "--batch-size 1",
+    ),
     "a helper was killed": (1, ["whatever"], True, "the kernel ended it", "16 GiB"),
     "no AVX": (-signal.SIGILL, [], False, "illegal instruction", "AVX"),
     "crash": (-signal.SIGSEGV, ["Fatal Python error: Segmentation fault"], False, "SIGSEGV", "another SDK release"),
-    "exit": (3, ["bye"], False, "exit status 3; its last words: bye", "run again"),
+    "exit": (3, ["bye"], False, "exit status 3; its last lines: bye", "run again"),
     "full disk in its last words": (1, ["OSError: [Errno 28] No space left on device"], False, "disk became full", ""),
 }
 

@@ -65,9 +65,9 @@ def test_ways_to_name_an_environment(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 WRONG = {
     "does not exist": ("gone/bin/python", None, "does not exist"),
-    "not executable": ("text", "no program", "is no Python that can be run"),
-    "no Python": ("sh", "#!/bin/sh\necho hello\n", "is no Python that can be run"),
-    "fails": ("fails", "#!/bin/sh\necho broken >&2; exit 3\n", "is no Python 3.8 or newer: broken"),
+    "not executable": ("text", "no program", "cannot be run as a Python"),
+    "no Python": ("sh", "#!/bin/sh\necho hello\n", "cannot be run as a Python"),
+    "fails": ("fails", "#!/bin/sh\necho broken >&2; exit 3\n", "is not Python 3.8 or newer: broken"),
     "no SDK": ("bare", f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', "has no Hailo SDK"),
 }
 

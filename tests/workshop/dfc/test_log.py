@@ -105,8 +105,8 @@ VERDICTS = {
         f"{LEVEL_0}[info] Assigning 4bit weights to layer net/conv5", Asked(0, 64, True, four_bit=True), "", "",
     ),
     "fewer pictures": (LEVEL_0, Asked(level=0, pictures=100, dfl=True), "", "calibrated with 64 of 100 pictures"),
-    "fine-tuning skipped": (SKIPPED, ASKED_2, "", "fine-tuning was asked for, and the SDK skipped it"),
-    "fine-tuning never begun": (LEVEL_0, ASKED_2, "", "fine-tuning was asked for, and the SDK skipped it"),
+    "fine-tuning skipped": (SKIPPED, ASKED_2, "", "the script asks for fine-tuning, and the SDK skipped it"),
+    "fine-tuning never begun": (LEVEL_0, ASKED_2, "", "the script asks for fine-tuning, and the SDK skipped it"),
     "fine-tuning on fewer": (SHORT, Asked(2, 64, True, finetune=1024), "", "fine-tuned with 512 of 1024 pictures"),
     "AdaRound skipped": (SKIPPED, Asked(level=4, pictures=64, dfl=True), "", "level 4 asks for AdaRound"),
     "AdaRound on fewer": (
@@ -114,7 +114,7 @@ VERDICTS = {
         Asked(4, 64, True, adaround=256), "", "AdaRound used 64 of 256 pictures",
     ),
     "4 bit, and not a word more": ("[info] Assigning 4bit weights to layer net/conv5", ASKED_0, "in 4 bit", ""),
-    "silence": ("", ASKED_2, "", "says nothing that hefkit understands"),
+    "silence": ("", ASKED_2, "", "hefkit understands no line of the SDK's log"),
 }  # fmt: skip
 
 

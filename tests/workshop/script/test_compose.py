@@ -11,17 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
-from hefkit.workshop.script.read import (
-    Additions,
-    Script,
-    compose,
-    compression,
-    finetune,
-    level,
-    lint,
-    parse_script,
-    read_script,
-)
+from hefkit.workshop.script.commands import Script, compression, finetune, level
+from hefkit.workshop.script.compose import Additions, compose
+from hefkit.workshop.script.lint import lint
+from hefkit.workshop.script.read import parse_script, read_script
 from tests.conftest import ROOT, Finished
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 
@@ -105,7 +98,7 @@ MERGED: dict[str, tuple[list[str], Additions, list[str], list[str]]] = {
     "a level takes 4 bit back": (
         ["model_optimization_flavor(optimization_level=2, compression_level=1)"], Additions(level=4),
         ["model_optimization_flavor(optimization_level=4, compression_level=0)"],
-        ["line 2: --optimization-level takes compression_level=1 back to 0"],
+        ["line 2: --optimization-level changes compression_level=1 to 0"],
     ),
     "4 bit of the script stay": (
         ["model_optimization_flavor(optimization_level=2, compression_level=1)"], Additions(),

@@ -1,1 +1,1 @@
-"""The insides of the double; nothing of hefkit is used here."""
+"""The parts of the double; they use nothing of hefkit."""

@@ -1,22 +1,22 @@
-"""Misbehaviour on request: HAILO_DOUBLE names a JSON object.
+"""Failures on purpose: HAILO_DOUBLE names a file with a JSON object.
 
 at: {moment: action or list of actions}; moments import, parse, script, full_precision, optimize, infer, compile;
     actions: {"raise": [class, message]} {"kill": signal} {"exit": code} {"hang": true} {"garbage": true}
              {"print": [lines]} {"child": file}   a child process that sleeps; its pid goes into the file
 import_error: text                  the import fails
 reduce_level: [N, why]              an explicit level is lowered; why: "gpu" | "data" | "both"
-few_pictures_will_do: true          a pass that wants more pictures than there are goes on with a warning
-four_bit: [layers]                  weights in 4 bit that nobody asked for
-skip_finetune, fewer: N             passes left out, or run on N pictures
+few_pictures_will_do: true          a pass that asks for more pictures than there are continues with a warning
+four_bit: [layers]                  these layers get weights in 4 bit, although the script does not ask for it
+skip_finetune, fewer: N             fine-tuning is skipped, or runs on N pictures
 silent: true                        no log lines at all
 collapse: true                      the quantised box tensors lose their spread
 wrong_colours: true                 the network's input channels are swapped, in every emulation
-refuse_forms: [float32, uint8, dataset]   calibration data that this version does not take
+refuse_forms: [float32, uint8, dataset]   calibration data that this version refuses
 no_full_precision: true             this version has no optimize_full_precision
-reverse_outputs, no_original_names  other answers of the parser that public evidence leaves open
-reverse_emulation, dict_emulation, raw_emulation   the same for the emulation; raw: logits in spite of the script
-hef: {arch, demote, stale, nms, drop, logits, broken, name}   a HEF that is not what was asked for
-compile_returns: "path"             no bytes
+reverse_outputs, no_original_names  other answers of the parser that public sources allow
+reverse_emulation, dict_emulation, raw_emulation   the same for the emulation; raw: logits in spite of a sigmoid
+hef: {arch, demote, stale, nms, drop, logits, broken, name}   a HEF that differs from what was asked for
+compile_returns: "path"             compile() returns a path, not bytes
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ _BEHAVIOUR = _load()
 
 
 def wanted(name: str, default: Any = None) -> Any:
-    """A behaviour that was asked for, or None."""
+    """The value of a behaviour in the file, or None."""
     return _BEHAVIOUR.get(name, default)
 
 
 def act(moment: str) -> None:
-    """Do what was asked for at this moment."""
+    """Do what the file asks for at this moment."""
     actions = wanted("at", {}).get(moment, [])
     for action in actions if isinstance(actions, list) else [actions]:
         for name, value in action.items():
@@ -55,7 +55,7 @@ def act(moment: str) -> None:
 
 
 def say(level: str, text: str) -> None:
-    """A log line, on stdout as the real one prints it, and in its own log."""
+    """A log line, on stdout and in the SDK's own log, as the real SDK does."""
     if wanted("silent"):
         return
     print(f"[{level}] {text}")
@@ -78,7 +78,7 @@ def _garbage(value: Any) -> None:
 
 def _hang(value: Any) -> None:
     for number in (signal.SIGINT, signal.SIGTERM) if value == "deaf" else (signal.SIGINT,):
-        signal.signal(number, signal.SIG_IGN)  # the real one swallows Ctrl-C in the middle of fine-tuning
+        signal.signal(number, signal.SIG_IGN)  # the real SDK ignores Ctrl-C during fine-tuning
     print("[info] hanging", flush=True)
     while True:
         time.sleep(3600)

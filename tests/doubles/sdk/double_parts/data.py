@@ -1,4 +1,4 @@
-"""Calibration data in the forms that the SDK is known to take."""
+"""Calibration data in the forms that the SDK is known to accept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class BadInputsShape(Exception):
 
 
 def samples(data: Any, layer: str, shape: tuple, refused: list[str]) -> Iterator[np.ndarray]:
-    """Images (H, W, C) float32 0..255; raises for what is not a form of data, or a refused one, or of another shape."""
+    """Images (H, W, C), float32, 0..255; raises for an unknown or refused form and for another shape."""
     import tensorflow as tf
 
     if callable(data):

@@ -1,4 +1,4 @@
-"""The bytes of a HEF that no chip will ever run: header and description are those of a real one, the weights are not.
+"""The bytes of a HEF that no chip can run: it has the header and description of a real HEF, but not the weights.
 
 Field numbers as in hef.proto of HailoRT 4.23, written by hand; container version 1, whose checksum is a CRC-32.
 """
@@ -36,7 +36,7 @@ def build(net: str, arch: str, sdk: str, size: tuple, outputs: list[dict[str, An
 
 def _edge(direction: int, name: str, shape: tuple, size: int, scale: float, zero: float, names: list[str]) -> bytes:
     base = b"".join(_field(n, v) for n, v in zip((1, 3, 5), shape))
-    base += _field(7, 0) + _field(12, size) + _field(13, b"")  # one buffer, or HailoRT crashes
+    base += _field(7, 0) + _field(12, size) + _field(13, b"")  # without one buffer HailoRT crashes
     numeric = b"\x0d" + struct.pack("<f", zero) + b"\x15" + struct.pack("<f", scale)
     info = _field(1, name) + _field(2, base) + _field(3, numeric) + b"".join(_field(5, n) for n in names)
     return _field(1, direction) + _field(2, 0) + _field(3, info) + _field(5, _field(3, 0))

@@ -38,11 +38,11 @@ class HnModel:
         return [next(n for n in nodes if end in n["original_names"]) for end in self._network.end_nodes]
 
     def output_name(self, k: int) -> str:
-        """The bare name of the output layer of end node k."""
+        """The name, without the network's, of the output layer of end node k."""
         return f"output_layer{self._order.index(k) + 1}"
 
     def get_output_layers(self, remove_non_neural_core_layers: bool = False) -> list[Layer]:
-        """output_layer1 ..., as they follow the end nodes."""
+        """output_layer1 ..., in the order of the end nodes."""
         net = self._network
         found = []
         for k, i in enumerate(self._order):

@@ -1,7 +1,7 @@
 """ONNX -> layers with the SDK's names, and their outputs computed by onnxruntime.
 
-Where `FILE.recorded.npz` lies beside the ONNX, its answers are taken instead: then nothing but numpy is needed, which
-is how the worker is tried on an old Python.
+A `FILE.recorded.npz` beside the ONNX replaces onnxruntime by recorded outputs. So the worker can be tested on an old
+Python with numpy alone.
 """
 
 from __future__ import annotations
@@ -97,12 +97,12 @@ class Network:
 
 
 def key_of(image: np.ndarray) -> str:
-    """What a recorded answer is found by."""
+    """The key of a recorded answer."""
     return hashlib.sha256(np.ascontiguousarray(image, np.float32).tobytes()).hexdigest()[:24]
 
 
 def _above(graph: Any, tensors: list[str]) -> list[Any]:
-    """Nodes that the tensors are computed from, in the graph's order."""
+    """The nodes that compute these tensors, in the graph's order."""
     producer = {out: n for n in graph.node for out in n.output}
     seen: set[int] = set()
     stack = list(tensors)
@@ -115,7 +115,7 @@ def _above(graph: Any, tensors: list[str]) -> list[Any]:
 
 
 def _named(nodes: list[Any], weights: dict[str, Any]) -> list[dict[str, Any]]:
-    """Layers in the SDK's manner: conv1, dw1, conv2, concat1 ...; activations belong to the layer before them."""
+    """Layers with the SDK's names: conv1, dw1, conv2, concat1 ...; an activation belongs to the layer before it."""
     counts: dict[str, int] = {}
     layers: list[dict[str, Any]] = []
     owner: dict[str, dict[str, Any]] = {}  # tensor -> layer

@@ -1,4 +1,4 @@
-"""Model scripts: a small parser and what the commands mean to the double. Unknown words raise, as there."""
+"""Model scripts: a small parser, and what the double does for each command. Unknown words raise, as in the real SDK."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hailo_sdk_client.sdk_backend.sdk_backend_exceptions import (
     BackendScriptParserException,
 )
 
-# command -> keywords that it takes
+# command -> its keywords
 COMMANDS = {
     "normalization": [],
     "change_output_activation": [],

@@ -1,4 +1,4 @@
-"""The guard of the methods. Which exception the real one raises at the wrong time is not known publicly."""
+"""Which methods may be called in which state. The exception of the real SDK for a wrong state is not public."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Callable
 
 
 class InvalidStateException(Exception):
-    """A method was called at the wrong time."""
+    """A method was called in the wrong state."""
 
 
 def allowed_states(*states: Any) -> Callable:
-    """Only in these states."""
+    """Allow a method in these states only."""
 
     def guard(method: Callable) -> Callable:
         @functools.wraps(method)

@@ -1,7 +1,7 @@
 """A strict double of Hailo's `hailo_sdk_client`, for tests only: it compiles nothing, and its HEFs say so.
 
-It is built from what public sources show of the real one: signatures, states, names, log lines, exceptions. What it
-does not know raises, as there. HAILO_DOUBLE names a JSON file that makes it misbehave; see double_parts/behaviour.py.
+Its signatures, states, names, log lines and exceptions are those that public sources show of the real SDK. Everything
+else raises, as in the real SDK. HAILO_DOUBLE names a file with failures on purpose: see double_parts/behaviour.py.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from double_parts.behaviour import act, wanted
 
 __version__ = version("hailo-dataflow-compiler")
 
-if "CUDA_VISIBLE_DEVICES" not in os.environ:  # the real one then chooses by itself
+if "CUDA_VISIBLE_DEVICES" not in os.environ:  # the real SDK then chooses by itself
     os.environ["CUDA_VISIBLE_DEVICES"] = "99"
     print("[info] No GPU chosen and no suitable GPU found, falling back to CPU.")
 sys.stderr.write("E0000 00:00:1759859330.7 cuda_dnn.cc:8310] Unable to register cuDNN factory: noise, as there\n")

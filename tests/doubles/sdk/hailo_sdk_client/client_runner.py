@@ -1,4 +1,4 @@
-"""The double's `ClientRunner`."""
+"""The double's `ClientRunner`: parse, optimise, emulate, compile, save."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from hailo_sdk_client.exposed_definitions import SUPPORTED_HW_ARCHS, Calibration
 from hailo_sdk_client.model_translator.exceptions import MisspellNodeError, ParsingWithRecommendationException
 from hailo_sdk_client.sdk_backend.sdk_backend_exceptions import BackendRuntimeException
 
-# sentences as the real one prints them
+# sentences of the real SDK
 TOO_FEW = "Dataset didn't have enough data for dataset_size of"
 LOWERED = "(the accuracy won't be optimized and compression won't be used)"
 RECOMMENDED = 1024
@@ -65,7 +65,7 @@ class ClientRunner:
         net_input_shapes: Any = None, augmented_path: Any = None, disable_shape_inference: bool = False,
         disable_rt_metadata_extraction: bool = False, net_input_format: Any = None, **kwargs: Any,
     ) -> Any:  # fmt: skip
-        """ONNX -> HN."""
+        """Translate an ONNX into an HN, the SDK's network."""
         if set(kwargs) - {"disable_onnx_simplifier"}:
             raise TypeError(f"translate_onnx_model() got an unexpected keyword argument '{sorted(kwargs)[0]}'")
         if not isinstance(model, str) or not end_node_names:
@@ -103,14 +103,14 @@ class ClientRunner:
 
     @allowed_states(*PARSED)
     def get_params(self) -> Any:
-        """Weights; the double has none of its own."""
+        """Weights; the double has none."""
         return {}
 
     # --- script and quantisation
 
     @allowed_states(*PARSED)
     def load_model_script(self, model_script: Any, append: bool = False) -> Any:
-        """A path, or the text itself."""
+        """Load a model script: a path, or the text itself."""
         act("script")
         is_file = isinstance(model_script, Path) or ("\n" not in model_script and os.path.isfile(model_script))
         where = str(model_script) if is_file else "string"
@@ -124,7 +124,7 @@ class ClientRunner:
         return text
 
     def optimize_full_precision(self, calib_data: Any = None) -> None:
-        """What needs no quantisation."""
+        """Apply what the script changes in floating point."""
         if self.state != States.HAILO_MODEL:
             raise RuntimeError(f"optimize_full_precision is for a parsed model, not for {self.state}")
         act("full_precision")
@@ -208,7 +208,7 @@ class ClientRunner:
         say("info", "Layer Noise Analysis skipped")
 
     def _enough(self, name: str, pictures: int, images: int) -> int:
-        """Too few for a pass: reports tell of an error, a newer log of a warning; which it is can be asked for."""
+        """Too few pictures for a pass: an error in reports, a warning in a newer log; the behaviour file chooses."""
         if pictures > images and not wanted("few_pictures_will_do"):
             raise ValueError(f"{name}: dataset_size {pictures} is larger than the dataset, {images} entries")
         if pictures > images:
@@ -270,7 +270,7 @@ class ClientRunner:
         return [p["name"] in self._settings.sigmoid for p in self.get_hn_model().producers]
 
     def _measure(self, images: list[np.ndarray]) -> list[list[float]]:
-        """[low, high] of every output, with zero in it."""
+        """[low, high] of each output; zero is inside."""
         low = [0.0] * len(self._network.end_nodes)
         high = [1e-3] * len(low)
         for image in images:
@@ -305,7 +305,7 @@ class ClientRunner:
     # --- compilation
 
     def compile(self) -> Any:
-        """The bytes of a HEF, which says that it is fake."""
+        """The bytes of a HEF that says that it is fake."""
         if self.state not in (States.QUANTIZED_MODEL, States.COMPILED_MODEL):
             text = NOT_QUANTIZED
             say("error", "Failed to compile the model: " + text)

@@ -12,7 +12,7 @@ SUPPORTED_HW_ARCHS = _FIVE if _release >= (5, 0) else _OLD if _release < (3, 32)
 
 
 class States(str, Enum):
-    """Where a runner is."""
+    """The states of a runner."""
 
     UNINITIALIZED = "uninitialized"
     HAILO_MODEL = "hailo_model"
@@ -25,7 +25,7 @@ class States(str, Enum):
 
 
 class InferenceContext(Enum):
-    """Which emulation."""
+    """The kinds of emulation."""
 
     SDK_NATIVE = "sdk_native"
     SDK_FP_OPTIMIZED = "sdk_fp_optimized"
@@ -34,7 +34,7 @@ class InferenceContext(Enum):
 
 
 class CalibrationDataType(Enum):
-    """What kind of calibration data is passed."""
+    """The kinds of calibration data."""
 
     auto = "auto"
     np_array = "np_array"

@@ -1,4 +1,4 @@
-"""As much of TensorFlow as the double of the SDK understands: a dataset made by a generator."""
+"""The part of TensorFlow that the double of the SDK needs: a dataset from a generator."""
 
 from __future__ import annotations
 

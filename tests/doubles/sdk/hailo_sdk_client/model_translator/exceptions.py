@@ -2,7 +2,7 @@
 
 
 class ParsingWithRecommendationException(Exception):
-    """Parsing failed, and there is advice."""
+    """Parsing failed; the message holds advice."""
 
 
 class MisspellNodeError(Exception):

@@ -6,16 +6,16 @@ class BackendScriptParserException(Exception):
 
 
 class AllocatorScriptParserException(Exception):
-    """A script that parses and means nothing."""
+    """A script that parses, with a command that cannot be applied."""
 
 
 class BackendRuntimeException(Exception):
-    """A call at the wrong time."""
+    """A call in the wrong state."""
 
 
 class BackendAllocatorException(Exception):
-    """No place on the chip."""
+    """A network that cannot be placed on the chip."""
 
 
 class BackendValueError(Exception):
-    """Numbers that are none."""
+    """Weights that are not numbers."""
