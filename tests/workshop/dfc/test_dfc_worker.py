@@ -22,10 +22,10 @@ from hefkit.workshop.dfc.client import QUANTIZED, Dfc
 from hefkit.workshop.dfc.find import find_sdk
 from hefkit.workshop.dfc.process import WORKER
 from tests.conftest import ROOT
+from tests.helpers.imports import imports
 from tests.helpers.onnx_net import network_input, run_onnx
 from tests.helpers.sdk import DOUBLE, make_sdk
 from tests.helpers.sdk_run import Bench
-from tests.helpers.imports import imports
 
 OLD_PYTHON = ROOT / ".venv-old" / "bin" / "python"
 SDK_FILES = [WORKER, *sorted(DOUBLE.rglob("*.py"))]

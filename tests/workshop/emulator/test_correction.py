@@ -7,10 +7,10 @@ from collections.abc import Mapping
 import numpy as np
 import onnx
 import pytest
+from hefkit.workshop.emulator.codes import Quantization, from_range
 from onnx import numpy_helper
 
 from hefkit.detect.quant import dequantize, quantize
-from hefkit.workshop.emulator.codes import Quantization, from_range
 from hefkit.workshop.emulator.correction import Corrected, correct, picture_budget
 from hefkit.workshop.emulator.plan import RoundingPlan
 
