@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Step 4: the live detector. Camera in, boxes out, for weeks.
+"""Step 4: the live detector, for cameras and video files.
 
     python3 working_hailo_detector.py model.hef csi --web 8080
     python3 working_hailo_detector.py --model model.hef --source usb --show --record flight.mp4
@@ -40,11 +40,11 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.live.state import Controls, LiveStats
     from hefkit.signals import StopSignals
 
-FOLDER = Path("runs", "live")  # of what the keys s and r write, where no flag names a place
+FOLDER = Path("runs", "live")  # where the keys s and r write if no flag names a place
 TOPIC = "hefkit"
-SAVE_MAX, SAVE_EVERY_S = 1000, 1.0
+SAVE_MAX, SAVE_EVERY_S = 1000, 1.0  # pictures, seconds
 MAX_LINE_BYTES = 1 << 20
-RECORD_FPS = 25.0  # of cameras; a recording repeats or leaves out frames to play as time passed
+RECORD_FPS = 25.0  # of a camera's recording, which repeats or leaves out frames to play in real time
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -53,37 +53,37 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add_model_and_source(parser, "csi, usb, a number, /dev/videoN, rtsp://..., http://..., or a video file")
     add_detection_flags(parser)
-    add("--loop", action="store_true", help="of a video file: begin again at its end")
-    add("--pace", choices=("realtime", "fast"), help="of a video file: as a camera would, or every frame (realtime)")
-    add("--show", action="store_true", help="a window; q quit, s save, r record")
-    add("--headless", action="store_true", help="no window; implied where there is no display")
-    add("--web", type=parse_web_address, metavar="[HOST:]PORT", help="a page; off this machine only with a token")
-    add("--record", type=Path, metavar="FILE.mp4", help="annotated video")
-    add("--save-dir", type=Path, metavar="DIR", help="annotated pictures of frames with detections")
-    add("--save-max", type=cli.whole_number(1), metavar="N", help=f"pictures kept there ({SAVE_MAX})")
-    add("--save-every", type=cli.seconds, metavar="S", help=f"least seconds between two of them ({SAVE_EVERY_S:g})")
-    add("--jsonl", metavar="FILE|-", help="one flushed JSON line a frame, appended; - is standard output")
+    add("--loop", action="store_true", help="start a video file again at its end")
+    add("--pace", choices=("realtime", "fast"), help="play a video file like a camera, or read every frame (realtime)")
+    add("--show", action="store_true", help="show a window; q quit, s save, r record")
+    add("--headless", action="store_true", help="no window; the default without --show")
+    add("--web", type=parse_web_address, metavar="[HOST:]PORT", help="serve a web page; other machines need a token")
+    add("--record", type=Path, metavar="FILE.mp4", help="write an annotated video")
+    add("--save-dir", type=Path, metavar="DIR", help="save annotated pictures of frames with detections")
+    add("--save-max", type=cli.whole_number(1), metavar="N", help=f"pictures to keep there ({SAVE_MAX})")
+    add("--save-every", type=cli.seconds, metavar="S", help=f"minimum seconds between two ({SAVE_EVERY_S:g})")
+    add("--jsonl", metavar="FILE|-", help="append one flushed JSON line a frame; - is standard output")
     add("--mqtt", type=parse_mqtt_url, metavar="URL", help="mqtt[s]://host[:port]; credentials: environment or file")
-    add("--mqtt-topic", type=parse_topic, metavar="T", help=f"the topics' beginning ({TOPIC})")
+    add("--mqtt-topic", type=parse_topic, metavar="T", help=f"beginning of the topics ({TOPIC})")
     add("--max-frames", type=cli.whole_number(1), metavar="N", help="stop after N processed frames")
     add("--duration", type=cli.seconds, metavar="S", help="stop after S seconds")
     args = parser.parse_intermixed_args(argv)
     args.model, args.source = model_and_source(parser, args)
     try:
         args.camera = parse_source(args.source)
-    except DataError as exc:  # told after what is wrong with the model
+    except DataError as exc:  # raised later: an error in the model comes first
         args.camera = exc
     check_combinations(parser, args)
     return args
 
 
 def check_combinations(parser: cli.Parser, args: argparse.Namespace) -> None:
-    """What cannot go together is told before the camera opens."""
+    """Refuse flags that contradict each other, before anything is opened."""
     if args.show and args.headless:
         parser.error("--show and --headless contradict each other")
     live = isinstance(args.camera, CameraSource) and args.camera.live
     if live and (args.loop or args.pace):
-        parser.error(f"--loop and --pace are for video files, and {args.camera.name} is none")
+        parser.error(f"--loop and --pace are for video files, and {args.camera.name} is a camera")
     if args.mqtt_topic is not None and args.mqtt is None:
         parser.error("--mqtt-topic needs --mqtt URL")
     if args.save_dir is None and (args.save_max is not None or args.save_every is not None):
@@ -93,7 +93,7 @@ def check_combinations(parser: cli.Parser, args: argparse.Namespace) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Check, open everything, run until told to stop, say how it went."""
+    """Check the flags, open everything, run until a stop, print the summary."""
     args = parse_args(argv)
     from hefkit.signals import StopRequested, StopSignals
 
@@ -103,13 +103,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             result = detect(args, signals)
             if args.json and not signals.exit_code:
                 cli.print_json(result)
-    except cli.Terminated:  # a moment before StopSignals would have told
+    except cli.Terminated:  # SIGTERM arrived just before StopSignals took over
         return 0
     return signals.exit_code
 
 
 def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
-    """Open sinks, model and camera, run, close them in turn; returns the summary."""
+    """Open sinks, model and camera, run, close them in reverse order; returns the summary."""
     from hefkit.detect.engine import EngineOptions
     from hefkit.names import parse_names
     from hefkit.open_model import check_model_file, model_first, open_engine
@@ -127,8 +127,8 @@ def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
             from hefkit.live.state import Controls, LiveStats
 
             controls, stats = Controls(signals.stop), LiveStats(str(args.model), args.camera.name)
-            film = None if args.camera.live else open_film(args)
-            desk, idle = open_sinks(args, film, controls, stats, stack)
+            video = None if args.camera.live else open_video(args)
+            desk, idle = open_sinks(args, video, controls, stats, stack)
         engine = open_engine(args.model, options)
         stack.callback(lambda: None if run is None or run.hung else run.engine.close())
         run = None
@@ -136,19 +136,19 @@ def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
         stats.model(engine.kind, names)
         settings = decode_settings(args, engine.spec)
         log.info("%s", describe_engine(args.model, engine))
-        grabber = open_grabber(args, engine, film, controls, stats)
+        grabber = open_grabber(args, engine, video, controls, stats)
         stack.callback(grabber.close)
         run = LiveRun(
-            engine, lambda: open_engine(args.model, options), settings, grabber, [desk], controls, stats,
+            engine, lambda: open_engine(args.model, options), settings, grabber, desk, controls, stats,
             Limits(args.max_frames, args.duration), names, idle,
         )  # fmt: skip
         signals.listening()
         run.run()
-    return report(stats, engine)
+    return log_summary(stats, engine)
 
 
 def check_outputs(args: argparse.Namespace) -> None:
-    """Refuse (exit 2) what cannot be written, before anything is opened."""
+    """Refuse (exit 2) outputs that cannot be written, before anything is opened."""
     from hefkit.files import check_appendable, check_file, check_writable
 
     for folder in (args.save_dir, FOLDER if args.show else None):
@@ -162,32 +162,36 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 
 def check_lines(path: Path) -> None:
-    """Refuse (exit 2) a file that holds something else than lines of ours: more of them would spoil a model or a film.
+    """Refuse (exit 2) a file that holds anything but our lines: appended lines would spoil a model or a video.
 
-    The first line may be cut off, at its end by a full disk and at its beginning by who trimmed the file.
+    The first line may be incomplete: at its end after a full disk, at its beginning after the file was trimmed.
     """
     from hefkit.files import explained
 
-    if not path.is_file():  # a pipe or a device takes whatever comes
+    if not path.is_file():  # a pipe or a device
         return
     with explained(path), open(path, "rb") as file:
         begins = file.read(MAX_LINE_BYTES)
     if begins.strip() and not begins.startswith(b'{"source"') and b', "latency_ms": ' not in begins:
         raise UsageError(
-            f"--jsonl {path}: the file holds something else; expected none, or earlier lines; choose another"
+            f"--jsonl {path}: the file holds something else; expected a new file or earlier lines; choose another"
         )
 
 
 def open_sinks(
-    args: argparse.Namespace, film: FileCamera | None, controls: Controls, stats: LiveStats, stack: contextlib.ExitStack
+    args: argparse.Namespace,
+    video: FileCamera | None,
+    controls: Controls,
+    stats: LiveStats,
+    stack: contextlib.ExitStack,
 ) -> tuple[Desk, Callable[[], None]]:
-    """The sinks that were asked for, and what keeps a window alive."""
+    """The sinks that the flags ask for, and the call that keeps a window responsive."""
     from hefkit.live.desk import Desk
-    from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder
+    from hefkit.live.filesinks import FrameSaver, JsonlSink, Recorder
 
     def recorder() -> Recorder:
-        """Cameras are recorded as time passed; a file that is read as fast as possible, frame by frame."""
-        fps = (film and film.fps) or RECORD_FPS
+        """Plays in real time; with `--pace fast` it holds every frame once."""
+        fps = (video and video.fps) or RECORD_FPS
         return Recorder(args.record or FOLDER / "recording.mp4", None if args.pace == "fast" else fps, fps)
 
     desk = Desk(controls, args.save_dir or FOLDER, recorder)
@@ -199,7 +203,7 @@ def open_sinks(
 
         desk.add(WebSink(args.web, stats, controls))
     if args.jsonl is not None:
-        desk.add(JsonLines(args.jsonl))
+        desk.add(JsonlSink(args.jsonl))
     if args.save_dir is not None:
         desk.add(FrameSaver(args.save_dir, args.save_max or SAVE_MAX, args.save_every or SAVE_EVERY_S))
     if args.mqtt is not None:
@@ -210,7 +214,7 @@ def open_sinks(
 
 
 def open_window(args: argparse.Namespace, desk: Desk) -> Callable[[], None]:
-    """A window, if one was asked for and can be shown; returns what must be called now and then."""
+    """Open a window if `--show` asks for one and there is a display; returns what must be called regularly."""
     from hefkit.live.window import QUIT, RECORD, SAVE, Window, has_display
 
     if args.show and not has_display():
@@ -222,28 +226,28 @@ def open_window(args: argparse.Namespace, desk: Desk) -> Callable[[], None]:
     return window.poll
 
 
-def open_film(args: argparse.Namespace) -> FileCamera:
-    """A video file; whether it is one is told before a chip is looked for."""
+def open_video(args: argparse.Namespace) -> FileCamera:
+    """Open a video file, before a chip is looked for: a wrong file must not need one."""
     from hefkit.cameras.file import FileCamera
 
     return FileCamera(args.camera, loop=args.loop)
 
 
 def open_grabber(
-    args: argparse.Namespace, engine: Engine, film: FileCamera | None, controls: Controls, stats: LiveStats
+    args: argparse.Namespace, engine: Engine, video: FileCamera | None, controls: Controls, stats: LiveStats
 ) -> Grabber:
-    """The camera's thread; waits for the first picture."""
+    """Start the thread that reads the camera or the video; waits for the first picture."""
     from hefkit.cameras.open import open_camera
     from hefkit.live.grabber import Grabber
 
-    if film is None:
+    if video is None:
         return Grabber(lambda: open_camera(args.camera, engine.spec.input), controls, stats)
     fast = args.pace == "fast"
-    return Grabber(lambda: film, controls, stats, ends=True, fps=None if fast else film.fps, lossless=fast)
+    return Grabber(lambda: video, controls, stats, ends=True, fps=None if fast else video.fps, lossless=fast)
 
 
-def report(stats: LiveStats, engine: Engine) -> dict[str, Any]:
-    """How it went, for people on stderr; returns the same for programs."""
+def log_summary(stats: LiveStats, engine: Engine) -> dict[str, Any]:
+    """Log the summary of the run and return it."""
     result = stats.summary()
     log.info(
         "%s, %d dropped, %.1f per second; camera reopened %d times",
@@ -253,7 +257,7 @@ def report(stats: LiveStats, engine: Engine) -> dict[str, Any]:
         f"{stage} {ms['p50']:.1f}/{ms['p95']:.1f}" for stage, ms in result["stage_ms"].items() if ms["p50"] is not None
     )
     if stages:
-        log.info("milliseconds, median/95 %%: %s", stages)
+        log.info("milliseconds, median/95th percentile: %s", stages)
     for name, count in result["by_class"].items():
         log.info("%7d  %s", count, one_line(name, 60))
     if engine.kind == "emulated":

@@ -84,7 +84,7 @@ def measured(fps: int, service_ms: int, seconds: float) -> dict[str, Any]:
 
     grabber = Grabber(lambda: SimulatedCamera(fps), controls, stats)
     limits = Limits(duration_s=WARM_UP_S + seconds)
-    LiveRun(chip, lambda: chip, DecodeSettings(), grabber, [Notes()], controls, stats, limits, chip.spec.names).run()
+    LiveRun(chip, lambda: chip, DecodeSettings(), grabber, Notes(), controls, stats, limits, chip.spec.names).run()
     grabber.close()
     p50, p95 = np.percentile(latencies, [50, 95]) * 1e3
     return {

@@ -67,7 +67,8 @@ NOT_RUN = {
     **dict.fromkeys(
         (
             "ssh user@raspberrypi.local mkdir -p hefkit",
-            "tar --exclude=__pycache__ --exclude=hefkit/workshop -cf - hefkit | ssh user@raspberrypi.local tar -C hefkit -xf -",
+            "tar --exclude=__pycache__ --exclude=hefkit/workshop -cf - hefkit"
+            " | ssh user@raspberrypi.local tar -C hefkit -xf -",
             "scp hailo_inference.py working_hailo_detector.py validate_hef.py user@raspberrypi.local:hefkit/",
             "scp drone.hef drone.json user@raspberrypi.local:hefkit/",
         ),

@@ -1,4 +1,4 @@
-"""All sinks of a live run behind one, and what the keys of the window do with them."""
+"""All sinks of a live run as one sink, and what the keys of the window do with them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from hefkit.text import log, one_line
 
 
 class Desk:
-    """Hands every result to every sink; sinks may come and go while it runs. Main thread only.
+    """Hands every result to every sink; sinks may be added and removed during the run. Main thread only.
 
     Args:
-        save_dir: where a saved frame goes that nobody asked to have saved before.
-        recording: makes a recorder, when the key asks for one.
+        controls: what the key q stops.
+        save_dir: where the key s saves frames if no FrameSaver was added.
+        recording: makes a recorder for the key r.
     """
 
     def __init__(self, controls: Controls, save_dir: Path, recording: Callable[[], Recorder]) -> None:
@@ -27,41 +28,41 @@ class Desk:
         self._last: LiveResult | None = None
 
     def add(self, sink: LiveSink) -> None:
-        """One more."""
+        """Add a sink; the keys s and r use a FrameSaver or Recorder that was added."""
         self._sinks.append(sink)
         self._recorder = sink if isinstance(sink, Recorder) else self._recorder
         self._saver = sink if isinstance(sink, FrameSaver) else self._saver
 
     def put(self, result: LiveResult) -> None:
-        """To every sink."""
+        """Hand one result to every sink."""
         self._last = result
         for sink in self._sinks:
             sink.put(result)
 
     def close(self) -> None:
-        """Every sink, the last one first."""
+        """Close every sink, the last one first."""
         while self._sinks:
             self._sinks.pop().close()
         if self._saver is not None:
             self._saver.close()
 
     def quit(self) -> None:
-        """The key q."""
+        """The key q: end the run."""
         self._controls.stop.set()
 
     def save(self) -> None:
-        """The key s: the frame in the window, whatever is in it."""
+        """The key s: save the frame that the window shows, with or without detections."""
         if self._last is None:
             return
         try:
-            # of its own accord this one saves nothing, so it is no sink
+            # not among the sinks: without --save-dir, only the key saves frames
             self._saver = self._saver or FrameSaver(self._save_dir, most=1 << 30, every_s=0.0)
             log.info("saved %s", one_line(self._saver.save(self._last)))
         except (OSError, HefkitError) as exc:
             log.warning("the frame cannot be saved: %s", one_line(exc))
 
     def toggle_recording(self) -> None:
-        """The key r."""
+        """The key r: start a recording, or end the one that runs."""
         if self._recorder is not None:
             self._sinks.remove(self._recorder)
             self._recorder.close()

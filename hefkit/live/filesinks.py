@@ -1,4 +1,4 @@
-"""Sinks of the live detector that need nothing but files: JSON lines, a recording, pictures of what was seen."""
+"""The sinks that write files: JSON lines, a recording, pictures of frames with detections."""
 
 from __future__ import annotations
 
@@ -20,19 +20,25 @@ from hefkit.pictures.video import VideoWriter
 from hefkit.results.formats import Shot, json_line
 from hefkit.text import counted, log, one_line
 
-LEAST_FREE_BYTES = 256 << 20  # a disk with less is full: the system needs some itself
-LONGEST_GAP_S = 10.0  # a recording does not stand still for longer, however long the camera was away
+LEAST_FREE_BYTES = 256 << 20  # a disk with less counts as full: the system needs some space itself
+LONGEST_GAP_S = 10.0  # seconds for which a recording repeats a frame at most, however long the camera was away
 
 
-class JsonLines:
-    """One flushed line a frame: the keys of detections.jsonl, and when the frame was captured.
+class JsonlSink:
+    """`--jsonl`: one flushed line a frame, with the keys of detections.jsonl and the time of capture.
 
-    A file is appended to. Lines that a full disk refuses are lost, with a word; the next ones are tried again.
+    A file is appended to. Lines that a full disk refuses are lost, which is logged once; later lines are tried again.
+
+    Args:
+        target: a file, or "-" for standard output.
+
+    Raises:
+        UsageError: the file cannot be written.
     """
 
     def __init__(self, target: str) -> None:
         self.trouble = Trouble(f"--jsonl {target}")
-        self._broken = False  # the last line may be half written
+        self._broken = False  # the last line may be incomplete
         self._file: BinaryIO
         if target == "-":
             self._file = os.fdopen(os.dup(sys.stdout.fileno()), "wb", buffering=0)
@@ -41,17 +47,17 @@ class JsonLines:
             with explained(path):
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._file = open(path, "ab", buffering=0)  # noqa: SIM115
-                self._broken = _ends_in_the_middle(path)
+                self._broken = _ends_inside_a_line(path)
 
     def put(self, result: LiveResult) -> None:
-        """Write one line, in one piece."""
+        """Write one line; BrokenPipeError when the reader of standard output has gone."""
         if self.trouble.resting:
             return
         line = live_line(result).encode("ascii") + b"\n"
         try:
             self._write(b"\n" + line if self._broken else line)
         except BrokenPipeError:
-            raise  # whoever read standard output has left: nobody wants more
+            raise  # no later line would have a reader either
         except OSError as exc:
             self._broken = True
             self.trouble.failed(exc.strerror)
@@ -69,7 +75,7 @@ class JsonLines:
 
 
 def live_line(result: LiveResult) -> str:
-    """The object of `detections.jsonl` with `timestamp` (UTC) and `latency_ms`, ASCII, without a line end."""
+    """The object of `detections.jsonl` with `timestamp` (UTC) and `latency_ms` added; ASCII, without a line end."""
     frame = result.frame
     shot = Shot(frame.source, "", "", frame.number, *result.size_wh, result.engine)
     extra = f', "timestamp": "{timestamp(result.wall)}", "latency_ms": {1e3 * result.latency_s:.1f}}}'
@@ -77,12 +83,12 @@ def live_line(result: LiveResult) -> str:
 
 
 def timestamp(wall: float) -> str:
-    """2026-11-25T03:40:55.123Z"""
+    """`time.time()` as text that sorts: 2026-11-25T03:40:55.123Z"""
     return datetime.fromtimestamp(wall, timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _ends_in_the_middle(path: Path) -> bool:
-    """Whether a file that is appended to does not end with a line end."""
+def _ends_inside_a_line(path: Path) -> bool:
+    """Whether the last byte of a file is not a line end."""
     with open(path, "rb") as file, contextlib.suppress(OSError):  # empty
         file.seek(-1, os.SEEK_END)
         return file.read(1) != b"\n"
@@ -90,7 +96,7 @@ def _ends_in_the_middle(path: Path) -> bool:
 
 
 def check_free(folder: Path) -> None:
-    """Raise OSError where the disk is nearly full: a detector must not be what fills the last megabytes."""
+    """Raise OSError when the disk is nearly full: a detector must not fill the last megabytes."""
     usage = shutil.disk_usage(folder)
     least = min(LEAST_FREE_BYTES, usage.total // 20)
     if usage.free < least:
@@ -98,14 +104,14 @@ def check_free(folder: Path) -> None:
 
 
 class Recorder(ThreadSink):
-    """Annotated frames into an .mp4, written as NAME.part.mp4 and renamed at a clean end.
+    """`--record`: annotated frames in an .mp4, written as NAME.part.mp4 and renamed when it is complete.
 
-    A full disk ends the file, which is kept; when there is room again the next one begins.
+    A full disk ends the file, which is kept; when there is space again, the next file begins.
 
     Args:
-        path: the file; where there is one already, NAME-2.mp4 ... is used.
-        fps: of the recording. Frames are repeated or left out so that it plays as time passed; None: every
-            frame once, at the rate of `nominal_fps`.
+        path: the file; if it exists already, NAME-2.mp4 ... is used.
+        fps: frames a second of the recording, which repeats or leaves out frames to play in real time; None: every
+            frame once, played at `nominal_fps`.
 
     Raises:
         UsageError: `path` cannot be written.
@@ -116,54 +122,54 @@ class Recorder(ThreadSink):
         check_writable(path.parent)
         self._wanted, self._fps, self._nominal_fps = path, fps, nominal_fps
         self._path = path
-        self._film: VideoWriter | None = None
+        self._video: VideoWriter | None = None
         self._begun = 0.0
         self._written = 0
         super().__init__(f"recording {path.name}", lossless=fps is None)
 
     def handle(self, result: LiveResult) -> None:
-        """Write the frame as often as it was on."""
+        """Write the frame once, or as often as its time on screen needs."""
         if self.trouble.resting:
             return
         self._wanted.parent.mkdir(parents=True, exist_ok=True)
         check_free(self._wanted.parent)
-        film = self._film or self._open(result)
+        video = self._video or self._open(result)
         times = 1
         if self._fps:
             due = round((result.frame.captured - self._begun) * self._fps) + 1
             times = min(due - self._written, round(LONGEST_GAP_S * self._fps))
         for _ in range(times):
-            film.write(result.annotated)
+            video.write(result.annotated)
         self._written += max(times, 0)
         self.trouble.worked()
 
     def _open(self, result: LiveResult) -> VideoWriter:
         self._path = fresh_file(self._wanted)
-        self._film = VideoWriter(part_of(self._path), self._fps or self._nominal_fps, result.size_wh)
+        self._video = VideoWriter(part_of(self._path), self._fps or self._nominal_fps, result.size_wh)
         self._begun, self._written = result.frame.captured, 0
-        return self._film
+        return self._video
 
     def failed(self) -> None:
-        """What there is, is kept and can be played."""
+        """End the file, so that what it holds can be played."""
         self.finish()
 
     def finish(self) -> None:
-        """Close the film and give it its name."""
-        if self._film is not None:
-            film, self._film = self._film, None
-            film.close()
-            film.check()
+        """Complete the file and give it its final name."""
+        if self._video is not None:
+            video, self._video = self._video, None
+            video.close()
+            video.check()
             os.replace(part_of(self._path), self._path)
             log.info("recorded %s, %s", one_line(self._path), counted(self._written, "frame"))
 
 
 class FrameSaver(ThreadSink):
-    """Annotated pictures of frames with detections: at most `most` of them, the oldest of ours go first.
+    """`--save-dir`: annotated pictures of frames with detections; the oldest of ours are deleted first.
 
     Args:
-        folder: made if it is not there.
-        most: pictures kept.
-        every_s: least time between two.
+        folder: made if it does not exist.
+        most: pictures that are kept.
+        every_s: minimum seconds between two pictures.
     """
 
     def __init__(self, folder: Path, most: int, every_s: float) -> None:
@@ -175,19 +181,19 @@ class FrameSaver(ThreadSink):
         super().__init__(f"--save-dir {folder.name}")
 
     def put(self, result: LiveResult) -> None:
-        """Take a frame in which something was found, if the last one is long enough ago."""
+        """Take a frame with detections, unless the last one was less than `every_s` ago."""
         if len(result.detections) and result.frame.captured - self._last >= self._every_s:
             self._last = result.frame.captured
             super().put(result)
 
     def handle(self, result: LiveResult) -> None:
-        """Save it."""
+        """Save the frame, unless the last attempt has just failed."""
         if not self.trouble.resting:
             self.save(result)
             self.trouble.worked()
 
     def save(self, result: LiveResult) -> Path:
-        """Write one picture, whatever is in it; make room first."""
+        """Write one picture, with or without detections; returns its path."""
         while len(self._kept) >= self._most:
             (self.folder / self._kept.popleft()).unlink(missing_ok=True)
         check_free(self.folder)
@@ -201,7 +207,7 @@ class FrameSaver(ThreadSink):
 
 
 def fresh_file(path: Path) -> Path:
-    """NAME.mp4, or NAME-2.mp4 ... where it, or a part of it, is there already."""
+    """NAME.mp4, or NAME-2.mp4 ... if it or its .part file exists already."""
     candidate, number = path, 2
     with explained(path):
         while candidate.exists() or part_of(candidate).exists():
@@ -210,5 +216,5 @@ def fresh_file(path: Path) -> Path:
 
 
 def part_of(path: Path) -> Path:
-    """NAME.mp4 -> NAME.part.mp4, which FFmpeg still takes for an .mp4."""
+    """NAME.mp4 -> NAME.part.mp4; FFmpeg reads the format from the last suffix."""
     return path.with_name(f"{path.stem}.part.mp4")

@@ -1,7 +1,7 @@
-"""A camera on a thread of its own: the newest frame wins, and a source that fails is opened again.
+"""Reads a camera on a thread of its own: keeps only the newest frame, and opens a camera that fails again.
 
-grabber = Grabber(open_camera, controls, stats)   # waits for the first frame, or says why there is none
-for frame in grabber.frames(): ...                # never the same twice, never an old one
+grabber = Grabber(open_camera, controls, stats)   # waits for the first frame, or raises the reason why none came
+for frame in grabber.frames(): ...                # each time the newest frame, none twice
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from hefkit.live.state import Controls, LiveStats
 from hefkit.pictures.frames import Frame
 from hefkit.text import log, one_line
 
-FIRST_FRAME_S = 20.0  # a camera that warms up, or a stream that waits for its key frame
-PAUSES_S = (0.2, 0.5, 1.0, 2.0)  # between attempts to open it again; the last one for ever
+FIRST_FRAME_S = 20.0  # time for a camera to warm up, or for a stream to send its key frame
+PAUSES_S = (0.2, 0.5, 1.0, 2.0)  # before each attempt to open the camera again; the last one repeats
 WAKE_S = 0.1  # how soon a stop or the end of a pause is noticed
 
 
@@ -27,15 +27,15 @@ class Grabber:
     """Owns the thread that opens, reads, reopens and closes a camera.
 
     Args:
-        open_camera: makes a Camera, or raises a HefkitError; called again after every failure.
-        controls: `stop` ends the thread, `paused` holds frames back.
-        stats: told of dropped frames and of the camera's state.
-        ends: the source is a file: its end is the end, no failure.
-        fps: pace of a file that is played as a camera would; None: as fast as it is read.
-        lossless: no frame may be left out, so the source waits for the detector.
+        open_camera: returns a Camera or raises a HefkitError; called again after every failure.
+        controls: `stop` ends the thread; while `paused`, no frame is handed out.
+        stats: counts dropped frames and knows the camera's state.
+        ends: the source is a file, so its end is not a failure.
+        fps: frames a second at which a file is played; None: as fast as it can be read.
+        lossless: no frame may be dropped, so the source waits for the detector.
 
     Raises:
-        HefkitError: the camera could not be opened, or gave no frame in FIRST_FRAME_S.
+        HefkitError: the camera could not be opened, or no frame came within FIRST_FRAME_S.
     """
 
     def __init__(
@@ -59,17 +59,17 @@ class Grabber:
         self._thread.start()
         try:
             self._wait_for_first()
-        except BaseException:  # nobody else knows of the thread, and Python must not end while it is in OpenCV
+        except BaseException:  # the caller has no grabber to close, and Python aborts if it ends during OpenCV's read
             self.close()
             raise
 
     def frames(self) -> Generator[Frame, None, None]:
-        """The newest frame each time, until the source ends or `stop` is set; numbers count what was grabbed."""
+        """Yield the newest frame each time, until the source ends or `stop` is set; dropped frames are numbered too."""
         while (frame := self._take()) is not None:
             yield frame
 
     def close(self, timeout_s: float = 2.0) -> bool:
-        """Stop and close the camera; returns whether the thread has ended."""
+        """Stop the thread, which closes the camera; returns whether it has ended."""
         self._controls.stop.set()
         self._thread.join(timeout_s)
         return not self._thread.is_alive()
@@ -94,10 +94,10 @@ class Grabber:
 
     def _wait_for_first(self) -> None:
         with self._changed:
-            there = self._changed.wait_for(lambda: self._newest is not None or self._ended, FIRST_FRAME_S)
+            arrived = self._changed.wait_for(lambda: self._newest is not None or self._ended, FIRST_FRAME_S)
         if self._error is not None:
             raise self._error
-        if not there:
+        if not arrived:
             raise DeviceError(
                 f"no picture came within {FIRST_FRAME_S:.0f} s; expected a camera or stream that delivers; "
                 "is it in use by another program?"
@@ -112,14 +112,14 @@ class Grabber:
                 self._stats.camera("open")
                 self._read_all(camera)
                 camera = None if self._ends else self._reopened(camera.name)
-        except BaseException as exc:  # noqa: BLE001 (raised again in the thread that asks for frames)
+        except BaseException as exc:  # noqa: BLE001 (raised again by frames(), on the caller's thread)
             self._error = exc
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def _read_all(self, camera: Camera) -> None:
-        """Read until the camera has no more, or `stop`."""
+        """Read until the camera gives no frame, or `stop` is set; then close it."""
         with contextlib.closing(camera):
             begun, count = time.monotonic(), 0
             while not self._controls.stop.is_set() and self._read_one(camera):
@@ -128,7 +128,7 @@ class Grabber:
                     self._controls.stop.wait(max(begun + count / self._fps - time.monotonic(), 0))
 
     def _read_one(self, camera: Camera) -> bool:
-        """Publish the next frame; False when there is none."""
+        """Read and publish the next frame; False when there is none."""
         start = time.perf_counter()
         shot = camera.read()
         if shot is not None:
@@ -147,7 +147,7 @@ class Grabber:
             self._changed.notify_all()
 
     def _reopened(self, name: str) -> Camera | None:
-        """A camera that delivers again, tried again and again; None when `stop` is set. Says so twice, not more."""
+        """Open the camera until it delivers a frame; None when `stop` is set. Logs the loss and the return only."""
         lost = time.monotonic()
         self._stats.camera("lost")
         if not self._controls.stop.is_set():

@@ -1,9 +1,9 @@
-"""The live detector's loop: camera, engine and sinks, until somebody says stop; a chip that hangs is started anew."""
+"""The live detector's loop: camera, engine and sink until a stop; a chip that fails is restarted."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from hefkit.detect.decode import DecodeSettings
@@ -16,16 +16,16 @@ from hefkit.live.state import Controls, LiveResult, LiveSink, LiveStats
 from hefkit.results.outputs import EMULATION_STAMP
 from hefkit.text import log, one_line
 
-DEPTH = 2  # in flight: one is computed, one is ready; more would only make results older
+DEPTH = 2  # frames in flight: one is computed, one is ready; more would only make results older
 POLL_S = 0.05  # how soon a stop, a key or the end of the duration is noticed
-STATUS_S = 10.0  # between two lines on the console
-PROVEN = 1000  # results of a rebuilt engine after which it may be rebuilt again
-END_S = 1.0  # for the engine to finish what it has
+STATUS_S = 10.0  # between two status lines on the console
+PROVEN = 1000  # results after a restart of the chip, after which it may be restarted again
+END_S = 1.0  # for the engine to finish the frames that it has
 
 
 @dataclass(frozen=True)
 class Limits:
-    """When to stop by itself."""
+    """When the run ends by itself; None: never."""
 
     max_frames: int | None = None
     duration_s: float | None = None
@@ -35,9 +35,10 @@ class LiveRun:
     """One run of the live detector.
 
     Args:
-        open_engine: opens the model; called a second time where the chip fails.
-        engine: the first one, already open.
-        idle: called several times a second, for a window that must be kept alive.
+        engine: the opened model; `engine` of the run is the one to close in the end.
+        open_engine: opens the model again after the chip has failed.
+        sink: is given every result; the caller closes it.
+        idle: called several times a second, also while no frames come; a window needs that.
     """
 
     def __init__(
@@ -46,7 +47,7 @@ class LiveRun:
         open_engine: Callable[[], Engine],
         settings: DecodeSettings,
         grabber: Grabber,
-        sinks: Sequence[LiveSink],
+        sink: LiveSink,
         controls: Controls,
         stats: LiveStats,
         limits: Limits,
@@ -54,32 +55,32 @@ class LiveRun:
         idle: Callable[[], None] = lambda: None,
     ) -> None:
         self.engine, self._open_engine, self._settings = engine, open_engine, settings
-        self._grabber, self._sinks, self._names = grabber, sinks, names
+        self._grabber, self._sink, self._names = grabber, sink, names
         self._controls, self._stats, self._limits = controls, stats, limits
         self._idle = idle
         self._stamp = EMULATION_STAMP if engine.kind == "emulated" else None
-        self.hung = False  # the engine did not finish in time, and cannot be closed either
-        self._frames = self._since_rebuilt = 0
-        self._rebuilt = False
-        self._begun = self._told = time.monotonic()
+        self.hung = False  # the engine did not finish in time; closing it would hang as well
+        self._frames = self._since_restart = 0
+        self._restarted = False
+        self._begun = self._status_at = time.monotonic()
 
     def run(self) -> None:
-        """Until the source ends, a limit is reached or `stop` is set.
+        """Run until the source ends, a limit is reached or `stop` is set.
 
         Raises:
-            DeviceError: the chip failed, and failed again after it had been started anew.
+            DeviceError: the chip failed again, fewer than PROVEN results after a restart.
         """
         while True:
             try:
                 self._run_engine()
                 return
             except DeviceError as exc:
-                if self._rebuilt and self._since_rebuilt < PROVEN:
+                if self._restarted and self._since_restart < PROVEN:
                     raise
-                log.warning("%s; starting the chip anew, once", exc)
+                log.warning("%s; restarting the chip, once", exc)
             self.engine.close()
             self.engine = self._open_engine()
-            self._rebuilt, self._since_rebuilt = True, 0
+            self._restarted, self._since_restart = True, 0
 
     def _run_engine(self) -> None:
         pipeline = Pipeline(self._grabber.frames(), Detector(self.engine, self._settings), DEPTH, 1, young=True)
@@ -112,27 +113,23 @@ class LiveRun:
             self._stamp,
         )  # fmt: skip
         start = time.perf_counter()
-        for sink in self._sinks:
-            sink.put(live)
+        self._sink.put(live)
         self._stats.add(live, time.perf_counter() - start)
         self._frames += 1
-        self._since_rebuilt += 1
-        self._tell(live)
+        self._since_restart += 1
+        self._log_status(live)
 
-    def _tell(self, live: LiveResult) -> None:
-        """A line now and then, for whoever looks at the console or the journal."""
+    def _log_status(self, live: LiveResult) -> None:
+        """One line every STATUS_S on the console or in the journal."""
         now = time.monotonic()
-        if now - self._told < STATUS_S:
+        if now - self._status_at < STATUS_S:
             return
-        self._told = now
+        self._status_at = now
         temperature = getattr(self.engine, "temperature_c", None)
         self._stats.temperature(temperature() if callable(temperature) else None)
         facts = self._stats.snapshot()
         seen = ", ".join(f"{count} {one_line(name, 40)}" for name, count in facts["in_last_frame"].items()) or "nothing"
         log.info(
             "%.1f frames per second, %d dropped, latency %.0f ms; now: %s",
-            facts["fps"],
-            facts["dropped"],
-            1e3 * live.latency_s,
-            seen,
-        )
+            facts["fps"], facts["dropped"], 1e3 * live.latency_s, seen,
+        )  # fmt: skip

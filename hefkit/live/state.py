@@ -1,9 +1,9 @@
-"""The live detector's vocabulary: what a camera gives, what a sink gets, what everybody may ask and say.
+"""The types of a live run: results, sinks, the controls and the statistics.
 
     camera --> grabber thread: keeps the newest frame --> pipeline --> LiveResult --> sinks
 
-A sink is fed by the main thread. It never raises for trouble of its own (a broken broker, a full disk, a slow
-viewer): it says so once, drops what it must, and recovers by itself. Detection goes on.
+The main thread hands every result to the sinks. A sink raises nothing for a broker that fails, a full disk or a slow
+viewer: it logs that once, drops results if it must, and recovers. Detection goes on.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from hefkit.pictures.frames import Frame
 from hefkit.results.draw import annotate
 
 JPEG_QUALITY = 80
-RECENT = 300  # frames that rate and latencies are told of
+RECENT = 300  # frames over which the rate and the times of a snapshot are measured
 STAGES = ("read", *Timings._fields, "sinks", "latency")
 
 
 @dataclass(frozen=True)
 class LiveResult:
-    """One processed frame on its way to the sinks. The pictures are made once, when the first sink asks."""
+    """One processed frame; its annotated picture is drawn once, when the first sink asks for it."""
 
     frame: Frame
     detections: Detections  # in pixels of the picture, best first
@@ -50,35 +50,38 @@ class LiveResult:
 
     @property
     def picture(self) -> np.ndarray:
-        """(h, w, 3) uint8 BGR, as the camera gave it; not to be changed."""
+        """(h, w, 3) uint8 BGR, as the camera gave it; do not change it."""
         assert isinstance(self.frame.picture, np.ndarray)
         return self.frame.picture
 
     @functools.cached_property
     def annotated(self) -> np.ndarray:
-        """(h, w, 3) uint8 BGR with boxes, labels and the stamp; not to be changed. Main thread only."""
+        """(h, w, 3) uint8 BGR with boxes, labels and the stamp; do not change it.
+
+        Two threads that ask at once may draw twice, which costs time only.
+        """
         return annotate(self.picture, self.detections, self.names, stamp=self.stamp)
 
 
 def jpeg(image_bgr: np.ndarray) -> bytes:
-    """A picture for viewers."""
+    """Encode a (h, w, 3) uint8 BGR picture as a JPEG for people to look at."""
     encoded, data = cv2.imencode(".jpg", image_bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
     assert encoded
     return data.tobytes()
 
 
 class LiveSink(Protocol):
-    """Where results go."""
+    """Something that results are given to: a window, a file, a web page, a broker."""
 
     def put(self, result: LiveResult) -> None:
-        """Take one result, in a moment; called by the main thread for every frame."""
+        """Take one result without waiting; the main thread calls this for every frame."""
 
     def close(self) -> None:
-        """Finish within a second; calling it twice is allowed."""
+        """Finish within about a second; calling it twice is allowed."""
 
 
 class Controls:
-    """What a person may ask of the running detector, from any thread."""
+    """Stop and pause, which a person may ask for from any thread."""
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self.stop = stop or threading.Event()
@@ -87,7 +90,7 @@ class Controls:
 
     @property
     def paused(self) -> bool:
-        """Whether frames are left unprocessed on request."""
+        """Whether frames are left unprocessed because of a pause."""
         return not self._running.is_set()
 
     def pause(self, paused: bool) -> None:
@@ -98,7 +101,7 @@ class Controls:
             self._running.set()
 
     def wait_while_paused(self, timeout_s: float) -> None:
-        """Return when processing may go on, or after the time."""
+        """Return when there is no pause, or after `timeout_s`."""
         self._running.wait(timeout_s)
 
 
@@ -120,12 +123,12 @@ class LiveStats:
         self._camera = "opening"
 
     def model(self, engine: str, names: Mapping[int, str]) -> None:
-        """What runs: "hailort", "emulated" or "float", and its classes."""
+        """Note the opened model: "hailort", "emulated" or "float", and its class names."""
         with self._lock:
             self._facts["engine"], self._names = engine, names
 
     def add(self, result: LiveResult, sinks_s: float) -> None:
-        """One frame has reached every sink."""
+        """Count one frame, after every sink has taken it, which took `sinks_s` seconds."""
         ids = result.detections.class_id.tolist()
         times = {**result.timings._asdict(), "read": result.frame.read_s, "sinks": sinks_s, "latency": result.latency_s}
         with self._lock:
@@ -140,23 +143,23 @@ class LiveStats:
                 self._all[name].add(seconds)
 
     def dropped(self, count: int = 1) -> None:
-        """Frames that newer ones took the place of."""
+        """Count frames that were replaced by newer ones before they were processed."""
         with self._lock:
             self._dropped += count
 
     def camera(self, state: str, *, reconnected: bool = False) -> None:
-        """`open`, or what is the matter, in words."""
+        """Note the camera's state: `open`, or what is wrong with it in words."""
         with self._lock:
             self._camera = state
             self._reconnects += reconnected
 
     def temperature(self, celsius: float | None) -> None:
-        """Of the chip."""
+        """Note the chip's temperature; None where it is unknown."""
         with self._lock:
             self._temperature_c = celsius
 
     def snapshot(self, paused: bool = False) -> dict[str, Any]:
-        """The state now, times of the recent frames, as JSON-ready values."""
+        """The state now and the times of the recent frames, as values for JSON."""
         with self._lock:
             return {
                 **self._facts,
@@ -170,7 +173,7 @@ class LiveStats:
             }
 
     def summary(self) -> dict[str, Any]:
-        """The whole run, for its end."""
+        """Counts and times of the whole run, as values for JSON."""
         with self._lock:
             seconds = time.monotonic() - self._started
             return {
@@ -191,13 +194,13 @@ class LiveStats:
         }
 
     def _rate(self) -> float:
-        """Frames a second over the recent ones; 0 when the last is long ago."""
+        """Frames a second over the recent frames; 0 when the last one was 5 s ago or earlier."""
         if len(self._done) < 2 or time.monotonic() - self._done[-1] > 5:
             return 0.0
         return round((len(self._done) - 1) / max(self._done[-1] - self._done[0], 1e-6), 2)
 
     def _named(self, counts: Mapping[int, int]) -> dict[str, int]:
-        """Class name -> count; two classes of one name count together."""
+        """Class name -> count, the highest first; two classes with the same name count together."""
         named: Counter[str] = Counter()
         for class_id, count in counts.items():
             named[self._names.get(class_id, f"class{class_id}")] += count
@@ -205,20 +208,20 @@ class LiveStats:
 
 
 class Histogram:
-    """Seconds in bins that widen by one percent each: percentiles of weeks in a few kilobytes."""
+    """Durations in bins, each one percent wider than the one before: percentiles of weeks in a few kilobytes."""
 
-    LEAST, STEP, BINS = 1e-6, 1.01, 1900  # up to 160 s
+    LEAST, STEP, BINS = 1e-6, 1.01, 1900  # seconds of the first bin, ratio of two bins, bins: 1 us to 160 s
 
     def __init__(self) -> None:
         self._counts = np.zeros(self.BINS, np.int64)
 
     def add(self, seconds: float) -> None:
-        """One duration."""
+        """Count one duration; what is outside of the bins goes into the first or the last one."""
         place = math.log(max(seconds, self.LEAST) / self.LEAST) / math.log(self.STEP)
         self._counts[min(round(place), self.BINS - 1)] += 1
 
     def percentiles_ms(self) -> dict[str, float | None]:
-        """Median and 95th percentile, within one percent."""
+        """Median and 95th percentile in milliseconds, within one percent; None where nothing was added."""
         total = int(self._counts.sum())
         if not total:
             return {"p50": None, "p95": None}

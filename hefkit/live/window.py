@@ -1,4 +1,4 @@
-"""The live picture in a window, and its keys."""
+"""`--show`: the live picture in a window, and its keys."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ ESCAPE = 27
 
 
 def has_display() -> bool:
-    """Whether a window could be shown; only Linux tells without trying."""
+    """Whether a window could be shown; other systems than Linux are assumed to have a display."""
     return not sys.platform.startswith("linux") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
 class Window:
-    """A window with the annotated picture; used by the main thread only, as OpenCV demands.
+    """A sink that shows the annotated picture; OpenCV demands that only the main thread uses it.
 
     Args:
-        keys: what QUIT, SAVE and RECORD do.
+        keys: what the keys QUIT, SAVE and RECORD call; a key that is missing does nothing.
 
     Raises:
         UsageError: this OpenCV has no windows.
@@ -43,13 +43,13 @@ class Window:
             ) from exc
 
     def put(self, result: LiveResult) -> None:
-        """Show a result, and obey the keys."""
+        """Show a result, and do what a pressed key asks for."""
         if self._open:
             cv2.imshow(TITLE, result.annotated)
             self.poll()
 
     def poll(self) -> None:
-        """Obey the keys; call it also while no frames come, or the window freezes. A closed window means quit."""
+        """Do what a pressed key asks for; a closed window is a QUIT. Without this call the window freezes."""
         if not self._open:
             return
         key = cv2.waitKey(1) & 0xFF

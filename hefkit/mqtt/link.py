@@ -1,18 +1,17 @@
-"""A connection to an MQTT broker that comes back by itself; the only room that knows paho-mqtt (1.6 and 2.x).
+"""A connection to an MQTT broker that reconnects by itself; the only module that imports paho-mqtt (1.6 and 2.x).
 
-One thread does everything: it connects, waits for the network and publishes. So nothing can pile up between threads:
-whoever publishes asks `ready` first, and what the network has not taken yet is one message, not a queue.
+paho's thread connects, reconnects, sends and pings. Here is what it lacks: the reason of a failure for the log, a bound
+on the memory of messages that wait, a bound on the time to close, and errors that would otherwise end its thread.
 """
 
 from __future__ import annotations
 
 import contextlib
 import secrets
-import select
 import socket
 import ssl
 import struct
-import time
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -20,21 +19,23 @@ from hefkit.live.addresses import Broker
 from hefkit.live.sinks import Trouble
 from hefkit.text import log
 
-KEEPALIVE_S = 20  # a broker that says nothing for up to twice as long is given up
-FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two attempts to connect
+KEEPALIVE_S = 20  # a broker that is silent for up to twice as long counts as lost
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before attempts to reconnect; each pause is twice the one before
 HANDSHAKE_S = 5.0  # as long as paho-mqtt waits for a connection
-END_S = 0.5
-# what paho-mqtt lets through: 1.6 some errors of sockets, and both what taking garbage apart ends with
-TROUBLE = (OSError, ValueError, IndexError, struct.error)
+SEND_S = 0.1  # how long `ready` waits for the last message to leave
+END_S = 0.5  # for the last messages when closing
+LOST = ("Unspecified error", "The connection was lost.")  # paho's words for an end without a reason
+# what ends paho's thread: 1.6 lets some socket errors through, and both versions what malformed packets cause
+ERRORS = (OSError, ValueError, IndexError, struct.error)
 
 
 class Link:
-    """Connected, or on its way to it.
+    """A connection to a broker, or the attempts to get one.
 
     Args:
-        username: None: nobody in particular.
-        will: the topic and payload that the broker publishes, retained, when we vanish.
-        greet: called when a connection stands, the first time and every time again.
+        username: None: connect without credentials.
+        will: topic and payload that the broker publishes, retained, when the connection is lost.
+        changed: called on paho's thread when a connection is made.
     """
 
     def __init__(
@@ -43,126 +44,127 @@ class Link:
         username: str | None,
         password: str | None,
         will: tuple[str, str],
-        greet: Callable[[], None],
+        changed: Callable[[], None],
     ) -> None:
-        self.connected = False
-        self._open = False  # there is a connection, though perhaps no answer yet
-        self._greet = greet
-        self._will = will
-        self._broker = broker
+        self.connections = 0  # made so far; a new one means that messages may have been lost
+        self._connected = False
+        self._will, self._broker, self._changed = will, broker, changed
         self._trouble = Trouble(f"the MQTT broker {broker}")
-        self._told = False
         self._refusal: str | None = None
-        self._pause_s, self._due = FIRST_PAUSE_S, 0.0
-        self._client = _client()
-        self._client.on_connect = self._answered
+        self._last: tuple[int, Any] = (0, None)  # value of `connections`, and paho's record of the last message
+        self._closing, self._ended = False, threading.Event()
+        self._client = _client(self._lost)
+        self._client.on_connect = self._on_connect
+        self._client.on_disconnect = self._on_disconnect
         self._client.will_set(*will, qos=1, retain=True)
+        self._client.reconnect_delay_set(FIRST_PAUSE_S, LONGEST_PAUSE_S)
         if username is not None:
             self._client.username_pw_set(username, password)
         if broker.tls:
             self._client.tls_set_context(_tls())
         self._client.connect_async(broker.host, broker.port, KEEPALIVE_S)
+        self._client.loop_start()
 
-    @property
-    def ready(self) -> bool:
-        """Whether a message would go out at once."""
-        return self.connected and not self._client.want_write()
+    def ready(self, timeout_s: float = SEND_S) -> bool:
+        """Wait until the network has taken the last message; False without a connection, or when it takes too long.
+
+        Publish only when ready: paho queues messages without a bound.
+        """
+        connection, message = self._last
+        if self._connected and message is not None and connection == self.connections:
+            with contextlib.suppress(ValueError, RuntimeError):  # lost with its connection
+                message.wait_for_publish(timeout_s)
+                return self._connected and message.is_published()
+        return self._connected
 
     def publish(self, topic: str, payload: str, retain: bool = False) -> None:
-        """Send one message; when the connection breaks it is lost, and `connected` says so."""
-        if self.connected:
-            self._network(lambda: self._client.publish(topic, payload, 0, retain).rc)
-
-    def step(self, wake: socket.socket, timeout_s: float) -> None:
-        """Wait for the network, for a byte on `wake` or for the time, and do what the connection needs."""
-        if not self._open:
-            self._connect_when_due(wake, timeout_s)
-            return
-        self._wait(wake, timeout_s)
-        for act in (self._client.loop_read, self._client.loop_write, self._client.loop_misc):
-            if self._open:
-                self._network(act)
+        """Send one message; without a connection it is lost."""
+        if self._connected:
+            self._last = self.connections, self._client.publish(topic, payload, 0, retain)
 
     def close(self) -> None:
-        """Say that we go, and go; the will is for those who cannot say it."""
+        """Publish the will and disconnect, both within about END_S."""
+        self._closing = True
+        self._ended.clear()  # an earlier connection may have set it
         self.publish(*self._will, retain=True)
-        until = time.monotonic() + END_S
-        with contextlib.suppress(*TROUBLE):
-            if self.connected:
-                self._client.disconnect()
-            while self._client.want_write() and self._client.socket() is not None and time.monotonic() < until:
-                self._wait(None, END_S)
-                self._client.loop_write()
-        self.connected = self._open = False
-        self._hang_up()
+        self._client.disconnect()
+        if self._connected:
+            self._ended.wait(END_S)
+        _hang_up(self._client)  # a broker that reads nothing would keep paho's thread
+        with contextlib.suppress(AttributeError):  # 2.x: its thread may end while loop_stop looks at it
+            self._client.loop_stop()
+        if (left := self._client.socket()) is not None:  # it was just being connected
+            left.close()
+        del self._client  # breaks a cycle of references: paho closes its other sockets when the client is freed
 
-    def _connect_when_due(self, wake: socket.socket, timeout_s: float) -> None:
-        rest_s = self._due - time.monotonic()
-        if rest_s > 0:
-            _poll([(wake, select.POLLIN)], min(rest_s, timeout_s))
-            return
-        # due again from the start of this attempt, unless it works
-        self._due = time.monotonic() + self._pause_s
-        self._pause_s = min(2 * self._pause_s, LONGEST_PAUSE_S)
-        self._refusal = None
-        try:
-            self._client.reconnect()
-        except TROUBLE as exc:  # a ValueError: a name that no resolver takes
-            self._lost(getattr(exc, "strerror", None) or exc)
-        else:
-            self._open = True
+    # --- on paho's thread -------------------------------------------------------------------------------------------
 
-    def _answered(self, client: Any, userdata: Any, flags: Any, reason: Any, *properties: Any) -> None:
-        """The broker's answer; `reason` is a number in paho-mqtt 1.6, and an object in 2.x."""
+    def _on_connect(self, client: Any, userdata: Any, flags: Any, reason: Any, *properties: Any) -> None:
+        """The broker's answer; `reason` is a number in paho-mqtt 1.6 and an object in 2.x."""
         if getattr(reason, "is_failure", reason != 0):
-            self._refusal = f"it refuses us: {_reason(reason)}"
+            self._refusal = f"it refuses us: {_words(reason, True)}"
             return
-        self.connected = True
-        self._pause_s = FIRST_PAUSE_S
         self._trouble.worked()
-        if not self._told:
-            self._told = True
+        if self.connections == 0:
             log.info("connected to the MQTT broker %s", self._broker)
+        self._connected = True
+        self.connections += 1  # last: who sees it may publish
+        self._changed()
 
-    def _network(self, act: Callable[[], int]) -> None:
-        """One step of paho's."""
-        was = self.connected
-        try:
-            code = act()
-        except TROUBLE as exc:
-            self._hang_up()
-            self._lost(getattr(exc, "strerror", None) or exc)
-            return
-        if self._client.socket() is None:
-            self._lost(self._refusal or _words(code))
-        elif self.connected and not was:
-            self._greet()
+    def _on_disconnect(self, client: Any, userdata: Any, *more: Any) -> None:
+        """The end of a connection; `more` is a number in paho-mqtt 1.6, and flags, reason and properties in 2.x."""
+        self._ended.set()
+        self._lost(self._refusal or _words(more[-2] if len(more) > 1 else more[0], False))
 
     def _lost(self, reason: object) -> None:
-        self.connected = self._open = False
-        self._trouble.failed(reason)
-
-    def _hang_up(self) -> None:
-        sock = self._client.socket()
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                sock.close()
-
-    def _wait(self, wake: socket.socket | None, timeout_s: float) -> None:
-        wanted = select.POLLIN | (select.POLLOUT if self._client.want_write() else 0)
-        places = [(self._client.socket(), wanted)] + ([(wake, select.POLLIN)] if wake is not None else [])
-        _poll(places, timeout_s)
+        """Note a lost connection, or one that could not be made."""
+        self._connected, self._refusal = False, None
+        if not self._closing:
+            self._trouble.failed(reason)
 
 
-def _poll(places: list[tuple[Any, int]], timeout_s: float) -> None:
-    poll = select.poll()
-    for sock, events in places:
-        poll.register(sock, events)
-    poll.poll(max(0.0, timeout_s) * 1000)
+def _client(lost: Callable[[object], None]) -> Any:
+    """A paho client whose thread survives ERRORS and passes them to `lost`."""
+    from paho.mqtt import client as paho
+
+    class Client(paho.Client):
+        def reconnect(self) -> Any:
+            try:
+                return super().reconnect()
+            except ERRORS as exc:
+                lost(_reason(exc))
+                raise OSError from exc  # which paho's thread expects
+
+        def loop_read(self, max_packets: int = 1) -> Any:
+            return self._survive(super().loop_read, max_packets)
+
+        def loop_write(self) -> Any:
+            return self._survive(super().loop_write)
+
+        def _survive(self, act: Callable[..., Any], *args: Any) -> Any:
+            try:
+                return act(*args)
+            except ERRORS as exc:
+                _hang_up(self)
+                lost(_reason(exc))
+                return paho.MQTT_ERR_CONN_LOST
+
+    name = f"hefkit-{secrets.token_hex(6)}"
+    if hasattr(paho, "CallbackAPIVersion"):  # 2.0 and newer
+        return Client(paho.CallbackAPIVersion.VERSION2, client_id=name)
+    return Client(client_id=name)
+
+
+def _hang_up(client: Any) -> None:
+    """Shut a client's connection down, if there is one; paho's thread then sees its end and closes the socket."""
+    sock = client.socket()
+    if sock is not None:
+        with contextlib.suppress(OSError):
+            sock.shutdown(socket.SHUT_RDWR)
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Closed when its handshake fails, which paho-mqtt only forgets, and soon (1.6 waits as long as it keeps alive)."""
+    """Closed when its handshake fails, which paho forgets, and after HANDSHAKE_S, where paho 1.6 waits KEEPALIVE_S."""
 
     def do_handshake(self, block: bool = False) -> None:
         self.settimeout(HANDSHAKE_S)
@@ -174,28 +176,22 @@ class _TlsSocket(ssl.SSLSocket):
 
 
 def _tls() -> ssl.SSLContext:
-    """Trusts whom the system trusts, or whom the environment's SSL_CERT_FILE names."""
+    """Trusts the system's authorities, or those in the file that the environment's SSL_CERT_FILE names."""
     context = ssl.create_default_context()
     context.sslsocket_class = _TlsSocket
     return context
 
 
-def _client() -> Any:
+def _reason(exc: Exception) -> object:
+    return getattr(exc, "strerror", None) or exc
+
+
+def _words(code: Any, refused: bool) -> str:
+    """Why a broker refused a connection, or why one ended: a number in paho-mqtt 1.6, an object in 2.x."""
     from paho.mqtt import client as paho
 
-    name = f"hefkit-{secrets.token_hex(6)}"
-    if hasattr(paho, "CallbackAPIVersion"):  # 2.0 and newer
-        return paho.Client(paho.CallbackAPIVersion.VERSION2, client_id=name)
-    return paho.Client(client_id=name)
-
-
-def _reason(code: Any) -> str:
-    from paho.mqtt import client as paho
-
-    return str(code if hasattr(code, "is_failure") else paho.connack_string(code)).rstrip(".").lower()
-
-
-def _words(code: int) -> str:
-    from paho.mqtt import client as paho
-
-    return "the connection is lost" if code in (0, paho.MQTT_ERR_CONN_LOST) else paho.error_string(code).rstrip(".")
+    if hasattr(code, "is_failure"):
+        text = str(code)
+    else:
+        text = paho.connack_string(code) if refused else paho.error_string(code)
+    return "the connection is lost" if text in LOST else text.rstrip(".").lower()

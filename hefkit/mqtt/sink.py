@@ -1,10 +1,8 @@
-"""`--mqtt`: every frame's detections, counts that change slowly enough to be kept, and entities for Home Assistant."""
+"""`--mqtt`: what is published when. Every frame's detections, counts once a second if they changed, the state."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import socket
 import threading
 import time
 from collections import deque
@@ -16,27 +14,26 @@ from hefkit.live.addresses import Broker, secret
 from hefkit.live.filesinks import live_line
 from hefkit.live.state import Controls, LiveResult, LiveStats
 from hefkit.mqtt.link import Link
-from hefkit.mqtt.messages import OFFLINE, ONLINE, UNKNOWN, Classes, Seen, Topics
+from hefkit.mqtt.messages import OFFLINE, ONLINE, Entities, PeakCounts, Topics
 
 USERNAME, PASSWORD = "HEFKIT_MQTT_USERNAME", "HEFKIT_MQTT_PASSWORD"
-WAITING = 30  # frames that may wait for the network; newer ones take their place
-COUNTS_S = 1.0  # between two counts: what remembers them should not remember every frame
-STATE_S = 10.0
+WAITING = 30  # frames that may wait for the network; newer frames replace older ones
+COUNTS_S = 1.0  # between two counts: a broker that stores them should not store every frame
+STATE_S = 10.0  # between two states
 STATE_KEYS = ("model", "engine", "camera", "paused", "fps", "frames", "dropped", "reconnects", "temperature_c")
-END_S = 1.0
+END_S = 1.0  # how long `close` waits
 
 
 class MqttSink:
-    """Publishes below `topic`; its thread does all that could wait.
+    """Publishes below `topic`, on a thread of its own.
 
     Args:
-        broker: where; the credentials come from HEFKIT_MQTT_USERNAME and HEFKIT_MQTT_PASSWORD, or from the files that
-            HEFKIT_MQTT_USERNAME_FILE and HEFKIT_MQTT_PASSWORD_FILE name.
-        topic: as `parse_topic` gives it; another one for every detector of a broker.
-        stats: what `topic`/state tells of.
-        controls: knows whether we are paused.
-        discovery_prefix: of Home Assistant; None: nothing is announced.
-        max_rate: most messages a second on `topic`/detections; None: one a frame.
+        broker: its address; the credentials come from HEFKIT_MQTT_USERNAME and HEFKIT_MQTT_PASSWORD, or from the files
+            that HEFKIT_MQTT_USERNAME_FILE and HEFKIT_MQTT_PASSWORD_FILE name.
+        topic: as `parse_topic` returns it; each detector of a broker needs its own.
+        stats: published on `topic`/state.
+        controls: whether the run is paused.
+        discovery_prefix: of Home Assistant; None: no entity is announced.
 
     Raises:
         UsageError: the credentials cannot be read.
@@ -50,7 +47,6 @@ class MqttSink:
         stats: LiveStats,
         controls: Controls,
         discovery_prefix: str | None = "homeassistant",
-        max_rate: float | None = None,
     ) -> None:
         username, password = secret(USERNAME), secret(PASSWORD)
         if password is not None and username is None:
@@ -58,100 +54,86 @@ class MqttSink:
         need("paho")
         self._topics = Topics(topic, discovery_prefix or "")
         self._stats, self._controls = stats, controls
-        self._least_gap_s = 1 / max_rate if max_rate else 0.0
-        self._last_line = float("-inf")
         self._lines: deque[str] = deque(maxlen=WAITING)
-        self._seen = Seen()
+        self._peaks = PeakCounts()
         self._model: tuple[Mapping[int, str], str] | None = None  # names and engine
-        self._classes: Classes | None = None
-        self._told: dict[str, str] = {}  # retained topic -> what the broker has
+        self._entities: Entities | None = None
+        self._connection = 0  # that `_retained` belongs to
+        self._retained: dict[str, str] = {}  # topic -> payload that the broker has
         self._next_counts = self._next_state = 0.0
-        self._closing = False
-        self._link = Link(broker, username, password, (self._topics.availability, OFFLINE), self._greet)
-        self._wake_in, self._wake_out = socket.socketpair()
-        self._wake_in.setblocking(False)
-        self._wake_out.setblocking(False)
+        self._closing, self._wake = False, threading.Event()
+        self._link = Link(broker, username, password, (self._topics.availability, OFFLINE), self._wake.set)
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
         self._thread.start()
 
     def put(self, result: LiveResult) -> None:
-        """Note what was seen; never waits, whatever the network does."""
+        """Queue a result; never waits for the network."""
         self._model = result.names, result.engine
-        self._seen.add(result.detections.class_id.tolist())
-        if result.frame.captured - self._last_line >= self._least_gap_s:
-            self._last_line = result.frame.captured
-            self._lines.append(live_line(result))
-            self._wake()
+        self._peaks.add(result.detections.class_id.tolist())
+        self._lines.append(live_line(result))
+        self._wake.set()
 
     def close(self) -> None:
-        """Publish what waits, say that we are offline, end the thread."""
+        """Publish what waits, then `offline`, and end the thread."""
         self._closing = True
-        self._wake()
+        self._wake.set()
         self._thread.join(END_S)
-        self._wake_out.close()
 
-    def _wake(self) -> None:
-        with contextlib.suppress(OSError):  # full: it is awake; closed: nobody is there any more
-            self._wake_out.send(b".")
-
-    # --- the thread -------------------------------------------------------------------------------------------------
+    # --- on the thread ----------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         try:
             while not self._closing:
-                self._link.step(self._wake_in, COUNTS_S / 4)
-                with contextlib.suppress(BlockingIOError):
-                    self._wake_in.recv(4096)
+                self._wake.wait(COUNTS_S / 4)
+                self._wake.clear()
                 self._publish()
             self._publish_lines()
         finally:
             self._link.close()
-            self._wake_in.close()
-
-    def _greet(self) -> None:
-        """A connection stands: whatever the broker had may be gone."""
-        self._told.clear()
-        self._retain(self._topics.availability, ONLINE)
-        self._next_counts = self._next_state = 0.0
 
     def _publish(self) -> None:
-        self._publish_lines()
+        if self._link.connections != self._connection:
+            self._republish()
+        if not self._publish_lines():
+            return
         now = time.monotonic()
-        if self._link.ready and now >= self._next_state:
+        if now >= self._next_state:
             self._next_state = now + STATE_S
             stats = self._stats.snapshot(self._controls.paused)
             self._retain(self._topics.state, json.dumps({key: stats[key] for key in STATE_KEYS}))
-        if self._link.ready and now >= self._next_counts:
+        if now >= self._next_counts:
             self._next_counts = now + COUNTS_S
             self._publish_counts()
 
-    def _publish_lines(self) -> None:
-        while self._link.ready:
-            try:
-                line = self._lines.popleft()
-            except IndexError:
-                return
-            self._link.publish(self._topics.detections, line)
+    def _republish(self) -> None:
+        """There is a new connection: the broker may have forgotten what was published on the old one."""
+        self._connection = self._link.connections
+        self._retained.clear()
+        self._retain(self._topics.availability, ONLINE)
+        self._next_counts = self._next_state = 0.0
+
+    def _publish_lines(self) -> bool:
+        """Publish the waiting lines; False when the network takes no more."""
+        while ready := self._link.ready():
+            if not self._lines:
+                break
+            self._link.publish(self._topics.detections, self._lines.popleft())
+        return ready
 
     def _publish_counts(self) -> None:
-        if self._classes is None:
-            if self._model is None:
-                return
-            self._classes = Classes(self._topics, self._stats.snapshot()["model"], *self._model)
-        counts = self._seen.take()
-        for topic, payload in self._classes.announced(counts.by_class if counts else ()):
-            if self._topics.prefix:
-                self._retain(topic, payload)
-        if counts is None:
+        if self._model is None:
             return
-        blind = counts.total is None
-        self._retain(self._topics.total, UNKNOWN if blind else str(counts.total))
-        self._retain(self._topics.present, UNKNOWN if blind else "ON" if counts.total else "OFF")
-        for class_id, topic in self._classes.topics():
-            self._retain(topic, UNKNOWN if blind else str(counts.by_class.get(class_id, 0)))
+        if self._entities is None:
+            self._entities = Entities(self._topics, self._stats.snapshot()["model"], *self._model)
+        counts = self._peaks.take()
+        messages = self._entities.announced(counts.by_class if counts else ())
+        for topic, payload in messages if self._topics.prefix else ():
+            self._retain(topic, payload)
+        for topic, payload in self._entities.states(counts) if counts else ():
+            self._retain(topic, payload)
 
     def _retain(self, topic: str, payload: str) -> None:
-        """Publish what is to be remembered, if it is news."""
-        if self._told.get(topic) != payload:
-            self._told[topic] = payload
+        """Publish a retained message, unless the broker has it already."""
+        if self._retained.get(topic) != payload:
+            self._retained[topic] = payload
             self._link.publish(topic, payload, retain=True)

@@ -1,4 +1,4 @@
-"""The newest picture for any number of viewers: encoded when the first one wants it, and once."""
+"""The newest picture for any number of viewers: encoded once, when the first one asks for it."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ class Picture:
 
 
 class Relay:
-    """Between the main thread, which puts results, and the coroutines of one event loop, which want pictures.
+    """Hands the results of the main thread to the coroutines of one event loop, as pictures.
 
-    Nothing is queued: whoever asks gets the newest frame, so a slow viewer misses some and holds none back. Without
-    a viewer nothing is encoded.
+    Nothing is queued: a coroutine gets the newest frame, so a slow viewer misses frames and delays no other viewer.
+    Without a viewer nothing is encoded.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -38,13 +38,13 @@ class Relay:
         self._arrived = asyncio.Event()
         self._picture: Picture | None = None
         self._turn = asyncio.Lock()
-        # not the loop's thread: viewers are served while a picture is encoded
+        # a thread of its own: the loop serves viewers while a picture is encoded
         self._encoder = ThreadPoolExecutor(max_workers=1, thread_name_prefix="web encoder")
 
     def put(self, result: LiveResult) -> None:
-        """Replace the newest result; from any thread, in a moment."""
+        """Replace the newest result, from any thread; does not wait."""
         self._newest, self.put_at = result, time.monotonic()
-        # in this order, and the other way round in `_newer`: nobody waits for what has just come
+        # set, then ask who waits; `_newer` counts itself first and then looks, so that no result is missed
         if self._waiting:
             self._loop.call_soon_threadsafe(self._wake)
 
@@ -63,7 +63,7 @@ class Relay:
             return self._picture
 
     async def after(self, seen: Picture | None, patience_s: float) -> Picture | None:
-        """The newest frame as soon as it is another one than `seen`; when the time is over, whatever there is."""
+        """The newest frame as soon as it is not `seen` any more, at the latest after `patience_s`."""
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._newer(seen), patience_s)
         return await self.newest()
@@ -84,5 +84,5 @@ class Relay:
         return Picture(result, data, head + data + f"\r\n--{BOUNDARY}\r\n".encode("ascii"))
 
     def close(self) -> None:
-        """End the encoder's thread, once nobody asks any more."""
+        """End the encoder's thread; nothing may ask for a picture any more."""
         self._encoder.shutdown()

@@ -1,31 +1,33 @@
-"""Who may see the web page: the token, the cookie that it becomes, and requests that other web sites cause.
+"""Who may see the web page, and how many connections there may be.
 
-On loopback everybody on this machine may look, unless a token was given. What must be kept out there is a web page
-from elsewhere in this machine's browser: it gives its own name in `Host` after DNS rebinding, and its own `Origin`
-when it posts.
+With a token, a request needs the token or the cookie that it becomes. On loopback no token is needed, so that all
+programs of this machine may ask. Pages of other web sites in this machine's browser may not: after DNS rebinding their
+requests have a foreign name in `Host`, and when they post, a foreign `Origin`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
 import hmac
 import ipaddress
 import secrets
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from hefkit.errors import UsageError
 
-MIN_TOKEN = 16  # characters: what cannot be found by trying
+MIN_TOKEN = 16  # characters; shorter tokens could be found by trying
 TOKEN_FIELD = "token"
 
 
 @dataclass(frozen=True)
 class Request:
-    """What of a request decides; names of headers as a case-insensitive mapping gives them."""
+    """The parts of a request that decide; `headers` is case-insensitive."""
 
     method: str
     headers: Mapping[str, str]
@@ -35,14 +37,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Refusal:
-    """An HTTP status and the sentence that goes with it."""
+    """The HTTP status and the text of an answer to a refused request."""
 
     status: int
     text: str
 
 
 FOREIGN_HOST = Refusal(403, "this name is not served here; open the page as http://localhost")
-FOREIGN_PAGE = Refusal(403, "requests that another web site causes are refused")
+FOREIGN_PAGE = Refusal(403, "requests that another web site makes are refused")
 NO_TOKEN = Refusal(
     401,
     "the token is missing or wrong; open the address that the detector printed at its start, or send the token as "
@@ -51,15 +53,15 @@ NO_TOKEN = Refusal(
 
 
 class Guard:
-    """Decides over every request.
+    """Decides whether a request is answered.
 
     Args:
-        token: None: whoever reaches us may see everything; for loopback only.
-        host: that we serve on, as the user named it.
-        port: goes into the cookie's name: cookies of one host are shared by all its ports.
+        token: None: no token is asked for; for loopback only.
+        host: the name or address that we serve on, as the user gave it.
+        port: part of the cookie's name, because all ports of a host share their cookies.
 
     Raises:
-        UsageError: a token that is too short, or that does not fit into a header.
+        UsageError: the token is too short, or does not fit into a header.
     """
 
     def __init__(self, token: str | None, host: str, port: int) -> None:
@@ -70,11 +72,11 @@ class Guard:
             )
         self._token, self._host = token, host.lower()
         self.cookie_name = f"hefkit_{port}"
-        # the cookie is not the token itself, and yet outlives a restart with the same token
+        # not the token itself, but the same after a restart with the same token
         self.cookie = hmac.new((token or "").encode(), b"hefkit web page", hashlib.sha256).hexdigest()
 
     def refusal(self, request: Request) -> Refusal | None:
-        """Why this request gets nothing, or None."""
+        """Why this request is refused, or None."""
         if self._token is None and not self._is_ours(request.headers.get("Host", "")):
             return FOREIGN_HOST
         if self._token is not None and not self._knows_token(request):
@@ -82,7 +84,7 @@ class Guard:
         return FOREIGN_PAGE if _caused_by_another_site(request) else None
 
     def enters(self, request: Request) -> bool:
-        """Whether the right token stands in the address, from where it should move into the cookie."""
+        """Whether the address holds the right token, which should move into the cookie."""
         return self._token is not None and request.method == "GET" and self._is_token(request.query.get(TOKEN_FIELD))
 
     def _knows_token(self, request: Request) -> bool:
@@ -94,7 +96,7 @@ class Guard:
         return self._token is not None and given is not None and _same(given, self._token)
 
     def _is_ours(self, host_header: str) -> bool:
-        """Whether a Host header names this machine's loopback, or the host that we were told to serve on."""
+        """Whether a Host header names this machine's loopback, or the host that we serve on."""
         name = _hostname(host_header)
         if name is None:
             return False
@@ -107,18 +109,18 @@ class Guard:
 
 
 def new_token() -> str:
-    """A token that nobody guesses, fit for addresses and headers."""
+    """A random token, fit for addresses and headers."""
     return secrets.token_urlsafe(24)
 
 
 def _same(given: str, wanted: str) -> bool:
-    """Compare in a time that tells nothing, not even a length."""
+    """Compare two texts in a time that depends on neither of them, nor on their lengths."""
     digests = (hashlib.sha256(text.encode("utf-8", "replace")).digest() for text in (given, wanted))
     return hmac.compare_digest(*digests)
 
 
 def _token_of(authorization: str) -> str | None:
-    """The token of `Bearer TOKEN`; or the password of `Basic`, which is all that some players can send."""
+    """The token of `Bearer TOKEN`, or the password of `Basic`: some video players can send nothing else."""
     scheme, _, value = authorization.partition(" ")
     if scheme.lower() == "bearer":
         return value.strip()
@@ -131,7 +133,7 @@ def _token_of(authorization: str) -> str | None:
 
 
 def _hostname(host_header: str) -> str | None:
-    """`localhost:8080` -> `localhost`; `[::1]` -> `::1`. The port is not looked at: SSH tunnels change it."""
+    """`localhost:8080` -> `localhost`; `[::1]` -> `::1`. The port does not matter: SSH tunnels change it."""
     try:
         return urlsplit(f"//{host_header}").hostname
     except ValueError:
@@ -139,12 +141,92 @@ def _hostname(host_header: str) -> str | None:
 
 
 def _caused_by_another_site(request: Request) -> bool:
-    """Whether a browser says that a page from elsewhere is behind this; links that a person follows are fine."""
+    """Whether a browser says that a page of another site made this request; links that a person follows are fine."""
     headers = request.headers
     site, mode = headers.get("Sec-Fetch-Site", ""), headers.get("Sec-Fetch-Mode", "")
     if request.method in ("GET", "HEAD"):
         return site in ("cross-site", "same-site") and mode != "navigate"
     origin = headers.get("Origin")
-    if origin is not None:  # every browser sends it with a POST; "null" is nobody's
+    if origin is not None:  # every browser sends it with a POST; "null" is never ours
         return origin.partition("://")[2] != headers.get("Host")
     return site not in ("", "same-origin", "none")
+
+
+class ConnectionLimit:
+    """Limits the connections of listening sockets, and the time until the first request of each.
+
+    Args:
+        make_protocol: makes the asyncio protocol that serves one connection.
+        most: connections at a time; further ones are closed at once.
+        silent_s: seconds until the first request must be complete; then the connection is closed.
+    """
+
+    def __init__(self, make_protocol: Callable[[], asyncio.Protocol], most: int, silent_s: float) -> None:
+        self._make_protocol, self._most, self._silent_s = make_protocol, most, silent_s
+        # transport -> time.monotonic() of its beginning, None after its first request
+        self._open: dict[asyncio.Transport, float | None] = {}
+
+    def protocol(self) -> asyncio.Protocol:
+        """The protocol of a new connection, for `loop.create_server`."""
+        return _Connection(self, self._make_protocol())
+
+    def opened(self, transport: asyncio.Transport) -> bool:
+        """Count a new connection; False when there are too many."""
+        if len(self._open) >= self._most:
+            return False
+        self._open[transport] = time.monotonic()
+        return True
+
+    def asked(self, transport: asyncio.Transport | None) -> None:
+        """Note that a request came on a connection."""
+        if transport in self._open:
+            self._open[transport] = None
+
+    def closed(self, transport: asyncio.Transport) -> None:
+        """Forget a connection that has ended."""
+        self._open.pop(transport, None)
+
+    async def close_silent(self) -> None:
+        """Close connections that stay silent, until cancelled."""
+        while True:
+            await asyncio.sleep(self._silent_s / 4)
+            latest = time.monotonic() - self._silent_s
+            for transport in [t for t, since in self._open.items() if since is not None and since < latest]:
+                transport.abort()
+
+    def abort_all(self) -> None:
+        """Close every connection without sending what waits: a viewer that does not read would keep its own open."""
+        for transport in self._open:
+            transport.abort()
+
+
+class _Connection(asyncio.Protocol):
+    """Passes everything on to the protocol that serves, unless there are too many connections."""
+
+    def __init__(self, limit: ConnectionLimit, inner: asyncio.Protocol) -> None:
+        self._limit, self._inner = limit, inner
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport, self._served = transport, self._limit.opened(transport)
+        if self._served:
+            self._inner.connection_made(transport)
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._served:
+            self._limit.closed(self._transport)
+            self._inner.connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        self._inner.data_received(data)
+
+    def eof_received(self) -> bool | None:
+        return self._inner.eof_received()
+
+    def pause_writing(self) -> None:
+        self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._inner.resume_writing()

@@ -1,8 +1,8 @@
-"""What the web page's addresses answer; the only room that knows aiohttp (3.8 and newer), which it imports late.
+"""What each path of the web page answers; the only module that imports aiohttp (3.8 and newer), and late.
 
 GET  /              the page                        GET  /stats     LiveStats as JSON
-GET  /stream.mjpg   multipart/x-mixed-replace       GET  /healthz   200 while all is well, else 503
-GET  /snapshot.jpg  the newest picture              POST /pause     {"paused": true}; without a body: the other way
+GET  /stream.mjpg   multipart/x-mixed-replace       GET  /healthz   200 while frames come, else 503
+GET  /snapshot.jpg  the newest picture              POST /pause     {"paused": true}; without a body: toggles
 """
 
 from __future__ import annotations
@@ -18,10 +18,8 @@ from datetime import datetime
 from typing import Any
 
 from hefkit.live.state import Controls, LiveStats
-from hefkit.web import guard as webguard
-from hefkit.web.door import Door
 from hefkit.web.frames import BOUNDARY, Picture, Relay
-from hefkit.web.guard import Guard
+from hefkit.web.guard import ConnectionLimit, Guard, Request
 from hefkit.web.page import CONTENT_SECURITY_POLICY, PAGE
 
 HEADERS = {
@@ -33,26 +31,24 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-COOKIE_SECONDS = 400 * 86400  # browsers keep none for longer
-MAX_BODY = 4096
-
-log = logging.getLogger("hefkit-web")  # for bugs, with their traceback
+COOKIE_SECONDS = 400 * 86400  # the longest time for which browsers keep a cookie
+MAX_BODY = 4096  # bytes
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What viewers may take."""
+    """What all viewers together may use."""
 
     viewers: int = 16  # of the stream
-    connections: int = 64  # all of them
-    stuck_s: float = 10.0  # a viewer that takes no byte of a frame for so long is dropped
-    silent_s: float = 10.0  # so is a connection that asks for nothing
-    repeat_s: float = 3.0  # the last frame is sent again, so that it shows who has gone
-    stale_s: float = 10.0  # without a frame for so long, /healthz says 503
+    connections: int = 64  # those of viewers included
+    stuck_s: float = 10.0  # a viewer that has not taken a whole frame after so long is dropped
+    silent_s: float = 10.0  # so is a connection without a complete request
+    repeat_s: float = 3.0  # without a new frame, the last one is sent again, which shows whether the viewer has gone
+    stale_s: float = 10.0  # without a new frame for so long, /healthz answers 503
 
 
 class WebServer:
-    """The routes, and the connections of one event loop; made and used on that loop's thread."""
+    """The routes and the connections; made and used on the thread of one event loop."""
 
     def __init__(self, relay: Relay, guard: Guard, stats: LiveStats, controls: Controls, bounds: Bounds) -> None:
         from aiohttp import web
@@ -63,47 +59,42 @@ class WebServer:
         self._closing = False
         self._begun = time.monotonic()
         self._listeners: list[asyncio.Server] = []
-        quiet = logging.getLogger("hefkit-web.requests")
-        quiet.addFilter(_is_no_bad_request)
-        self._runner = web.AppRunner(self._app(), access_log=None, logger=quiet, keepalive_timeout=30)
+        bugs = logging.getLogger("hefkit-web.requests")
+        bugs.addFilter(_is_bug)
+        self._runner: Any = web.AppRunner(self._app(), access_log=None, logger=bugs, keepalive_timeout=30)
 
     async def start(self, sockets: Sequence[socket.socket]) -> None:
         """Serve on bound sockets, which are closed with the server."""
         await self._runner.setup()
-        self._door = Door(self._runner.server, self._bounds.connections, self._bounds.silent_s)
-        self._watch = asyncio.create_task(self._door.watch())
+        self._limit = ConnectionLimit(self._runner.server, self._bounds.connections, self._bounds.silent_s)
+        self._watch = asyncio.create_task(self._limit.close_silent())
         loop = asyncio.get_running_loop()
         for sock in sockets:
-            self._listeners.append(await loop.create_server(self._door.connection, sock=sock, backlog=32))
+            self._listeners.append(await loop.create_server(self._limit.protocol, sock=sock, backlog=32))
 
     async def close(self) -> None:
-        """Drop everybody."""
+        """Close every connection."""
         self._closing = True
         self._watch.cancel()
         loop = asyncio.get_running_loop()
         for listener in self._listeners:
             for sock in listener.sockets:
-                # accept no more, but let those in who are at the door: closed at once, asyncio loses them half made
+                # accept no more; asyncio would lose connections that it is just accepting if the listener closed now
                 loop.remove_reader(sock.fileno())
         await asyncio.sleep(0.01)
         for listener in self._listeners:
             listener.close()
-        # before anybody is cancelled: with its handler a connection forgets its transport
-        transports = [protocol.transport for protocol in await self._door.settled()]
         for task in list(self._viewers):
             task.cancel()
-        server: Any = self._runner.server
-        await server.shutdown(0.2)
-        for transport in transports:
-            if transport is not None:
-                transport.abort()  # a close would wait until a viewer that never reads has read
+        self._limit.abort_all()
+        await self._runner.server.shutdown(0.2)
         await self._runner.cleanup()
         await asyncio.sleep(0.01)  # the loop closes the sockets in its next rounds
 
     def _app(self) -> Any:
         web = self._web
 
-        @web.middleware  # which marks what it is given, and a bound method takes no mark
+        @web.middleware  # sets an attribute of its function, which a bound method does not allow
         async def guarded(request: Any, handler: Any) -> Any:
             return await self._guarded(request, handler)
 
@@ -118,8 +109,8 @@ class WebServer:
         return app
 
     async def _guarded(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
-        self._door.spoke(request.protocol)
-        asked = webguard.Request(request.method, request.headers, request.cookies, request.query)
+        self._limit.asked(request.transport)
+        asked = Request(request.method, request.headers, request.cookies, request.query)
         refusal = self._guard.refusal(asked)
         if refusal is not None:
             return self._web.Response(status=refusal.status, text=refusal.text + "\n")
@@ -128,8 +119,8 @@ class WebServer:
         return await handler(request)
 
     def _entered(self, request: Any) -> Any:
-        """The token leaves the address bar and becomes a cookie."""
-        # the last part of the path alone: a full one such as //elsewhere/ would lead there
+        """Redirect to the same path without the token, which becomes a cookie."""
+        # only the last part of the path: a whole one such as //elsewhere/ would lead to another site
         place = "./" + request.path.rpartition("/")[2]
         response = self._web.Response(status=303, headers={"Location": place})
         response.set_cookie(
@@ -187,13 +178,13 @@ class WebServer:
             await self._show(response)
         except (asyncio.TimeoutError, ConnectionError):
             if request.transport is not None:
-                request.transport.abort()  # a polite end would wait for the same viewer again
+                request.transport.abort()  # an ordinary end would wait for the same viewer again
         finally:
             self._viewers.discard(task)
         return response
 
     async def _show(self, response: Any) -> None:
-        """Frame after frame, the newest when the viewer has taken the last one; ends with an exception."""
+        """Send frames until an exception or the end; each is the newest when the viewer has taken the one before."""
         await response.write(f"--{BOUNDARY}\r\n".encode("ascii"))
         seen: Picture | None = None
         while not self._closing:
@@ -207,8 +198,8 @@ async def _add_headers(request: Any, response: Any) -> None:
     response.headers.update(HEADERS)
 
 
-def _is_no_bad_request(record: logging.LogRecord) -> bool:
-    """Whether this is about us: whatever scans the network for open ports sends garbage, and is no news."""
+def _is_bug(record: logging.LogRecord) -> bool:
+    """Whether a log record is about our code: programs that scan for open ports send malformed requests."""
     from aiohttp.http_exceptions import HttpProcessingError
 
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))

@@ -1,4 +1,4 @@
-"""`--web`: the live picture and the statistics as a web page, served by a thread with an event loop of its own."""
+"""The sink of `--web`: listens, finds the token, and serves on a thread with an event loop of its own."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from hefkit.web.guard import TOKEN_FIELD, Guard, new_token
 from hefkit.web.server import Bounds, WebServer
 
 TOKEN_VARIABLE = "HEFKIT_WEB_TOKEN"
-# of a connection, in the kernel. Its own choice grows to megabytes: a slow viewer would see what was seconds ago
+# the kernel's buffer of a connection; without a bound it grows to megabytes, and a slow viewer sees old frames
 SEND_BUFFER_BYTES = 128 << 10
-END_S = 2.0
+END_S = 2.0  # how long `close` waits for the thread
 
 
 class WebSink:
-    """Serves as soon as it is made; shows what it is given.
+    """Serves the page as soon as it is made.
 
     Args:
-        address: where to listen. Off loopback nobody gets anything without the token.
+        address: where to listen; outside of loopback every request needs the token.
         stats: shown on the page.
         controls: what the button on the page pauses.
-        token: None: HEFKIT_WEB_TOKEN or the file that HEFKIT_WEB_TOKEN_FILE names; where neither is there, one is
-            made and printed, or on loopback none is asked for.
-        bounds: for viewers.
+        token: None: from HEFKIT_WEB_TOKEN or the file that HEFKIT_WEB_TOKEN_FILE names; if neither is set, a token is
+            made and printed, and on loopback none is needed.
+        bounds: what viewers may use.
 
     Raises:
-        UsageError: the port is taken or the address not ours, or the token is of no use.
+        UsageError: the port is in use, the address is not one of this machine, or the token cannot be used.
         ToolchainError: aiohttp is missing.
     """
 
@@ -60,7 +60,7 @@ class WebSink:
             need("aiohttp")
             self._start(sockets, guard, stats, controls, bounds or Bounds())
             stack.pop_all()
-        self._tell(address, given)
+        self._print_address(address, given)
 
     def _start(
         self, sockets: list[socket.socket], guard: Guard, stats: LiveStats, controls: Controls, bounds: Bounds
@@ -93,19 +93,19 @@ class WebSink:
         ready.result()
 
     def put(self, result: LiveResult) -> None:
-        """Take the newest result; encodes nothing and waits for nobody."""
+        """Take the newest result; neither encodes nor waits."""
         if not self._closed:
             self._relay.put(result)
 
     def close(self) -> None:
-        """Send every viewer away and end the thread."""
+        """Close every connection and end the thread."""
         if not self._closed:
             self._closed = True
             self._loop.call_soon_threadsafe(self._stop.set)
             self._thread.join(END_S)
 
-    def _tell(self, address: WebAddress, given: str | None) -> None:
-        """Where the page is. A token that we made is printed here, once, with `--quiet` too: it is nowhere else."""
+    def _print_address(self, address: WebAddress, given: str | None) -> None:
+        """Print where the page is. A token that we made is printed with `--quiet` too: it is nowhere else."""
         host = address.host
         with contextlib.suppress(ValueError):
             host = socket.gethostname() if ipaddress.ip_address(host).is_unspecified else host
@@ -117,16 +117,16 @@ class WebSink:
 
 
 def bound_sockets(address: WebAddress) -> list[socket.socket]:
-    """A listening socket for every address that the host's name stands for.
+    """A listening socket for each address that the host name stands for.
 
     Raises:
-        UsageError: in one line, why not.
+        UsageError: it cannot listen there.
     """
     with contextlib.ExitStack() as stack:
         try:
             found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
             sockets = [stack.enter_context(_bound(family, place)) for family, _, _, _, place in dict.fromkeys(found)]
-        except (OSError, UnicodeError) as exc:  # UnicodeError: no name that could be looked up
+        except (OSError, UnicodeError) as exc:  # UnicodeError: not a name that can be looked up
             raise UsageError(_refused(address, exc)) from exc
         stack.pop_all()
     return sockets
@@ -153,7 +153,7 @@ def _refused(address: WebAddress, exc: OSError | UnicodeError) -> str:
     if code == errno.EADDRINUSE:
         return f"cannot serve on {address}: another program listens there; expected a free port; choose another"
     if code in (errno.EACCES, errno.EPERM):
-        return f"cannot serve on {address}: ports below 1024 are for the system; choose one above"
+        return f"cannot serve on {address}: ports below 1024 are for the system; choose a higher one"
     why = getattr(exc, "strerror", None) or exc
     return f"cannot serve on {address}: {why}; expected an address of this machine, such as 127.0.0.1 or 0.0.0.0"
 

@@ -1,4 +1,4 @@
-"""A real MQTT broker on loopback, and somebody who listens to it."""
+"""A real MQTT broker on loopback, and a subscriber."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Broker:
         self._process.send_signal(number)
 
     def stop(self) -> None:
-        """Kill it; no client is told."""
+        """Kill it without a goodbye to its clients."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -79,7 +79,7 @@ class Message(NamedTuple):
 
 
 class Listener:
-    """Hears everything below some topics."""
+    """A subscriber that remembers every message on some topics."""
 
     def __init__(self, port: int, *topics: str, prepare: Callable[[Any], object] = lambda client: None) -> None:
         from paho.mqtt import client as paho
@@ -120,3 +120,4 @@ class Listener:
         self._client.loop_stop()
         if (sock := self._client.socket()) is not None:  # it was about to come back
             sock.close()
+        del self._client  # breaks a cycle: paho closes its other sockets when the client is freed

@@ -35,7 +35,7 @@ def ask(port: int, path: str, method: str = "GET", body: bytes | None = None, **
 
 
 class Viewer:
-    """Somebody who watches the stream."""
+    """A viewer of the stream."""
 
     def __init__(self, port: int, **headers: str) -> None:
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
@@ -72,7 +72,7 @@ class Viewer:
 
 
 def stuck_viewer(port: int) -> socket.socket:
-    """Somebody who asks for the stream and never reads a byte of it."""
+    """A socket that asks for the stream and never reads a byte of it."""
     sock = socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     sock.connect(("127.0.0.1", port))

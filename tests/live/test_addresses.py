@@ -1,18 +1,31 @@
-"""Addresses from the command line: what is meant, and what is refused without repeating a password."""
+"""Addresses from the command line and secrets: what is meant, and what is refused without repeating a password."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hefkit import cli
-from hefkit.live.addresses import Broker, WebAddress, parse_mqtt_url, parse_topic, parse_web_address
+from hefkit.errors import UsageError
+from hefkit.live.addresses import (
+    MAX_SECRET_FILE_BYTES,
+    Broker,
+    WebAddress,
+    parse_mqtt_url,
+    parse_topic,
+    parse_web_address,
+    secret,
+)
 from tests.conftest import ROOT
+
+NAME = "HEFKIT_TEST_SECRET"
 
 
 @pytest.mark.parametrize(
@@ -113,10 +126,10 @@ def test_a_password_is_refused_and_not_repeated(text: str, capsys: pytest.Captur
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(["--mqtt", text])
 
-    told = capsys.readouterr()
+    printed = capsys.readouterr()
     assert ended.value.code == 2
-    assert "HEFKIT_MQTT_PASSWORD" in told.err
-    assert "s3c" not in told.err + told.out and "ann" not in told.err + told.out
+    assert "HEFKIT_MQTT_PASSWORD" in printed.err
+    assert "s3c" not in printed.err + printed.out and "ann" not in printed.err + printed.out
 
 
 @pytest.mark.parametrize("text", ["hefkit", "garden/cam 1", "Straße/Übersicht", "a/b/c/d", "x" * 200])
@@ -150,6 +163,80 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 
 def test_needs_nothing_but_the_standard_library() -> None:
     """--help asks for these parsers and must not wait for numpy."""
-    code = "import sys, hefkit.netaddress; sys.exit(any(m in sys.modules for m in ('numpy', 'cv2', 'asyncio', 'ssl')))"
+    code = (
+        "import sys, hefkit.live.addresses; sys.exit(any(m in sys.modules for m in ('numpy', 'cv2', 'asyncio', 'ssl')))"
+    )
 
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, timeout=60).returncode == 0
+
+
+def test_no_secret_is_set() -> None:
+    """No secret."""
+    assert secret(NAME) is None
+
+
+def test_a_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As it is, blanks included."""
+    monkeypatch.setenv(NAME, " pass wörd ")
+
+    assert secret(NAME) == " pass wörd "
+
+
+@pytest.mark.parametrize("written", [b"s3cret", b"s3cret\n", b"s3cret\r\n", b"s3cret\nand more\n"])
+def test_a_secret_from_a_file(written: bytes, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The first line, as an editor or a service manager leaves it."""
+    (tmp_path / "secret").write_bytes(written)
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "secret"))
+
+    assert secret(NAME) == "s3cret"
+
+
+def test_the_largest_file_of_a_secret(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """4096 bytes are accepted; one more is refused, see below."""
+    (tmp_path / "secret").write_bytes(b"s3cret\n".ljust(4096, b"x"))
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "secret"))
+
+    assert secret(NAME) == "s3cret"
+
+
+@pytest.mark.parametrize(
+    "written, what",
+    [
+        pytest.param(None, "No such file", id="not there"),
+        pytest.param(b"", "empty", id="empty"),
+        pytest.param(b"\ns3cret", "empty", id="an empty first line"),
+        pytest.param(b"s3cret\xff", "not text", id="not UTF-8"),
+        pytest.param(b"s3cret\x00", "unprintable", id="a NUL"),
+        pytest.param(b"s3cret".ljust(MAX_SECRET_FILE_BYTES + 1), "larger than 4096 bytes", id="one byte too large"),
+        pytest.param(b"s3cret" * MAX_SECRET_FILE_BYTES, "larger than 4096 bytes", id="much too large"),
+    ],
+)
+def test_unusable_files_of_secrets(
+    written: bytes | None, what: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One line that says why, without what is in the file."""
+    if written is not None:
+        (tmp_path / "secret").write_bytes(written)
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path / "secret"))
+
+    with pytest.raises(UsageError, match=what) as caught:
+        secret(NAME)
+    assert "s3c" not in str(caught.value)
+
+
+def test_unusable_values_of_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Empty, or bytes that are not text."""
+    for value in (b"", b"s3cret\xff", b"a\nb"):
+        monkeypatch.setitem(os.environb, NAME.encode(), value)
+        with pytest.raises(UsageError, match="empty or holds unprintable") as caught:
+            secret(NAME)
+        assert "s3c" not in str(caught.value)
+
+
+def test_a_secret_from_two_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """It is unclear which one is meant."""
+    monkeypatch.setenv(NAME, "s3cret")
+    monkeypatch.setenv(f"{NAME}_FILE", str(tmp_path))
+
+    with pytest.raises(UsageError, match="both set"):
+        secret(NAME)

@@ -1,4 +1,4 @@
-"""The keys of the window, and a window that is no window here."""
+"""The keys of the window, and a window on a screen that is faked."""
 
 from __future__ import annotations
 
@@ -74,10 +74,10 @@ def test_r_starts_and_ends_a_recording(tmp_path: Path) -> None:
     assert counts == [2, 2]
 
 
-def test_keys_that_cannot_be_obeyed_are_told(
+def test_keys_that_cannot_be_obeyed_are_logged(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that cannot be made is a sentence, no end."""
+    """A folder that cannot be made is logged; the run goes on."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     (tmp_path / "saved").touch()
     desk = Desk(Controls(), tmp_path / "saved", lambda: Recorder(tmp_path / "saved" / "film.mp4", None))
@@ -140,7 +140,7 @@ def test_a_closed_window_means_quit(screen: FakeScreen) -> None:
     assert pressed == [QUIT]
 
 
-def test_an_opencv_without_windows_is_told() -> None:
+def test_an_opencv_without_windows_is_reported() -> None:
     """The headless wheel, which these tests run with, has none; the message names the one that has."""
     try:
         cv2.namedWindow("probe")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import logging
 import os
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,38 +22,61 @@ import pytest
 
 from hefkit.detect.detections import Detections
 from hefkit.errors import UsageError
-from hefkit.live import filesinks as livesinks
-from hefkit.live.filesinks import FrameSaver, JsonLines, Recorder, fresh_file, part_of, timestamp
+from hefkit.live import filesinks, sinks
+from hefkit.live.filesinks import FrameSaver, JsonlSink, Recorder, fresh_file, part_of, timestamp
 from hefkit.live.sinks import ThreadSink
+from hefkit.live.state import LiveResult
 from hefkit.pictures.video import VideoWriter
 from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result
+from tests.helpers.waiting import wait_for
 
 
 @pytest.fixture(autouse=True)
-def told(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
-    """What was said; failures rest only a moment; no sink's thread is left."""
+def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+    """The log; a sink that failed tries again soon; no thread of a sink may be left."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
-    monkeypatch.setattr(livesinks, "RETRY_S", 0.05)
+    monkeypatch.setattr(sinks, "RETRY_S", 0.05)
     caplog.set_level(logging.INFO, "hefkit")
     yield caplog
     assert not [t.name for t in threading.enumerate() if t.name.startswith("sink")]
 
 
-def wait_for(condition: Callable[[], Any], seconds: float = 5.0) -> None:
-    """Until it is true."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.005)
+def put_singly(sink: ThreadSink, *results: LiveResult) -> None:
+    """Put results, each after the sink's thread has handled the one before: nothing is dropped."""
+    handle = type(sink).handle
+    handled: list[LiveResult] = []
+
+    def watched(result: LiveResult) -> None:
+        try:
+            handle(sink, result)
+        finally:
+            handled.append(result)
+
+    sink.handle = watched  # type: ignore[method-assign]
+    for number, result in enumerate(results, 1):
+        sink.put(result)
+        wait_for(lambda number=number: len(handled) == number)
 
 
-class TestJsonLines:
+class SmallDisk(io.FileIO):
+    """A file that takes ten more bytes and then reports a full disk, while `full`."""
+
+    full = False
+
+    def write(self, data: Any) -> int:
+        if not self.full:
+            return super().write(data)
+        super().write(data[:10])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+class TestJsonlSink:
     """--jsonl FILE and --jsonl -."""
 
     def test_one_flushed_line_a_frame(self, tmp_path: Path) -> None:
         """The keys of detections.jsonl, the moment of capture in UTC, and the latency."""
-        sink = JsonLines(str(tmp_path / "new" / "out.jsonl"))
+        sink = JsonlSink(str(tmp_path / "new" / "out.jsonl"))
         sink.put(live_result(7))
         lines = (tmp_path / "new" / "out.jsonl").read_text().splitlines()  # before it is closed
         sink.close()
@@ -74,7 +98,7 @@ class TestJsonLines:
         path.write_text('{"whole": 1}\n{"half": ')
 
         for number in (1, 2):
-            sink = JsonLines(str(path))
+            sink = JsonlSink(str(path))
             sink.put(live_result(number))
             sink.close()
 
@@ -85,44 +109,35 @@ class TestJsonLines:
     def test_a_file_that_cannot_be_written(self, tmp_path: Path) -> None:
         """Told at start, as a usage error."""
         with pytest.raises(UsageError, match="cannot write"):
-            JsonLines(str(tmp_path))
+            JsonlSink(str(tmp_path))
 
     def test_a_full_disk_loses_lines_and_nothing_else(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """Said once; when there is room again lines go on, on a line of their own, and that is said too."""
-        sink = JsonLines(str(tmp_path / "out.jsonl"))
+        """Logged once; when there is space again, lines go on, on a new line, and that is logged too."""
+        monkeypatch.setattr(filesinks, "open", lambda path, mode, **more: SmallDisk(path, mode), raising=False)
+        sink = JsonlSink(str(tmp_path / "out.jsonl"))
         sink.put(live_result(0))
-        real = sink._file
-
-        class Full:
-            def write(self, data: bytes) -> int:
-                real.write(data[:10])
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-            def close(self) -> None:
-                real.close()
-
-        sink._file = Full()  # type: ignore[assignment]
+        monkeypatch.setattr(SmallDisk, "full", True)
         for number in range(1, 20):
             sink.put(live_result(number))
-        sink._file = real
+        monkeypatch.setattr(SmallDisk, "full", False)
         time.sleep(0.06)
         sink.put(live_result(20))
         sink.close()
 
         lines = (tmp_path / "out.jsonl").read_text().splitlines()
         assert json.loads(lines[0])["frame"] == 0 and json.loads(lines[-1])["frame"] == 20 and len(lines) == 3
-        assert [m for m in told.messages if "No space left" in m] == [
+        assert [m for m in logged.messages if "No space left" in m] == [
             f"--jsonl {tmp_path}/out.jsonl: No space left on device; detection goes on"
         ]
-        assert told.messages[-1].startswith(f"--jsonl {tmp_path}/out.jsonl works again")
+        assert logged.messages[-1].startswith(f"--jsonl {tmp_path}/out.jsonl works again")
 
     def test_standard_output(self) -> None:
-        """`-` is standard output, line by line; a reader that leaves is told to the caller."""
+        """`-` is standard output, line by line; BrokenPipeError when the reader has left."""
         program = (
-            "from hefkit.live.filesinks import JsonLines\nfrom tests.helpers.fake_live import live_result\n"
-            "sink = JsonLines('-')\n"
+            "from hefkit.live.filesinks import JsonlSink\nfrom tests.helpers.fake_live import live_result\n"
+            "sink = JsonlSink('-')\n"
             "try:\n    for i in range(100000): sink.put(live_result(i))\n"
             "except BrokenPipeError: raise SystemExit(9)\n"
         )
@@ -168,20 +183,18 @@ class TestThreadSink:
         assert sink.seen == sorted(sink.seen) and sink.seen[-1] == 99
         assert sink.dropped == 100 - len(sink.seen) and sink.finished
 
-    def test_trouble_is_survived_and_told_once(self, told: pytest.LogCaptureFixture) -> None:
+    def test_trouble_is_survived_and_logged_once(self, logged: pytest.LogCaptureFixture) -> None:
         """A sink that fails goes on being asked."""
         sink = Slow()
         sink.error = OSError(errno.EIO, "the stick was pulled out")
-        for number in range(5):
-            sink.put(live_result(number))
-            wait_for(lambda: not sink._waiting)
+        put_singly(sink, *map(live_result, range(5)))
         sink.error = None
         sink.put(live_result(5))
         sink.close()
         sink.close()
 
         assert sink.seen == [5]
-        assert told.messages == ["slow: the stick was pulled out; detection goes on"]
+        assert logged.messages == ["slow: the stick was pulled out; detection goes on"]
 
 
 def frames_in(path: Path) -> list[np.ndarray]:
@@ -197,12 +210,13 @@ class TestRecorder:
     """--record FILE.mp4."""
 
     def put(self, sink: Recorder, *captured: float) -> None:
-        """One result for each moment, one at a time: nothing is dropped."""
-        for number, moment in enumerate(captured):
-            sink.put(live_result(10 * number, captured=moment, found=Detections.empty()))
-            wait_for(lambda: not sink._waiting)
+        """One result for each moment."""
+        put_singly(
+            sink,
+            *(live_result(10 * n, captured=moment, found=Detections.empty()) for n, moment in enumerate(captured)),
+        )
 
-    def test_it_plays_as_time_passed(self, tmp_path: Path, told: pytest.LogCaptureFixture) -> None:
+    def test_it_plays_as_time_passed(self, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
         """At 10 frames a second: 0.0, 0.1, a gap to 0.5, and two frames within one tick."""
         sink = Recorder(tmp_path / "new" / "a.mp4", 10.0)
         self.put(sink, 5.0, 5.1, 5.5, 5.52, 5.6)
@@ -212,7 +226,7 @@ class TestRecorder:
         frames = frames_in(tmp_path / "new" / "a.mp4")
         assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.mp4"]
         assert [round(float(f.mean()) / 10) for f in frames] == [0, 1, 2, 2, 2, 2, 4]
-        assert told.messages == [f"recorded {tmp_path}/new/a.mp4, 7 frames"]
+        assert logged.messages == [f"recorded {tmp_path}/new/a.mp4, 7 frames"]
 
     def test_a_long_gap_is_cut(self, tmp_path: Path) -> None:
         """A camera that was away for an hour does not fill the disk with its last picture."""
@@ -220,7 +234,7 @@ class TestRecorder:
         self.put(sink, 0.0, 3600.0)
         sink.close()
 
-        assert len(frames_in(tmp_path / "a.mp4")) == 1 + 5 * livesinks.LONGEST_GAP_S
+        assert len(frames_in(tmp_path / "a.mp4")) == 1 + 5 * filesinks.LONGEST_GAP_S
 
     def test_every_frame_once(self, tmp_path: Path) -> None:
         """A file that is processed faster than it plays keeps its own rate."""
@@ -249,12 +263,12 @@ class TestRecorder:
 
         assert not list(tmp_path.iterdir())
 
-    def test_a_full_disk_ends_the_film_and_room_begins_another(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    def test_a_full_disk_ends_the_file_and_free_space_starts_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """What was recorded is kept and can be played; when there is room again the next film begins."""
+        """What was recorded is kept and can be played; when there is space again, the next recording begins."""
         usage = [shutil._ntuple_diskusage(10**9, 0, 10**9)]  # type: ignore[attr-defined]
-        monkeypatch.setattr(livesinks.shutil, "disk_usage", lambda folder: usage[0])
+        monkeypatch.setattr(filesinks.shutil, "disk_usage", lambda folder: usage[0])
         sink = Recorder(tmp_path / "a.mp4", None)
         self.put(sink, 0.0, 0.1)
         usage[0] = usage[0]._replace(free=10**6)
@@ -266,12 +280,12 @@ class TestRecorder:
         sink.close()
 
         assert (len(frames_in(tmp_path / "a.mp4")), len(frames_in(tmp_path / "a-2.mp4"))) == (2, 1)
-        assert [m for m in told.messages if "disk is full" in m] == [
+        assert [m for m in logged.messages if "disk is full" in m] == [
             "recording a.mp4: the disk is full, less than 50 MB are free; detection goes on"
         ]
 
-    def test_a_film_that_lost_frames_is_told(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+    def test_a_recording_that_lost_frames_is_reported(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
         """OpenCV writes into the void without a word; the finished film is counted."""
         monkeypatch.setattr(VideoWriter, "check", lambda self: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
@@ -279,24 +293,25 @@ class TestRecorder:
         self.put(sink, 0.0)
         sink.close()
 
-        assert told.messages == ["recording a.mp4: full; detection goes on"] and not (tmp_path / "a.mp4").exists()
+        assert logged.messages == ["recording a.mp4: full; detection goes on"] and not (tmp_path / "a.mp4").exists()
 
 
 class TestFrameSaver:
     """--save-dir DIR."""
 
     def test_frames_with_detections_not_too_often(self, tmp_path: Path) -> None:
-        """Empty frames are not kept, nor two within `every_s`; names tell the moment; the boxes are drawn."""
+        """Empty frames are not kept, nor two within `every_s`; names hold the time; the boxes are drawn."""
         sink = FrameSaver(tmp_path / "new", 10, 1.0)
-        for second in range(40):
-            found = {"found": Detections.empty()} if second < 10 else {}
-            result = live_result(100, captured=second / 10, wall=1_764_042_000 + second / 10, **found)
+        for tenth in range(40):
+            found = {"found": Detections.empty()} if tenth < 10 else {}
+            result = live_result(100, captured=tenth / 10, wall=1_764_042_000 + tenth / 10, **found)
             sink.put(result)
-            wait_for(lambda: not sink._waiting)
+            if tenth % 10 == 0:  # the one that is saved
+                wait_for(lambda tenth=tenth: len(list((tmp_path / "new").glob("hefkit-*.jpg"))) == tenth // 10)
         sink.close()
 
         pictures = sorted((tmp_path / "new").iterdir())
-        assert len(pictures) == 3 and all(livesinks.SAVED_LIVE.fullmatch(p.name) for p in pictures)
+        assert len(pictures) == 3 and all(filesinks.SAVED_LIVE.fullmatch(p.name) for p in pictures)
         picture = cv2.imread(str(pictures[0]))
         assert picture.shape == (48, 64, 3) and (np.abs(picture.astype(int) - 100) > 50).any()
 
@@ -305,24 +320,20 @@ class TestFrameSaver:
         for name in ("hefkit-20200101-000000-000000.jpg", "hefkit-20200101-000001-000000.jpg", "holiday.jpg"):
             (tmp_path / name).touch()
         sink = FrameSaver(tmp_path, 3, 0.0)
-        for second in range(4):
-            sink.put(live_result(captured=float(second), wall=1_764_042_000.0 + second))
-            wait_for(lambda: not sink._waiting)
+        put_singly(sink, *(live_result(captured=float(second), wall=1_764_042_000.0 + second) for second in range(4)))
         sink.close()
 
         names = sorted(p.name for p in tmp_path.iterdir())
         assert len(names) == 4 and names[-1] == "holiday.jpg" and not any("2020" in n for n in names)
 
     def test_a_full_disk_is_survived(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """Said once, and pictures come again when there is room."""
+        """Logged once; pictures are saved again when there is space."""
         usage = [shutil._ntuple_diskusage(10**9, 0, 0)]  # type: ignore[attr-defined]
-        monkeypatch.setattr(livesinks.shutil, "disk_usage", lambda folder: usage[0])
+        monkeypatch.setattr(filesinks.shutil, "disk_usage", lambda folder: usage[0])
         sink = FrameSaver(tmp_path, 3, 0.0)
-        for second in range(3):
-            sink.put(live_result(captured=float(second)))
-            wait_for(lambda: not sink._waiting)
+        put_singly(sink, *(live_result(captured=float(second)) for second in range(3)))
         assert not list(tmp_path.iterdir())
         usage[0] = usage[0]._replace(free=10**9)
         time.sleep(0.06)
@@ -330,13 +341,15 @@ class TestFrameSaver:
         sink.close()
 
         assert len(list(tmp_path.iterdir())) == 1
-        assert "disk is full" in told.messages[0] and "works again" in told.messages[1] and len(told.messages) == 2
+        assert (
+            "disk is full" in logged.messages[0] and "works again" in logged.messages[1] and len(logged.messages) == 2
+        )
 
 
-def test_a_real_full_disk(small_disk: Path, told: pytest.LogCaptureFixture) -> None:
-    """A tmpfs of two megabytes, filled to the brim: every sink says so once, and none raises or hangs."""
+def test_a_real_full_disk(small_disk: Path, logged: pytest.LogCaptureFixture) -> None:
+    """A tmpfs of two megabytes, filled up: every sink logs it once, and none raises or hangs."""
     sinks = [
-        JsonLines(str(small_disk / "a.jsonl")),
+        JsonlSink(str(small_disk / "a.jsonl")),
         Recorder(small_disk / "a.mp4", None),
         FrameSaver(small_disk, 100, 0.0),
     ]
@@ -348,7 +361,7 @@ def test_a_real_full_disk(small_disk: Path, told: pytest.LogCaptureFixture) -> N
         sink.close()
 
     for what in ("--jsonl", "recording a.mp4", "--save-dir small"):
-        assert len([m for m in told.messages if m.startswith(what)]) == 1, told.messages
+        assert len([m for m in logged.messages if m.startswith(what)]) == 1, logged.messages
 
 
 def test_timestamps_sort() -> None:

@@ -162,7 +162,7 @@ def test_a_lost_camera_is_opened_again(caplog: pytest.LogCaptureFixture, monkeyp
         pytest.param([lambda: FakeCamera(0)], "gave no picture|no picture came", id="opens and gives nothing"),
     ],
 )
-def test_a_camera_that_never_delivers_is_told_at_once(
+def test_a_camera_that_never_delivers_is_an_error_at_once(
     cameras: list[Any], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """At start there is nothing to wait for: the reason ends the program."""

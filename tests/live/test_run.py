@@ -73,7 +73,7 @@ class Stage:
 
     def run(self, **limits: Any) -> LiveRun:
         run = LiveRun(
-            self.engines[0], lambda: self.spare.pop(0), DecodeSettings(), self.grabber, [self.sink], self.controls,
+            self.engines[0], lambda: self.spare.pop(0), DecodeSettings(), self.grabber, self.sink, self.controls,
             self.stats, Limits(**limits), NAMES,
         )  # fmt: skip
         try:
@@ -105,7 +105,7 @@ def test_a_file_is_processed_to_its_end() -> None:
 
 
 def test_emulation_is_stamped() -> None:
-    """What an emulated model saw says so in every picture."""
+    """Every picture of an emulated model has the stamp."""
     stage = Stage(FakeCamera(2), engine_that_finds(BOX, kind="emulated"))
 
     stage.run()
@@ -135,7 +135,7 @@ def test_stop_from_a_sink() -> None:
     assert len(stage.sink.results) == 5
 
 
-def test_a_chip_that_fails_once_is_started_anew(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_chip_that_fails_once_is_restarted(caplog: pytest.LogCaptureFixture) -> None:
     """The second engine takes over; the frames in the dead one are lost, the camera stays open."""
     camera = FakeCamera(40)
     stage = Stage(camera, Dying(10), engine_that_finds(BOX))
@@ -148,7 +148,7 @@ def test_a_chip_that_fails_once_is_started_anew(caplog: pytest.LogCaptureFixture
 
 
 def test_a_chip_that_stays_dead_ends_the_run() -> None:
-    """Started anew once; the second failure is the result, exit code 6."""
+    """Restarted once; the second failure is the result, exit code 6."""
     stage = Stage(FakeCamera(100), Dying(5), Dying(0))
 
     with pytest.raises(DeviceError, match="does not answer"):
@@ -199,7 +199,7 @@ def test_a_window_is_kept_alive_while_no_frames_come() -> None:
             stage.controls.stop.set()
 
     run = LiveRun(
-        stage.engines[0], lambda: stage.engines[0], DecodeSettings(), stage.grabber, [stage.sink], stage.controls,
+        stage.engines[0], lambda: stage.engines[0], DecodeSettings(), stage.grabber, stage.sink, stage.controls,
         stage.stats, Limits(), NAMES, idle,
     )  # fmt: skip
     run.run()

@@ -45,7 +45,7 @@ def test_counts_and_times() -> None:
     assert stats.summary()["stage_ms"]["sinks"]["p50"] == pytest.approx(4, rel=0.01)
 
 
-def test_the_camera_s_own_scaling_is_told() -> None:
+def test_the_camera_s_own_scaling_is_shown() -> None:
     """Where the camera scaled the picture, preprocessing was not ours."""
     stats = LiveStats("m.hef", "csi")
     assert stats.snapshot()["preprocess"] == "letterbox"

@@ -1,4 +1,4 @@
-"""Topics, ids and what Home Assistant is told, held against what its documentation and sources accept."""
+"""Topics, ids and entities, compared with what Home Assistant's documentation and sources accept."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from hefkit import __version__
 from hefkit.live.addresses import parse_topic
-from hefkit.mqtt.messages import ALL_CLASSES, MOST_CLASSES, Classes, Counts, Discovery, Seen, Topics, class_words
+from hefkit.mqtt.messages import ALL_CLASSES, MAX_CLASSES, Counts, Entities, PeakCounts, Topics, class_words
 
 # homeassistant/components/mqtt/discovery.py accepts PREFIX/COMPONENT/[NODE/]OBJECT/config with these letters
 CONFIG_TOPIC = re.compile(r"homeassistant/(sensor|binary_sensor)/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config")
@@ -21,11 +21,12 @@ COUNT = {"unit_of_measurement": "objects", "state_class": "measurement", "icon":
 
 def test_entities() -> None:
     """One device with its sensors; every one knows where its state is, and when it is gone."""
-    discovery = Discovery(Topics("garden/cam"), "best.hef (hailort)")
-    messages = [*discovery.general(), discovery.of_class("drone", "drone")]
-    told = {topic: json.loads(payload) for topic, payload in messages}
+    entities = Entities(Topics("garden/cam"), "models/best.hef", {0: "drone"}, "hailort")
+    configs = {topic: json.loads(payload) for topic, payload in entities.announced(())}
     node = Topics("garden/cam").node
-    common = [{key: config.pop(key) for key in ("availability_topic", "device", "origin")} for config in told.values()]
+    common = [
+        {key: config.pop(key) for key in ("availability_topic", "device", "origin")} for config in configs.values()
+    ]
 
     assert re.fullmatch(r"hefkit_garden_cam_[0-9a-f]{6}", node)
     assert common == 5 * [
@@ -41,7 +42,7 @@ def test_entities() -> None:
             "origin": {"name": "hefkit", "sw_version": __version__},
         }
     ]
-    assert told == {
+    assert configs == {
         f"homeassistant/binary_sensor/{node}/present/config": {
             "name": "Object present", "unique_id": f"{node}_present", "state_topic": "garden/cam/present",
             "device_class": "occupancy",
@@ -97,8 +98,10 @@ def test_any_class_names(names: dict[int, str]) -> None:
     topics = Topics("hefkit")
 
     assert len(set(words.values())) == len(names)
-    for class_id, name in names.items():
-        topic, payload = Discovery(topics, "m").of_class(name, words[class_id])
+    messages = Entities(topics, "m", names, "float").announced(())
+    assert len(messages) == 4 + len(names)
+    for class_id, (topic, payload) in zip(names, messages[4:], strict=True):
+        assert topic.endswith(f"/count_{words[class_id]}/config")
         assert CONFIG_TOPIC.fullmatch(topic)
         assert parse_topic(topics.count(words[class_id])) == topics.count(words[class_id])
         assert json.loads(payload)["name"].isprintable()
@@ -106,26 +109,31 @@ def test_any_class_names(names: dict[int, str]) -> None:
 
 
 def test_a_large_model_announces_what_it_sees(caplog: pytest.LogCaptureFixture) -> None:
-    """All classes of a small one; of a large one those that came, up to a limit that is told once."""
+    """All classes of a small one; of a large one those that came, up to a limit that is logged once."""
     topics = Topics("t")
-    small = Classes(topics, "m", dict.fromkeys(range(ALL_CLASSES), "x"), "float")
-    large = Classes(topics, "m", {i: f"c{i}" for i in range(500)}, "float")
+    small = Entities(topics, "m", dict.fromkeys(range(ALL_CLASSES), "x"), "float")
+    large = Entities(topics, "m", {i: f"c{i}" for i in range(500)}, "float")
 
     assert len(small.announced(())) == 4 + ALL_CLASSES
     assert len(large.announced(())) == 4
     assert len(large.announced([7, 7, 3])) == 6
-    assert dict(large.topics()) == {7: "t/counts/c7", 3: "t/counts/c3"}
+    assert large.states(Counts(4, {7: 3})) == [
+        ("t/total", "4"), ("t/present", "ON"), ("t/counts/c7", "3"), ("t/counts/c3", "0")
+    ]  # fmt: skip
+    assert large.states(Counts(None, {})) == [
+        (topic, "None") for topic in ("t/total", "t/present", "t/counts/c7", "t/counts/c3")
+    ]
     for _ in range(2):
-        assert len(large.announced(range(500))) == 4 + MOST_CLASSES
-    assert caplog.text.count("MQTT counts no further ones apart") == 1
+        assert len(large.announced(range(500))) == 4 + MAX_CLASSES
+    assert caplog.text.count("MQTT has no counts for the others") == 1
 
 
-class TestSeen:
-    """Counts over a second, as somebody wants to be told of them."""
+class TestPeakCounts:
+    """The highest counts between two calls."""
 
     def test_the_most_of_one_frame(self) -> None:
         """A bird that is there in three frames of thirty is there; two frames with one drone are one drone."""
-        seen = Seen()
+        seen = PeakCounts()
         for ids in ([0], [0, 1, 1], [0], []):
             seen.add(ids)
 
@@ -134,9 +142,9 @@ class TestSeen:
         seen.add([])
         assert seen.take() == Counts(0, {})
 
-    def test_nobody_knows(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_unknown_counts(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without frames for long, the last counts are no longer true."""
-        seen = Seen()
+        seen = PeakCounts()
         seen.add([0])
         seen.take()
         monkeypatch.setattr("hefkit.mqtt.messages.BLIND_S", 0.0)

@@ -1,4 +1,4 @@
-"""The MQTT sink with a real broker: what it publishes, and that no trouble of the broker's reaches detection."""
+"""The MQTT sink with a real broker: what it publishes, and that a failing broker never stops detection."""
 
 from __future__ import annotations
 
@@ -65,13 +65,13 @@ def start(mosquitto: str, tmp_path: Path) -> Iterator[Callable[..., Broker]]:
 
 @pytest.fixture
 def broker(start: Callable[..., Broker]) -> Broker:
-    """A broker that takes everybody."""
+    """A broker that asks for no credentials."""
     return start()
 
 
 @pytest.fixture
 def listen() -> Iterator[Callable[..., Listener]]:
-    """Makes listeners, and sends them away."""
+    """Makes listeners, and disconnects them."""
     made: list[Listener] = []
 
     def run(*args: Any, **more: Any) -> Listener:
@@ -84,8 +84,8 @@ def listen() -> Iterator[Callable[..., Listener]]:
 
 
 @pytest.fixture(autouse=True)
-def told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """What was said; nothing in the environment, and everything happens sooner."""
+def logged(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """The log; no credentials in the environment, and short pauses."""
     for name in ("USERNAME", "PASSWORD", "USERNAME_FILE", "PASSWORD_FILE"):
         monkeypatch.delenv(f"HEFKIT_MQTT_{name}", raising=False)
     monkeypatch.setattr(mqtt, "COUNTS_S", 0.1)
@@ -111,11 +111,11 @@ def sink_for() -> Iterator[Callable[..., MqttSink]]:
     yield make
     for sink in made:
         sink.close()
-    assert not [t.name for t in threading.enumerate() if t.name == "mqtt"]
+    assert not [t.name for t in threading.enumerate() if t.name == "mqtt" or "hefkit" in t.name]
 
 
 class TestPublished:
-    """What a subscriber hears."""
+    """What a subscriber receives."""
 
     def test_every_frame(self, broker: Broker, listen: Make, sink_for: Make) -> None:
         """The keys of the JSON line, with the time of capture; in order, none missing, not retained."""
@@ -137,19 +137,6 @@ class TestPublished:
         }  # fmt: skip
         assert f"{BASE}/detections" not in listen(broker.port).retained()
 
-    def test_at_most_so_many_a_second(self, broker: Broker, listen: Make, sink_for: Make) -> None:
-        """By the time of capture: of 30 frames a second every third is told; counts know all of them."""
-        listener = listen(broker.port)
-        sink = sink_for(broker.port, max_rate=10.5)
-        wait_for(lambda: listener.on(f"{BASE}/availability"))
-        for number in range(30):
-            found = TWO if number == 1 else NOTHING
-            sink.put(live_result(number, captured=1000 + number / 30, found=found))
-        listener.wait_on(f"{BASE}/total", "2")
-        wait_for(lambda: len(listener.on(f"{BASE}/detections")) == 10)
-
-        assert [json.loads(line)["frame"] for line in listener.on(f"{BASE}/detections")] == list(range(0, 30, 3))
-
     def test_counts(self, broker: Broker, listen: Make, sink_for: Make) -> None:
         """Of every class and of all; when they change, and retained; unknown when frames stay away."""
         listener = listen(broker.port)
@@ -169,7 +156,7 @@ class TestPublished:
     def test_counts_of_a_camera_that_is_gone(
         self, broker: Broker, listen: Make, sink_for: Make, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Nobody knows what is there: Home Assistant takes None for unknown."""
+        """The counts are unknown, which is None for Home Assistant."""
         monkeypatch.setattr("hefkit.mqtt.messages.BLIND_S", 0.2)
         listener = listen(broker.port)
         sink_for(broker.port).put(live_result())
@@ -216,7 +203,7 @@ class TestPublished:
         assert {config["device"]["model"] for config in configs.values()} == {"best.hef (float)"}
 
     def test_nothing_is_announced_without_a_prefix(self, broker: Broker, listen: Make, sink_for: Make) -> None:
-        """The counts are there all the same."""
+        """The counts are published nevertheless."""
         listener = listen(broker.port)
         sink_for(broker.port, discovery_prefix=None).put(live_result())
         listener.wait_on(f"{BASE}/counts/bird", "1")
@@ -257,9 +244,9 @@ class TestTrouble:
     """Detection never waits, and everything comes back by itself."""
 
     def test_a_broker_that_is_stopped_and_started(
-        self, broker: Broker, listen: Make, sink_for: Make, told: pytest.LogCaptureFixture
+        self, broker: Broker, listen: Make, sink_for: Make, logged: pytest.LogCaptureFixture
     ) -> None:
-        """Told once, and once that it is over; results go on, and a broker that forgot everything is told all again."""
+        """Logged once, and once that it is over; results go on, and what a broker forgot is published again."""
         sink = sink_for(broker.port)
         first = listen(broker.port)
         sink.put(live_result(0))
@@ -274,13 +261,17 @@ class TestTrouble:
             sink.put(live_result(number))
         wait_for(lambda: [line for line in second.on(f"{BASE}/detections") if json.loads(line)["frame"] == 109])
         second.wait_on(f"{BASE}/total", "1")
+        sink.put(live_result(200))
+        sink.close()
+        second.wait_on(f"{BASE}/availability", "offline")
 
         frames = [json.loads(line)["frame"] for line in second.on(f"{BASE}/detections")]
         assert frames == sorted(frames)
         assert 0 < len([frame for frame in frames if frame < 100]) <= 30  # the newest that waited
-        assert second.on(f"{BASE}/availability") == ["online"]
+        assert frames[-1] == 200  # what waited was sent before the end
+        assert second.on(f"{BASE}/availability") == ["online", "offline"]
         assert len([m for m in second.heard if m.topic.endswith("/config")]) == 6
-        words = [r.getMessage() for r in told.records]
+        words = [r.getMessage() for r in logged.records]
         address = f"mqtt://127.0.0.1:{broker.port}"
         assert words[0] == f"connected to the MQTT broker {address}"
         assert words[1].startswith(f"the MQTT broker {address}: ") and words[1].endswith("; detection goes on")
@@ -288,20 +279,20 @@ class TestTrouble:
         assert len(words) == 3
 
     def test_a_broker_that_is_not_there_yet(
-        self, broker: Broker, listen: Make, sink_for: Make, told: pytest.LogCaptureFixture
+        self, broker: Broker, listen: Make, sink_for: Make, logged: pytest.LogCaptureFixture
     ) -> None:
         """Detectors start before brokers after a power cut."""
         broker.stop()
         sink = sink_for(broker.port)
         sink.put(live_result())
-        wait_for(lambda: "refused" in told.text.lower())
+        wait_for(lambda: "refused" in logged.text.lower())
         broker.start()
 
         listen(broker.port).wait_on(f"{BASE}/total", "1")
-        assert told.text.count("; detection goes on") == 1
+        assert logged.text.count("; detection goes on") == 1
 
     def test_a_broker_that_hangs(self, broker: Broker, listen: Make, sink_for: Make) -> None:
-        """It keeps the connection and reads nothing: what cannot be sent is forgotten, not hoarded."""
+        """It keeps the connection and reads nothing: what cannot be sent is dropped, not queued."""
         sink = sink_for(broker.port)
         listener = listen(broker.port)
         listener.wait_on(f"{BASE}/availability", "online")
@@ -309,11 +300,11 @@ class TestTrouble:
         many = Detections(np.zeros((300, 4), np.float32), np.full(300, 0.5, np.float32), np.zeros(300, np.int64))
         result = live_result(found=many)
         before = 0
-        for number in range(1500):  # 50 MB of messages
+        for number in range(1000):  # 33 MB of messages, 23 MB of them after the first measurement
             sink.put(result)
             if number % 50 == 0:
                 time.sleep(0.01)
-            if number == 500:
+            if number == 300:
                 before = resident_bytes()
         grown = resident_bytes() - before
         queued = sum(p["to_process"] for p in sink._link._client._out_packet)
@@ -324,26 +315,26 @@ class TestTrouble:
         listener.wait_on(f"{BASE}/counts/drone", "300")
 
     def test_a_broker_that_refuses_us(
-        self, start: Callable[..., Broker], sink_for: Make, told: pytest.LogCaptureFixture
+        self, start: Callable[..., Broker], sink_for: Make, logged: pytest.LogCaptureFixture
     ) -> None:
         """The broker's own word for it, once, without user or password."""
         broker = start("allow_anonymous false")
         sink = sink_for(broker.port)
-        wait_for(lambda: "refuses us" in told.text)
+        wait_for(lambda: "refuses us" in logged.text)
         time.sleep(0.5)  # some more attempts
         sink.put(live_result())
 
-        assert "not authori" in told.text.lower()
-        assert len(told.records) == 1
+        assert "not authori" in logged.text.lower()
+        assert len(logged.records) == 1
 
-    def test_something_that_is_no_broker(self, sink_for: Make, told: pytest.LogCaptureFixture) -> None:
+    def test_something_that_is_not_a_broker(self, sink_for: Make, logged: pytest.LogCaptureFixture) -> None:
         """It answers with something else, hangs up, or talks nonsense after a good beginning; we ask again."""
         accepted = b"\x20\x02\x00\x00"
         answers = (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
             b"",
             b"\x20\x02\x00",
-            accepted + b"\x30\x01\x00",  # a PUBLISH without room for the length of its topic
+            accepted + b"\x30\x01\x00",  # a PUBLISH too short for the length of its topic
             accepted + b"\x30\x04\x00\xff\xff\xff",  # and one whose topic is longer than itself
             accepted + b"\xf0\xff\xff\xff\xff\xff",  # no packet at all
             b"",
@@ -361,20 +352,20 @@ class TestTrouble:
                 connection.close()
             sink.close()
 
-        assert told.records[0].getMessage().endswith("; detection goes on")
+        assert logged.records[0].getMessage().endswith("; detection goes on")
 
     @pytest.mark.parametrize("host", ["no-such-broker.invalid", "x" * 70])
-    def test_a_name_that_nobody_has(self, host: str, told: pytest.LogCaptureFixture) -> None:
+    def test_a_name_that_does_not_exist(self, host: str, logged: pytest.LogCaptureFixture) -> None:
         """Perhaps it has one later."""
         sink = MqttSink(Address(host, 1883), BASE, LiveStats("m", "s"), Controls())
         sink.put(live_result())
-        wait_for(lambda: told.records)
+        wait_for(lambda: logged.records)
         sink.close()
 
-        assert f"mqtt://{host}:1883: " in told.text
+        assert f"mqtt://{host}:1883: " in logged.text
 
     def test_closing_while_the_broker_hangs(self, broker: Broker, listen: Make, sink_for: Make) -> None:
-        """The thread ends all the same."""
+        """The thread ends nevertheless."""
         sink = sink_for(broker.port)
         listen(broker.port).wait_on(f"{BASE}/availability", "online")
         broker.signal(signal.SIGSTOP)
@@ -385,7 +376,7 @@ class TestTrouble:
         sink.close()
         broker.signal(signal.SIGCONT)
 
-        assert not [t.name for t in threading.enumerate() if t.name == "mqtt"]
+        assert not [t.name for t in threading.enumerate() if t.name == "mqtt" or "hefkit" in t.name]
         sink.put(live_result())  # forgotten
         sink.close()
 
@@ -420,17 +411,17 @@ class TestCredentials:
         listener.wait_on(f"{BASE}/availability", "online")
 
     def test_the_wrong_ones(
-        self, closed: Broker, sink_for: Make, monkeypatch: pytest.MonkeyPatch, told: pytest.LogCaptureFixture
+        self, closed: Broker, sink_for: Make, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
         """Are refused, and not repeated."""
         monkeypatch.setenv("HEFKIT_MQTT_USERNAME", "ann")
         monkeypatch.setenv("HEFKIT_MQTT_PASSWORD", "wrong-s3cret")
         sink_for(closed.port)
-        wait_for(lambda: "refuses us" in told.text)
+        wait_for(lambda: "refuses us" in logged.text)
 
-        assert "s3cret" not in told.text and "ann" not in told.text
+        assert "s3cret" not in logged.text and "ann" not in logged.text
 
-    def test_a_password_of_nobody(self, sink_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_password_without_a_user(self, sink_for: Make, monkeypatch: pytest.MonkeyPatch) -> None:
         """Is a mistake."""
         monkeypatch.setenv("HEFKIT_MQTT_PASSWORD", "s3cret")
 
@@ -439,7 +430,7 @@ class TestCredentials:
 
     def test_tls(
         self, start: Callable[..., Broker], listen: Make, sink_for: Make, monkeypatch: pytest.MonkeyPatch,
-        tmp_path: Path, told: pytest.LogCaptureFixture,
+        tmp_path: Path, logged: pytest.LogCaptureFixture,
     ) -> None:  # fmt: skip
         """mqtts:// trusts the system's authorities; one's own is named by SSL_CERT_FILE."""
         openssl = shutil.which("openssl")
@@ -457,7 +448,7 @@ class TestCredentials:
 
         sink_for(broker.port, tls=True).close()
         sink = sink_for(broker.port, tls=True)
-        wait_for(lambda: "certificate verify failed" in told.text)
+        wait_for(lambda: "certificate verify failed" in logged.text)
         sink.close()
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         sink = sink_for(broker.port, tls=True)

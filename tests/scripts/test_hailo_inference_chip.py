@@ -434,7 +434,7 @@ def test_live(
     assert {line["engine"] for line in lines} == {"hailort"} and sum(len(line["detections"]) for line in lines) > 30
 
 
-def test_live_starts_a_failed_chip_anew_once(
+def test_live_restarts_a_failed_chip_once(
     run_script: Run, chip_env: Env, emulations: Callable[..., Path], film: Path, tmp_path: Path
 ) -> None:
     """The chip is given back and opened again; a second failure ends the run with the cause."""
@@ -445,6 +445,6 @@ def test_live_starts_a_failed_chip_anew_once(
     )
 
     assert done.code == 6, done.err
-    assert "starting the chip anew, once" in done.err
+    assert "restarting the chip, once" in done.err
     [error] = done.errors
     assert "the chip does not answer in time (status 4" in error, "not: the chip is in use"

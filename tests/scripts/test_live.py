@@ -19,9 +19,11 @@ from tests.conftest import ROOT, Finished
 from tests.helpers.pictures import write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.toy_emulation import write_emulation
+from tests.helpers.waiting import wait_for
 
 SCRIPT = "working_hailo_detector.py"
 FRAMES = 45
+PATIENCE_S = 30.0
 Run = Callable[..., Finished]
 
 
@@ -157,7 +159,7 @@ def test_without_a_display_there_is_no_window(run_script: Run, toy: Path, clip: 
 
 @pytest.fixture
 def started(toy: Path, clip: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """The script as a process that runs until it is told to stop."""
+    """The script as a process that runs until a signal."""
     running: list[subprocess.Popen[str]] = []
 
     def start(*flags: object, **env: str) -> subprocess.Popen[str]:
@@ -175,14 +177,6 @@ def started(toy: Path, clip: Path, tmp_path: Path) -> Iterator[Callable[..., sub
         process.communicate()
 
 
-def until(condition: Callable[[], object], seconds: float = 30.0) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["INT", "TERM"])
 @pytest.mark.parametrize("state", ["running", "starting"])
 def test_signals_end_it_cleanly(
@@ -192,9 +186,9 @@ def test_signals_end_it_cleanly(
     process = started("--jsonl", "out.jsonl", "--record", "film.mp4")
     lines = tmp_path / "out.jsonl"
     if state == "running":
-        until(lambda: lines.exists() and lines.read_text().count("\n") > 10)
+        wait_for(lambda: lines.exists() and lines.read_text().count("\n") > 10, PATIENCE_S)
     else:
-        until(lines.exists)
+        wait_for(lines.exists, PATIENCE_S)
 
     begun = time.monotonic()
     process.send_signal(number)
@@ -218,10 +212,10 @@ def test_lines_are_appended_to_earlier_ones(run_script: Run, toy: Path, clip: Pa
 
 
 @pytest.mark.parametrize("begins", ['{"source": "usb", "fr', '3.1]}], "timestamp": "x", "latency_ms": 3.2}', "", "\n"])
-def test_lines_that_were_cut_off_are_ours_all_the_same(
+def test_lines_that_were_cut_off_are_still_ours(
     run_script: Run, toy: Path, clip: Path, tmp_path: Path, begins: str
 ) -> None:
-    """By a full disk, by whoever trimmed the file: a detector that is started again must not stumble over it."""
+    """By a full disk, or by trimming the file: a detector that is started again must accept it."""
     (tmp_path / "out.jsonl").write_text(begins)
 
     assert run_script(SCRIPT, toy, clip, "--max-frames", 1, "--jsonl", tmp_path / "out.jsonl").code == 0
@@ -229,15 +223,15 @@ def test_lines_that_were_cut_off_are_ours_all_the_same(
 
 
 def test_lines_into_a_pipe_of_the_shell(toy: Path, clip: Path, tmp_path: Path) -> None:
-    """`--jsonl >(...)`, which is a file in /dev/fd, where nobody may make another."""
+    """`--jsonl >(...)`, which is a file in /dev/fd, where no file can be made."""
     command = f"{sys.executable} {ROOT / SCRIPT} {toy} {clip} --headless --max-frames 3 --jsonl >(wc -l > lines)"
     done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
     assert done.returncode == 0, done.stderr
-    until(lambda: (tmp_path / "lines").exists() and (tmp_path / "lines").read_text().strip() == "3")
+    wait_for(lambda: (tmp_path / "lines").exists() and (tmp_path / "lines").read_text().strip() == "3", PATIENCE_S)
 
 
-def test_whoever_reads_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_the_reader_of_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:
     """`| head -1`: the detector ends, with one line."""
     process = started("--jsonl", "-")
     assert process.stdout is not None and json.loads(process.stdout.readline())["frame"] == 0
@@ -258,7 +252,7 @@ def test_the_page_knows_the_run(started: Callable[..., subprocess.Popen[str]], t
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     started("--web", port, "--jsonl", "out.jsonl")
-    until(lambda: (tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").stat().st_size > 5000)
+    wait_for(lambda: (tmp_path / "out.jsonl").exists() and (tmp_path / "out.jsonl").stat().st_size > 5000, PATIENCE_S)
 
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/stats", timeout=10) as answer:
         stats = json.load(answer)

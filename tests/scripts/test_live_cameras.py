@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,18 +16,11 @@ from tests.conftest import DOUBLES, ROOT, Finished
 from tests.helpers.loopback import listening, silent
 from tests.helpers.rtsp_server import PASSWORD, USER, missing, rtsp_server
 from tests.helpers.toy_emulation import write_emulation
+from tests.helpers.waiting import wait_for
 
 SCRIPT = "working_hailo_detector.py"
 PATIENCE_S = 60.0
 Run = Callable[..., Finished]
-
-
-def until(condition: Callable[[], object]) -> None:
-    """Wait for it."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
@@ -47,12 +39,12 @@ def test_a_server_that_dies_and_comes_back(tmp_path: Path) -> None:
             [*command, url], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
         )
         try:
-            until(lambda: len(lines()) > 5)
+            wait_for(lambda: len(lines()) > 5, PATIENCE_S)
             server.kill()
             server.wait()
             before = len(lines())
             with rtsp_server(port, auth="digest"):
-                until(lambda: len(lines()) > before + 20)
+                wait_for(lambda: len(lines()) > before + 20, PATIENCE_S)
                 detector.terminate()
                 stdout, stderr = detector.communicate(timeout=PATIENCE_S)
         finally:

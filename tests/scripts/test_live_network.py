@@ -55,7 +55,7 @@ def test_page_and_broker_until_sigterm(inputs: tuple[Path, Path], broker: Broker
         viewer = Viewer(port)
         for _ in range(10):
             assert viewer.frame().shape == (64, 96, 3)
-        told = json.loads(ask(port, "/stats").body)
+        stats = json.loads(ask(port, "/stats").body)
         listener.wait_on("garden/cam/counts/drone", "1")
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=20)
@@ -68,7 +68,7 @@ def test_page_and_broker_until_sigterm(inputs: tuple[Path, Path], broker: Broker
     viewer.close()
 
     assert process.returncode == 0, err
-    assert told["engine"] == "emulated" and told["in_last_frame"] == {"drone": 1} and told["web"]["viewers"] == 1
+    assert stats["engine"] == "emulated" and stats["in_last_frame"] == {"drone": 1} and stats["web"]["viewers"] == 1
     assert [line["frame"] for line in lines] == sorted({line["frame"] for line in lines})
     assert {line["engine"] for line in lines} == {"emulated"}
     # the first few can be gone before the broker has answered for the first time
@@ -83,7 +83,7 @@ def answers(port: int) -> bool:
         return False
 
 
-def test_a_port_in_use_is_told_at_the_start(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
+def test_a_port_in_use_is_an_error_at_the_start(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
     """In one line, with exit code 2, before a camera that is not there could be."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -95,8 +95,8 @@ def test_a_port_in_use_is_told_at_the_start(inputs: tuple[Path, Path], run_scrip
     ]
 
 
-def test_the_token_is_told_once(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
-    """On standard error, with --quiet too, and nowhere else; one that was given is not told at all."""
+def test_the_token_is_printed_once(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
+    """On standard error, with --quiet too, and nowhere else; a given token is not printed."""
     arguments = ("working_hailo_detector.py", *inputs, "--web", f"0.0.0.0:{free_port()}", "--max-frames", 3, "--quiet")
     made = run_script(*arguments, "--json")
     given = run_script(*arguments, "--json", HEFKIT_WEB_TOKEN="a-token-of-the-tests")
@@ -131,7 +131,7 @@ def test_mistakes_in_flags(arguments: list[str], words: str, run_script: Callabl
     [
         pytest.param({"HEFKIT_WEB_TOKEN": "short"}, "at least 16", id="a short token"),
         pytest.param({"HEFKIT_WEB_TOKEN_FILE": "/nowhere"}, "HEFKIT_WEB_TOKEN_FILE names: No such file", id="no file"),
-        pytest.param({"HEFKIT_MQTT_PASSWORD": "s3cret"}, "HEFKIT_MQTT_USERNAME is not", id="a password of nobody"),
+        pytest.param({"HEFKIT_MQTT_PASSWORD": "s3cret"}, "HEFKIT_MQTT_USERNAME is not", id="a password without a user"),
     ],
 )
 def test_mistakes_in_the_environment(

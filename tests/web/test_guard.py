@@ -37,11 +37,11 @@ def test_loopback_by_its_names(host: str) -> None:
      "[::1", "0.0.0.0:8080", "localhost@evil.example", "[::ffff:8.8.8.8]"],
 )  # fmt: skip
 def test_dns_rebinding(host: str) -> None:
-    """A foreign name that somebody made point to 127.0.0.1 is in the Host header, and is refused."""
+    """A foreign name that points to 127.0.0.1 is in the Host header, and is refused."""
     assert OPEN.refusal(request(host=host)) == FOREIGN_HOST
 
 
-def test_the_host_that_we_were_told_to_serve_on() -> None:
+def test_the_host_that_we_serve_on() -> None:
     """Debian gives a machine's own name the address 127.0.1.1."""
     guard = Guard(None, "Shed-Pi", 8080)
 

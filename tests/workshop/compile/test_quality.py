@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from hefkit.detect.quant import sigmoid
 from hefkit.errors import ToolchainError
+from hefkit.measure.accuracy import compare_heads
 from hefkit.workshop.compile.quality import (
     COLLAPSED,
     FloatHeads,
@@ -20,6 +22,7 @@ from hefkit.workshop.compile.quality import (
     low_agreement,
     sorted_outputs,
 )
+from tests.helpers.heads import make_head
 from tests.helpers.onnx_net import network_input, run_onnx
 from tests.helpers.sdk_run import Bench
 from tests.helpers.tiny_onnx import drawn, tiny_yolo
@@ -54,6 +57,31 @@ def heads(bench: Bench) -> FloatHeads:
 def baked(tensors: list[np.ndarray]) -> list[np.ndarray]:
     """Class tensors as probabilities."""
     return [sigmoid(t) if k % 2 else t for k, t in enumerate(tensors)]
+
+
+def test_codes_against_real_values_by_hand() -> None:
+    """One object; class codes are probabilities, so the float logits pass the sigmoid; one box code is off by a step.
+
+    Stride 8, distances of 2 cells around (28, 28): the box 12, 12, 44, 44. Its right side is one code further, 8 * 6 /
+    255 = 0.19 pixels: width 32.19, IoU 32 / 32.19. Noise of the boxes: one step of 6 / 255 beside four distances of 2.
+    """
+    head = make_head((64, 64), (8,), 3, 1)
+    exact = replace(
+        head, outputs=tuple(replace(o, dtype="float32", activation="none", scale=1.0) for o in head.outputs)
+    )
+    box, cls = np.zeros((8, 8, 4), np.float32), np.full((8, 8, 3), -20, np.float32)
+    box[3, 3], cls[3, 3, 1] = 2, 20
+    codes = [np.rint(box * 255 / 6).astype(np.uint8), np.rint(sigmoid(cls) * 255).astype(np.uint8)]
+    codes[0][3, 3, 2] += 1
+
+    found = compare_heads([([box, cls], codes)] * 2, exact, head, in_sample=False)
+
+    assert (found["images"], found["boxes_float"], found["recall"], found["precision"]) == (2, 2, 1.0, 1.0)
+    assert found["median_width_ratio"] == pytest.approx(1 + 8 * 6 / 255 / 32, abs=1e-4)
+    assert found["median_iou"] == pytest.approx(1 / (1 + 8 * 6 / 255 / 32), abs=1e-4)
+    assert (found["in_sample"], [o["role"] for o in found["outputs"]]) == (False, ["box", "cls"])
+    assert found["outputs"][0]["snr_db"] == pytest.approx(10 * np.log10(16 / (6 / 255) ** 2), abs=0.01)
+    assert found["outputs"][1]["snr_db"] > 100
 
 
 def test_the_same_network_agrees_with_itself(bench: Bench, exact: list[np.ndarray]) -> None:
