@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hefkit.cli import ImageSize, Parser, need, print_json, run, set_up_logging, whole_number
-from hefkit.pictures.own import PREVIEW
+from hefkit.pictures.find import PREVIEW
 from hefkit.spec import FITS, InputSpec
 from hefkit.text import counted, log
 from hefkit.workshop.calibration.dataset import SPLIT_CHOICES, find_dataset

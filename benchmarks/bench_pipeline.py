@@ -77,12 +77,13 @@ def measured(items: list[Item], service_ms: int, frames: int, depth: int, folder
     from simulated_chip import SimulatedChip
 
     from hefkit.measure.speed import alone_rate, pipeline_rate
-    from hefkit.results.folder import Kinds
+    from hefkit.results.folder import OutputOptions
 
     chips = (SimulatedChip(service_ms / 1e3, depth, CLASSES, OBJECTS) for _ in range(3))
     limit = alone_rate(next(chips), min(frames, 500))
     plain, annotated = (
-        pipeline_rate(next(chips), items, frames, kinds, folder) for kinds in (Kinds(images=False), Kinds())
+        pipeline_rate(next(chips), items, frames, options, folder)
+        for options in (OutputOptions(images=False), OutputOptions())
     )
     return {
         "service_ms": service_ms,

@@ -1,11 +1,14 @@
-"""Class names that a user gives: `--names FILE` or `--names drone,bird`, and `--classes` by name or number.
+"""Class names: read from `--names` and `--classes`, and made safe for pictures and folders.
 
-A file is a text file with one name a line, or a `data.yaml` with `names:` as a list or as a dict.
+`--names` is a list with commas (`drone,bird`), a text file with one name a line, or a `data.yaml` with `names:` as a
+list or as a dict. `--classes` takes class ids and names.
 """
 
 from __future__ import annotations
 
 import os
+import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,13 +22,17 @@ from hefkit.text import log, one_line
 MAX_FILE_BYTES = 16 << 20
 MAX_LISTED = 100  # names in an error message
 MAX_CLASSES = 65536  # as many as a spec may have
+MAX_LABEL = 32  # characters of a name in a picture
+MAX_FOLDER = 60  # characters of a name as a folder
 METADATA = "metadata.yaml"
 YAML_SUFFIXES = (".yaml", ".yml")
 FILE_SUFFIXES = (".txt", ".names", *YAML_SUFFIXES)
+# letters that Unicode does not split into an ASCII letter and an accent
+_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
 
 
 def parse_names(text: str) -> dict[int, str]:
-    """The value of `--names` -> {class id: name}; an empty line or part leaves its class nameless.
+    """The value of `--names` -> {class id: name}; a class whose line or part is empty gets no name.
 
     Raises:
         UsageError: no such file, not readable as names, or a name that is too long or not printable.
@@ -40,10 +47,10 @@ def parse_names(text: str) -> dict[int, str]:
 
 
 def model_names(given: Mapping[int, str] | None, spec: ModelSpec) -> dict[int, str]:
-    """One name for every class of the model: those given, else its own.
+    """One name for every class of the model: the given ones, else the model's own.
 
     Raises:
-        UsageError: names for classes that the model does not have; they belong to another model.
+        UsageError: a name for a class that the model does not have.
     """
     count = spec.head.num_classes
     if given is None:
@@ -59,7 +66,7 @@ def model_names(given: Mapping[int, str] | None, spec: ModelSpec) -> dict[int, s
 
 
 def names_of_metadata(model: Path) -> dict[int, str] | None:
-    """The names in the `metadata.yaml` that ultralytics leaves beside a model; None where there are none to be had."""
+    """The names in the `metadata.yaml` that ultralytics writes beside a model; None without a readable one."""
     path = model.with_name(METADATA)
     if not existing(path):
         return None
@@ -71,14 +78,14 @@ def names_of_metadata(model: Path) -> dict[int, str] | None:
 
 
 def find_classes(wanted: Sequence[str], names: Mapping[int, str]) -> tuple[int, ...]:
-    """`--classes`: numbers or names -> ascending class ids; a name that several classes share means all of them.
+    """The values of `--classes` -> ascending class ids; a name that several classes share selects all of them.
 
     Args:
-        wanted: each a class id or a class name; upper and lower case are told apart only where they must be.
-        names: every class of the model.
+        wanted: class ids or class names. A name in the same case is preferred; else case is ignored.
+        names: of every class of the model.
 
     Raises:
-        UsageError: the model knows no such class; the message lists those that it knows.
+        UsageError: the model does not have a wanted class; the message lists its classes.
     """
     return tuple(sorted({class_id for word in wanted for class_id in _ids_of(word, names)}))
 
@@ -92,15 +99,45 @@ def _ids_of(word: str, names: Mapping[int, str]) -> list[int]:
         known = [f"{i} {one_line(name, 40)}" for i, name in sorted(names.items())]
         if len(known) > MAX_LISTED:
             known[MAX_LISTED:] = [f"... {max(names)}"]
-        raise UsageError(f"--classes: the model has no class {one_line(word, 60)!r}; expected of: {', '.join(known)}")
+        raise UsageError(
+            f"--classes: the model has no class {one_line(word, 60)!r}; expected one of: {', '.join(known)}"
+        )
     return ids
+
+
+def readable(name: str, class_id: int) -> str:
+    """A class name as printable ASCII, which is all that OpenCV 4 can draw.
+
+    `Straße` -> `Strasse`; a name of which less than half remains -> `class3`; a long name is shortened with `..`.
+    """
+    plain = unicodedata.normalize("NFKD", name.translate(_LETTERS))
+    letters = [c for c in plain if not unicodedata.combining(c)]
+    ascii_only = "".join(c for c in letters if " " <= c <= "~").strip()
+    if not ascii_only or 2 * len(ascii_only) < len(letters):
+        return f"class{class_id}"
+    return ascii_only if len(ascii_only) <= MAX_LABEL else ascii_only[: MAX_LABEL - 2] + ".."
+
+
+def class_folders(names: Mapping[int, str]) -> dict[int, str]:
+    """{class id: folder name}, safe and different for every class: a name from a model may contain anything."""
+    folders: dict[int, str] = {}
+    taken = set()
+    for class_id, name in sorted(names.items()):
+        safe = re.sub(r"[^\w-]+", "_", name)[:MAX_FOLDER].strip("_")
+        if not safe or safe.casefold() in taken:
+            safe = f"{safe or 'class'}-{class_id}"
+        while safe.casefold() in taken:
+            safe += "_"
+        taken.add(safe.casefold())
+        folders[class_id] = safe
+    return folders
 
 
 def _from_file(path: Path) -> dict[int, str]:
     text = _read(path)
     if path.suffix.lower() in YAML_SUFFIXES:
         return _checked(_yaml_names(text, path), f"--names: {path}")
-    # the line number is the class id, so an empty line must keep its place; \f or U+2028 end no line
+    # the line number is the class id, so empty lines count; \f and U+2028 do not end a line
     return _checked(dict(enumerate(text.replace("\r\n", "\n").split("\n"))), f"--names: {path}")
 
 
@@ -111,23 +148,23 @@ def _read(path: Path) -> str:
     except OSError as exc:
         raise UsageError(f"--names: cannot read {path}: {exc.strerror}; expected a text file or a data.yaml") from exc
     if len(raw) > MAX_FILE_BYTES:
-        raise UsageError(f"--names: {path} is larger than {MAX_FILE_BYTES >> 20} MiB; this is no list of names")
+        raise UsageError(f"--names: {path} is larger than {MAX_FILE_BYTES >> 20} MiB; expected a list of names")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise UsageError(f"--names: {path} is no UTF-8 text; expected one name a line or a data.yaml") from exc
+        raise UsageError(f"--names: {path} is not UTF-8 text; expected one name a line or a data.yaml") from exc
 
 
 def _yaml_names(text: str, path: Path) -> dict[Any, Any]:
-    """The `names` of a data.yaml, keys and values as they stand there."""
+    """The `names` of a data.yaml, keys and values as written there."""
     need("yaml")
     import yaml
 
     try:
-        # BaseLoader makes nothing but texts, lists and dicts: a class called `no` stays "no", `1` stays "1"
+        # BaseLoader makes only texts, lists and dicts: a class called `no` stays "no", `1` stays "1"
         top = yaml.load(text, Loader=yaml.BaseLoader)  # (safer than safe_load)
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
-        raise UsageError(f"--names: {path} is no valid YAML; expected `names:` as a list or as 0: name lines") from exc
+        raise UsageError(f"--names: {path} is not valid YAML; expected `names:` as a list or as 0: name lines") from exc
     names = top.get("names") if isinstance(top, dict) else None
     if isinstance(names, list):
         return dict(enumerate(names))
@@ -137,28 +174,28 @@ def _yaml_names(text: str, path: Path) -> dict[Any, Any]:
 
 
 def _checked(given: dict[Any, Any], where: str) -> dict[int, str]:
-    """Keys as class ids, names stripped; what is empty is left out."""
+    """Keys as class ids, names without spaces around them; empty names are left out."""
     names = {}
     for key, name in given.items():
         number = _class_id(key, where)
         if not isinstance(name, str):
-            raise UsageError(f"{where}: the name of class {number} is no text; expected one name a class")
+            raise UsageError(f"{where}: the name of class {number} is not text; expected one name a class")
         name = name.strip()
         if len(name) > MAX_NAME_LENGTH:
             raise UsageError(
                 f"{where}: the name of class {number} has {len(name)} characters; expected at most {MAX_NAME_LENGTH}"
             )
         if not name.isprintable():
-            raise UsageError(f"{where}: the name of class {number}, {one_line(name)}, holds control characters")
+            raise UsageError(f"{where}: the name of class {number}, {one_line(name)}, contains control characters")
         if name:
             names[number] = name
     if not names:
-        raise UsageError(f"{where} holds no names; expected one name a class")
+        raise UsageError(f"{where} has no names; expected one name a class")
     return names
 
 
 def _class_id(key: Any, where: str) -> int:
     text = str(key)
     if not (text.isascii() and text.isdigit() and len(text) <= 5 and int(text) < MAX_CLASSES):
-        raise UsageError(f"{where}: {one_line(text, 40)} is no class id; expected 0 to {MAX_CLASSES - 1}")
+        raise UsageError(f"{where}: {one_line(text, 40)} is not a class id; expected 0 to {MAX_CLASSES - 1}")
     return int(text)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import ToolchainError, UsageError
-from hefkit.names import find_classes, model_names, parse_names
+from hefkit.names import class_folders, find_classes, model_names, parse_names, readable
 from tests.helpers.heads import make_head, make_spec
 
 NAMES = {0: "person", 1: "traffic light", 2: "Dog", 3: "dog", 4: "7", 5: "bird", 6: "bird"}
@@ -51,24 +51,24 @@ def test_names_in_a_file(tmp_path: Path, name: str, content: str, expected: dict
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        pytest.param("n.txt", b"", "holds no names", id="empty"),
-        pytest.param("n.txt", b"\n\n", "holds no names", id="blank lines"),
+        pytest.param("n.txt", b"", "has no names", id="empty"),
+        pytest.param("n.txt", b"\n\n", "has no names", id="blank lines"),
         pytest.param("n.txt", b"a\x1b[31mb", "control characters", id="escape sequence"),
-        pytest.param("n.txt", b"\xff\xfe", "no UTF-8", id="other encoding"),
+        pytest.param("n.txt", b"\xff\xfe", "not UTF-8", id="other encoding"),
         pytest.param("n.txt", b"x" * 201, "201 characters", id="long name"),
         pytest.param("d.yaml", b"nc: 3", "has no names", id="YAML without names"),
         pytest.param("d.yaml", b"names: 3", "has no names", id="YAML names of another kind"),
-        pytest.param("d.yaml", b"names: [[a]]", "is no text", id="YAML nested"),
-        pytest.param("d.yaml", b"names: {a: b}", "a is no class id", id="YAML word for a number"),
-        pytest.param("d.yaml", b"names: {-1: b}", "-1 is no class id", id="YAML negative"),
-        pytest.param("d.yaml", b"names: {99999: b}", "99999 is no class id", id="YAML huge"),
-        pytest.param("d.yaml", b"names: [a", "no valid YAML", id="YAML broken"),
+        pytest.param("d.yaml", b"names: [[a]]", "is not text", id="YAML nested"),
+        pytest.param("d.yaml", b"names: {a: b}", "a is not a class id", id="YAML word for a number"),
+        pytest.param("d.yaml", b"names: {-1: b}", "-1 is not a class id", id="YAML negative"),
+        pytest.param("d.yaml", b"names: {99999: b}", "99999 is not a class id", id="YAML huge"),
+        pytest.param("d.yaml", b"names: [a", "not valid YAML", id="YAML broken"),
         pytest.param("d.yaml", b"names: !!python/object/apply:os.getcwd []", "no names", id="YAML that runs code"),
-        pytest.param("d.yaml", b"[" * 5000, "no valid YAML", id="YAML too deep"),
+        pytest.param("d.yaml", b"[" * 5000, "not valid YAML", id="YAML too deep"),
     ],
 )
 def test_files_without_names_are_refused(tmp_path: Path, name: str, content: bytes, message: str) -> None:
-    """A file that holds no usable names is a usage error that says what was wrong."""
+    """A file without usable names is a usage error that says what was wrong."""
     (tmp_path / name).write_bytes(content)
 
     with pytest.raises(UsageError, match=message):
@@ -80,8 +80,8 @@ def test_files_without_names_are_refused(tmp_path: Path, name: str, content: byt
     [
         pytest.param("coco.txt", "coco.txt does not exist", id="missing file"),
         pytest.param("lists/coco", "does not exist", id="missing path"),
-        pytest.param("", "holds no names", id="nothing"),
-        pytest.param(",", "holds no names", id="a comma"),
+        pytest.param("", "has no names", id="nothing"),
+        pytest.param(",", "has no names", id="a comma"),
         pytest.param("a,b\nc", "control characters", id="line end inside"),
     ],
 )
@@ -94,7 +94,7 @@ def test_bad_values_are_refused(text: str, message: str, tmp_path: Path, monkeyp
 
 
 def test_a_folder_is_no_file_of_names(tmp_path: Path) -> None:
-    """The operating system's word for it is passed on."""
+    """The error contains the reason of the operating system."""
     with pytest.raises(UsageError, match="cannot read"):
         parse_names(str(tmp_path))
 
@@ -120,7 +120,7 @@ def test_yaml_without_pyyaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         pytest.param(["dog"], (3,), id="exact spelling first"),
         pytest.param(["DOG"], (2, 3), id="no exact spelling: both"),
         pytest.param(["bird"], (5, 6), id="classes that share a name"),
-        pytest.param(["7"], (4,), id="a class that is called like a number nobody has"),
+        pytest.param(["7"], (4,), id="a class whose name is an unused number"),
     ],
 )
 def test_find_classes(wanted: list[str], expected: tuple[int, ...]) -> None:
@@ -130,7 +130,7 @@ def test_find_classes(wanted: list[str], expected: tuple[int, ...]) -> None:
 
 @pytest.mark.parametrize("word", ["cat", "8", "-1", "1.0", "٣", "9" * 5000, "\x1b[31m"])
 def test_unknown_classes_name_the_known(word: str) -> None:
-    """The message lists what the model knows, and shows nothing unprintable."""
+    """The message lists the classes of the model, and contains no control characters."""
     with pytest.raises(UsageError, match="0 person, 1 traffic light") as caught:
         find_classes([word], NAMES)
 
@@ -138,7 +138,7 @@ def test_unknown_classes_name_the_known(word: str) -> None:
 
 
 def test_names_must_fit_the_model(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Too many names belong to another model; too few leave numbers, with a warning; none mean the model's own."""
+    """Too many names are refused; too few leave numbers, with a warning; no names mean those of the model."""
     from hefkit.text import log
 
     monkeypatch.setattr(log, "propagate", True)
@@ -151,3 +151,46 @@ def test_names_must_fit_the_model(caplog: pytest.LogCaptureFixture, monkeypatch:
     assert "1 of the model's 2 classes" in caplog.text
     with pytest.raises(UsageError, match="class 2, but the model has 2 classes"):
         model_names({2: "c"}, spec)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        pytest.param("person", "person", id="plain"),
+        pytest.param("Müllwagen", "Mullwagen", id="umlaut"),
+        pytest.param("Straße", "Strasse", id="sharp s"),
+        pytest.param("piéton Œuvre", "pieton Œuvre".replace("Œ", ""), id="accents"),
+        pytest.param("ﬁsh", "fish", id="ligature"),
+        pytest.param("犬", "class3", id="no Latin letters"),
+        pytest.param("a犬犬犬", "class3", id="hardly any"),
+        pytest.param("", "class3", id="nameless"),
+        pytest.param("\x1b[31m\n\x07", "[31m", id="control characters"),
+        pytest.param("x" * 200, "x" * 30 + "..", id="long"),
+    ],
+)
+def test_names_become_readable(name: str, expected: str) -> None:
+    """OpenCV 4 draws ASCII only: a name is spelled in it, or replaced by its number."""
+    assert readable(name, 3) == expected
+
+
+def test_class_folders_are_safe_and_different() -> None:
+    """Names from a model cannot leave `crops`, clash by letter case, or be too long for a file system."""
+    names = {
+        0: "../../etc",
+        1: "a/b",
+        2: "a b",
+        3: "A_B",
+        4: "",
+        5: "...",
+        6: "犬",
+        7: "x" * 300,
+        8: "con\x00\n",
+        9: "-",
+    }
+
+    folders = class_folders(names)
+
+    assert folders[0] == "etc" and folders[6] == "犬" and folders[1] == "a_b"
+    assert len({f.casefold() for f in folders.values()}) == len(names)
+    for folder in folders.values():
+        assert folder and len(folder.encode()) <= 255 and not set(folder) & set("/\\\0\n.")

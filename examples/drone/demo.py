@@ -86,13 +86,13 @@ def compare(exact: Path, quantized: Path) -> list[dict[str, Any]]:
     """Two run folders of the same pictures -> one row a picture."""
     import numpy as np
 
-    from hefkit.measure.accuracy import box_iou, match
+    from hefkit.measure.accuracy import box_iou, match_boxes
     from hefkit.measure.labels import label_path, read_labels
 
     rows = []
     for a, b in zip(read_lines(exact), read_lines(quantized), strict=True):
         fp32, int8 = detections(a), detections(b)
-        pairs = match(fp32, int8)
+        pairs = match_boxes(fp32, int8)
         overlaps = [float(box_iou(fp32.xyxy[i : i + 1], int8.xyxy[j : j + 1])[0, 0]) for i, j in pairs]
         labels = read_labels(label_path(ROOT / a["source"]), (a["width"], a["height"]), 2)
         rows.append(

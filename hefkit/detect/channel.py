@@ -1,4 +1,4 @@
-"""A bounded queue between two threads that either side can end: what `queue.Queue` lacks below Python 3.13."""
+"""A bounded queue between two threads that either side can end; `queue.Queue` can do that only from Python 3.13 on."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ T = TypeVar("T")
 
 
 class Closed(Exception):
-    """The other side of a channel has left."""
+    """The channel was ended or abandoned."""
 
 
 class Channel(Generic[T]):
-    """At most `size` items wait; `put` blocks while it is full, iteration ends when the producer does."""
+    """Holds at most `size` items. `put` blocks while it is full; iteration ends after `end`."""
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._items: deque[T] = deque()
         self._changed = threading.Condition()
-        self._ended = False  # by the producer: what waits is still delivered
-        self._abandoned = False  # by the consumer, or after an error: what waits is dropped
+        self._ended = False  # by the producer: waiting items are still delivered
+        self._abandoned = False  # by the consumer, or after an error: waiting items are dropped
 
     def put(self, item: T) -> None:
-        """Wait for room, then append. Raises Closed after `end` or `abandon`."""
+        """Wait while the channel is full, then append. Raises Closed after `end` or `abandon`."""
         with self._changed:
             while len(self._items) >= self._size and not self._abandoned:
                 self._changed.wait()
@@ -38,8 +38,8 @@ class Channel(Generic[T]):
         """Wait for an item.
 
         Raises:
-            Closed: after `abandon`, and after `end` once nothing waits.
-            TimeoutError: nothing came in time.
+            Closed: after `abandon`; after `end`, when no item is left.
+            TimeoutError: there was no item in time.
         """
         with self._changed:
             ready = self._changed.wait_for(lambda: self._items or self._ended or self._abandoned, timeout_s)
@@ -52,7 +52,7 @@ class Channel(Generic[T]):
             return item
 
     def __iter__(self) -> Iterator[T]:
-        """Items until the channel ends or is abandoned."""
+        """Yield items until the channel is ended or abandoned."""
         while True:
             try:
                 yield self.get()
@@ -60,13 +60,13 @@ class Channel(Generic[T]):
                 return
 
     def end(self) -> None:
-        """The producer has no more; calling it twice is allowed."""
+        """Say that no more items will come; calling it twice is allowed."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()
 
     def abandon(self) -> None:
-        """Nobody will look at what waits, nor at what would come; both sides are woken."""
+        """Drop the waiting items and refuse new ones; wakes both sides."""
         with self._changed:
             self._abandoned = True
             self._items.clear()

@@ -1,8 +1,8 @@
 """Raw head tensors -> detections in pixels of the input.
 
-The class threshold is moved into the quantised domain, so that only anchors that survive it are ever
-dequantised. Box sides follow YOLO: the anchor point of a cell is its centre, (x + 0.5, y + 0.5) * stride;
-a DFL side is the expectation of softmax(bins) * stride; order left, top, right, bottom, reg_max bins each.
+The class threshold is converted to a code, so that only the few anchors that reach it are dequantised. Boxes follow
+YOLO: the anchor point of a cell is its centre, (x + 0.5, y + 0.5) * stride. A DFL side is the expectation of
+softmax(bins) * stride; the sides are left, top, right, bottom, with reg_max bins each.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from hefkit.detect.nms import nms
 from hefkit.detect.readers import BoxReader, ScoreReader, scores_of
 from hefkit.spec import HeadSpec
 
-MAX_CANDIDATES = 30_000
+MAX_CANDIDATES = 30_000  # scores that enter NMS, the best ones
 ZERO = np.float32(0)
-BEST_LOWEST = np.int64(-(1 << 32))
+SCORE_FACTOR = np.int64(-(1 << 32))  # of a score's bits in a sort key: the best score gives the lowest key
 
 
 @dataclass(frozen=True)
 class DecodeSettings:
-    """What counts as a detection; the defaults are ultralytics' own."""
+    """What counts as a detection; the defaults are those of ultralytics."""
 
     conf: float = 0.25
     iou: float = 0.7
@@ -36,7 +36,7 @@ class DecodeSettings:
 
 
 class Candidates(NamedTuple):
-    """n scores that may become detections; the arrays belong together."""
+    """n scores that may become detections, as parallel arrays."""
 
     anchor: np.ndarray  # (n,) int64, counted over all scales
     class_id: np.ndarray  # (n,) int64
@@ -48,11 +48,11 @@ class Candidates(NamedTuple):
 
 
 class Decoder:
-    """Decodes the outputs of one head again and again; tables are made once, and nothing else is kept.
+    """Decodes the outputs of one head. Tables are made once; nothing is kept from one call to the next.
 
-    Call it with the six (or 2 * strides) tensors in `head.outputs` order, each (H, W, C) of the dtype
-    its OutputSpec names; get `Detections` in pixels of the input, best first. The call is a chain of public
-    steps: `candidates`, `boxes_at`, `best_first`, `survivors`.
+    A call takes the six (or 2 * strides) tensors in the order of `head.outputs`, each (H, W, C) with the dtype of its
+    OutputSpec, and returns `Detections` in pixels of the input, best first. It is a chain of public steps:
+    `candidates`, `boxes_at`, `best_first`, `survivors`.
     """
 
     def __init__(self, head: HeadSpec, settings: DecodeSettings) -> None:
@@ -82,7 +82,7 @@ class Decoder:
         return Detections(xyxy.take(keep, axis=0), found.score.take(keep), found.class_id.take(keep))
 
     def candidates(self, outputs: Sequence[np.ndarray]) -> Candidates:
-        """Every (anchor, class, score) with score >= conf, by anchor, then class; of a flood the best."""
+        """Every (anchor, class, score) with score >= conf, by anchor, then class; at most the best MAX_CANDIDATES."""
         position, score = self._scores.at_least(outputs[1::2])
         anchor, class_id = np.divmod(position, self.head.num_classes)
         found = Candidates(anchor, class_id, score)
@@ -95,12 +95,12 @@ class Decoder:
     def boxes_at(self, outputs: Sequence[np.ndarray], anchor: np.ndarray) -> np.ndarray:
         """(n,) ascending anchors over all scales -> (n, 4) float32 boxes.
 
-        An anchor with several classes is decoded as often: few have, and finding them costs more.
+        An anchor with several classes is decoded several times: there are few, and finding them would cost more.
         """
         return self._boxes.at(outputs[0::2], anchor)
 
     def survivors(self, xyxy: np.ndarray, found: Candidates) -> np.ndarray:
-        """Of boxes and candidates, best first: indices of the detections, best first, at most max_det."""
+        """Boxes and candidates, best first -> indices of the detections, best first, at most max_det."""
         limit = self.settings.max_det
         if self.head.nms_free:
             return _top(found.anchor, limit)
@@ -108,15 +108,15 @@ class Decoder:
 
 
 def best_first(found: Candidates) -> np.ndarray:
-    """Indices that put candidates, given by anchor, in order of score, then class, then anchor.
+    """Indices that sort candidates, given in order of anchor, by score (best first), then class, then anchor.
 
-    All three fit one number, and numbers are sorted several times faster than by three keys: a score is not
-    negative, so its float32 pattern rises with it and needs 31 of 63 bits; 32 are left for the class and for the
-    place in the list, which rises with the anchor and needs 15.
+    All three fit into one int64, and sorting one number is several times faster than sorting by three keys. A score is
+    not negative, so its float32 bits rise with it; they take 31 bits. The other 32 hold the class and the place in the
+    list, which rises with the anchor and takes 15.
     """
     place_bits = len(found.score).bit_length()
     pattern = (found.score + ZERO).view(np.int32)  # (-0.0 becomes 0.0)
-    key = np.multiply(pattern, BEST_LOWEST, dtype=np.int64)
+    key = np.multiply(pattern, SCORE_FACTOR, dtype=np.int64)
     key += found.class_id << place_bits
     key += np.arange(len(key))
     key.sort()
@@ -125,7 +125,7 @@ def best_first(found: Candidates) -> np.ndarray:
 
 
 def _top(anchor: np.ndarray, limit: int) -> np.ndarray:
-    """Of candidates, best first: as exported, the best `limit` anchors, then of those the best `limit` candidates."""
+    """As in an NMS-free export: indices of the best `limit` candidates that lie in the best `limit` anchors."""
     if len(anchor) > limit:
         _, first_seen = np.unique(anchor, return_index=True)
         best_anchors = anchor[np.sort(first_seen)[:limit]]
@@ -136,14 +136,14 @@ def _top(anchor: np.ndarray, limit: int) -> np.ndarray:
 def _best_of_flood(found: Candidates) -> np.ndarray:
     """Ascending indices of the best MAX_CANDIDATES; equal scores by class, then anchor."""
     rank = len(found.score) - MAX_CANDIDATES
-    least = np.partition(found.score, rank)[rank]
-    sure, tied = np.flatnonzero(found.score > least), np.flatnonzero(found.score == least)
+    lowest = np.partition(found.score, rank)[rank]
+    sure, tied = np.flatnonzero(found.score > lowest), np.flatnonzero(found.score == lowest)
     tied = tied[np.argsort(found.class_id[tied], kind="stable")][: MAX_CANDIDATES - len(sure)]
     return np.sort(np.concatenate([sure, tied]))
 
 
 def decode_all(outputs: Sequence[np.ndarray], head: HeadSpec) -> tuple[np.ndarray, np.ndarray]:
-    """Every anchor: (N, 4) float32 xyxy in pixels of the input and (N, classes) float32 scores."""
+    """All anchors, without threshold: (N, 4) float32 xyxy in pixels of the input, (N, classes) float32 scores."""
     check_outputs(outputs, head)
     reader = BoxReader(head)
     boxes = reader.at(outputs[0::2], np.arange(reader.first_anchor[-1]))
@@ -155,7 +155,7 @@ def decode_all(outputs: Sequence[np.ndarray], head: HeadSpec) -> tuple[np.ndarra
 
 
 def check_outputs(outputs: Sequence[np.ndarray], head: HeadSpec) -> None:
-    """Raise ValueError unless number, shapes and dtypes are those of the head: decoding junk helps nobody."""
+    """Raise ValueError unless number, shapes and dtypes are those of the head."""
     if len(outputs) != len(head.outputs):
         raise ValueError(f"expected {len(head.outputs)} output tensors, got {len(outputs)}")
     for tensor, spec in zip(outputs, head.outputs, strict=True):
@@ -167,7 +167,7 @@ def check_outputs(outputs: Sequence[np.ndarray], head: HeadSpec) -> None:
 
 
 def _best_of_each(found: Candidates) -> Candidates:
-    """The best candidate of every anchor; of equal scores the first (lowest class)."""
+    """The best candidate of every anchor; among equal scores the lowest class."""
     first = _first_of_run(found.anchor)
     if first.all():
         return found
@@ -179,7 +179,7 @@ def _best_of_each(found: Candidates) -> Candidates:
 
 
 def _first_of_run(values: np.ndarray) -> np.ndarray:
-    """(n,) bool: which differ from the one before."""
+    """(n,) bool: which values differ from the one before."""
     first = np.ones(len(values), bool)
     np.not_equal(values[1:], values[:-1], out=first[1:])
     return first

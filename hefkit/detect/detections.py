@@ -1,4 +1,4 @@
-"""Boxes, scores and classes of one image, as arrays that belong together."""
+"""Boxes, scores and classes of one image, as parallel arrays."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Detections:
-    """n detections, highest score first; empty is n = 0, not None.
+    """n detections, highest score first; n may be 0.
 
     Attributes:
-        xyxy: (n, 4) float32, left top right bottom, in pixels (of the input or the photograph: the
-            function that returns it says which).
+        xyxy: (n, 4) float32: left, top, right, bottom, in pixels of the input or of the photograph; the function that
+            returns it says which.
         score: (n,) float32, 0..1.
         class_id: (n,) int64.
     """

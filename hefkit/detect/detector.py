@@ -1,4 +1,4 @@
-"""One photograph in, boxes in its own pixels out: letterbox, engine, decode, way back."""
+"""A photograph -> boxes in its pixels: letterbox, engine, decoding, and the boxes scaled back."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ class Timings(NamedTuple):
 
 
 def make_decoder(spec: ModelSpec, settings: DecodeSettings) -> Callable[[Sequence[np.ndarray]], Detections]:
-    """The decoder of a model: outputs of one picture -> Detections in pixels of the input, best first."""
+    """The decoder of a model: output tensors of one picture -> Detections in pixels of the input, best first."""
     return Decoder(spec.head, settings) if spec.nms is None else NmsDecoder(spec, settings)
 
 
 class Detector:
-    """Runs one engine with one set of thresholds; the tables of the decoder are made once.
+    """One engine with one set of thresholds.
 
-    `detect` does one picture after the other. A pipeline calls its two halves, `prepare` and `finish`, from two
-    threads, with the engine between them.
+    `detect` does everything for one picture. The pipeline instead calls `prepare` in one thread and `finish` in
+    another, and runs the engine between them.
     """
 
     def __init__(self, engine: Engine, settings: DecodeSettings) -> None:
@@ -43,7 +43,7 @@ class Detector:
     def prepare(self, image_bgr: np.ndarray, out: np.ndarray, small_rgb: np.ndarray | None = None) -> Transform:
         """Fit a (h, w, 3) uint8 BGR picture into `out`, (H, W, 3) uint8 RGB of an engine's slot.
 
-        `small_rgb` is the same view, scaled into the input by the camera (`preprocess: isp`), and saves the resize.
+        `small_rgb` is the same view, already scaled by the camera (`preprocess: isp`); it replaces the resize.
         """
         if small_rgb is not None:
             return place(small_rgb, (image_bgr.shape[0], image_bgr.shape[1]), self.engine.spec.input, out)
@@ -52,14 +52,14 @@ class Detector:
     def finish(self, outputs: Sequence[np.ndarray], transform: Transform) -> Detections:
         """Tensors of one picture -> Detections in pixels of that picture, clipped to it, best first.
 
-        A box that lay in the padding is clipped to an empty one at the picture's edge and stays: so does
-        ultralytics', and a detection that vanishes here would make `--max-det` mean something else.
+        A box inside the padding becomes an empty box at the edge of the picture. It is kept, as ultralytics keeps it:
+        removing it here would change the meaning of `--max-det`.
         """
         found = self._decode(outputs)
         return found.with_boxes(transform.to_original(found.xyxy))
 
     def detect(self, image_bgr: np.ndarray) -> tuple[Detections, Timings]:
-        """(h, w, 3) uint8 BGR -> what `finish` says, and how long each stage took."""
+        """(h, w, 3) uint8 BGR -> Detections as `finish` returns them, and the time of each stage."""
         start = time.perf_counter()
         tensor = np.empty((*self.engine.spec.input.size, 3), np.uint8)
         transform = self.prepare(image_bgr, tensor)

@@ -1,8 +1,8 @@
-"""One protocol for every way to run a model.
+"""One protocol for every way to run a model, and a base class for engines on the CPU.
 
-An engine takes uint8 pictures and returns tensors; nothing downstream can tell a chip from an emulator but by
-`kind`. It owns a few slots, each with the memory of one batch: fill `slot.inputs`, `submit` it, fill the next one
-while the first is computed, ask for its `result`, use it again.
+An engine takes uint8 pictures and returns tensors. A chip, an emulator and a float model differ only in `kind`. An
+engine owns a few slots, each with the memory of one batch: fill `slot.inputs`, `submit` the slot, fill the next slot
+while the first is computed, ask for the `result` of the first, use it again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from hefkit.spec import ModelSpec
 
-if TYPE_CHECKING:  # a missing model is told of before a missing numpy
+if TYPE_CHECKING:  # a missing model is reported before a missing numpy
     import numpy as np
 
 
@@ -25,11 +25,11 @@ class EngineOptions:
     """What must be known before a model is opened.
 
     Attributes:
-        names: class names that replace those of the model; classes that they leave out get numbers.
-        batch_size: pictures that a slot holds.
-        conf, iou: thresholds for models with NMS inside, which HailoRT takes before it configures the chip;
-            other engines leave them to the decoder.
-        check: is told the model before a chip is opened; refuses what does not fit it.
+        names: class names that replace those of the model; a class without a name gets `class3`.
+        batch_size: pictures per slot.
+        conf, iou: thresholds for models with NMS inside: HailoRT needs them before it configures the chip. Other
+            engines ignore them; there the decoder applies them.
+        check: called with the spec before a chip is opened; raises if the options do not fit the model.
     """
 
     names: Mapping[int, str] | None = None
@@ -40,40 +40,40 @@ class EngineOptions:
 
 
 class Slot(Protocol):
-    """The memory of one batch on its way through an engine; the engine owns it and uses it again and again."""
+    """The memory of one batch in an engine; the engine owns it, and it is used again and again."""
 
-    inputs: np.ndarray  # (batch_size, H, W, 3) uint8 RGB, C-contiguous; to be filled from the front
+    inputs: np.ndarray  # (batch_size, H, W, 3) uint8 RGB, C-contiguous; filled from the front
 
 
 class Engine(Protocol):
     """What the pipeline needs from a chip, an emulator or a float model.
 
-    One thread submits, one thread (the same or another) asks for results, in the order of submission; `close` when
-    both have ended.
+    One thread submits. One thread, the same or another, asks for results in the order of submission. Call `close`
+    after both have ended.
     """
 
     kind: str  # "hailort" | "emulated" | "float": printed in every result
     spec: ModelSpec
-    slots: Sequence[Slot]  # as many batches as are worth having in flight
+    slots: Sequence[Slot]  # as many as there should be batches in flight
 
     def submit(self, slot: Slot, count: int) -> None:
-        """Start `slot.inputs[:count]`; returns as soon as it is taken, and until `result` the slot is not touched.
+        """Start `slot.inputs[:count]` and return; the slot must not be changed until `result`.
 
         Raises:
-            DeviceError: the chip does not take it in time, or failed earlier.
+            DeviceError: the chip did not accept it in time, or failed earlier.
         """
 
     def result(self, slot: Slot) -> list[list[np.ndarray]]:
-        """Wait for a submitted slot: for each of its `count` pictures the tensors of `spec.head.outputs`.
+        """Wait for a submitted slot; return for each of its `count` pictures the tensors of `spec.head.outputs`.
 
-        Each is (H, W, C); they may be views, which are good until the slot is submitted again.
+        Each is (H, W, C); they may be views that are valid until the slot is submitted again.
 
         Raises:
             DeviceError: the chip failed or does not answer.
         """
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
-        """(N, H, W, 3) uint8 RGB -> the same for each picture, at once; for callers without a pipeline."""
+        """(N, H, W, 3) uint8 RGB -> the same for each picture, without slots; for callers without a pipeline."""
 
     def close(self) -> None:
         """Free the model; calling it twice is allowed."""
@@ -85,14 +85,14 @@ class Engine(Protocol):
     ) -> None: ...
 
 
-CPU_SLOTS = 3  # one is computed, one waits, one is filled
+CPU_SLOTS = 3  # batches: one is computed, one waits, one is filled
 
 
 class CpuSlot:
-    """One batch and, once it is submitted, what will come of it."""
+    """One batch, and its pending result after submission."""
 
     def __init__(self, batch_size: int, size_hw: tuple[int, int]) -> None:
-        import numpy as np  # late: this module is also read where numpy is missing, to say which model is
+        import numpy as np  # late: this module is imported before numpy is known to be installed
 
         self.inputs = np.zeros((batch_size, *size_hw, 3), np.uint8)
         self.pending: Future[list[list[np.ndarray]]] | None = None

@@ -1,9 +1,9 @@
-"""What a HEF with decoded boxes returns -> detections in pixels of the input.
+"""The output of a HEF with decoded boxes -> detections in pixels of the input.
 
-HailoRT computes box decoding and NMS on the host (or the chip does). Its YOLOv8 operation is multi-label: a cell
-gives a detection for every class that reaches the threshold, and a box is suppressed by a better one of its class
-when they overlap by the threshold *or more*. Both are so in this output, whatever was asked for; layouts and
-semantics were read in HailoRT 4.23, net_flow/ops/nms_post_process.cpp and yolov8_bbox_only_post_process.hpp.
+HailoRT (or the chip) decodes the boxes and computes NMS. Its YOLOv8 operation is always multi-label: a cell gives a
+detection for every class that reaches the threshold. A box is suppressed by a better one of its class when their IoU is
+the threshold *or more*. No flag changes this. Layouts and rules are from HailoRT 4.23,
+net_flow/ops/nms_post_process.cpp and yolov8_bbox_only_post_process.hpp.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from hefkit.spec import ModelSpec, NmsSpec
 
 ROW = 5  # y_min, x_min, y_max, x_max, score
 BOX = 4
-NO_PROBABILITY = (-0.01, 1.05)  # a score beyond these was never through a sigmoid
+PROBABILITY_RANGE = (-0.01, 1.05)  # scores outside it did not pass a sigmoid
 
 
 class NmsDecoder:
-    """Decodes the one output of such a HEF; makes copies, so the buffer is free after the call.
+    """Decodes the single output of such a HEF. It copies, so the buffer may be used again after the call.
 
-    Call it with [the output], float32 of `spec.nms.shape`; get `Detections` in pixels of the input, best first.
+    A call takes [the output], float32 of `spec.nms.shape`, and returns `Detections` in pixels of the input, best first.
     """
 
     def __init__(self, spec: ModelSpec, settings: DecodeSettings) -> None:
@@ -56,7 +56,7 @@ class NmsDecoder:
         return Detections(xyxy[kept], found.score[kept], found.class_id[kept])
 
     def _survivors(self, xyxy: np.ndarray, found: Candidates) -> np.ndarray | slice:
-        """HailoRT has compared the boxes of each class; across classes, and of all anchors, we do."""
+        """HailoRT computed NMS within each class; NMS across classes, or over all anchors, is computed here."""
         settings = self.settings
         if not (self.nms.boxes_only or settings.agnostic_nms):
             return slice(settings.max_det)
@@ -69,8 +69,8 @@ class NmsDecoder:
             count = flat[offset]
             if not 0 <= count <= self.nms.max_per_class:  # (nor NaN)
                 raise DeviceError(
-                    f"HailoRT says that there are {count} boxes of class {class_id}, expected at most "
-                    f"{self.nms.max_per_class}; its output is damaged: check that driver and library fit each other "
+                    f"HailoRT's output is damaged: it counts {count} boxes of class {class_id}; expected at most "
+                    f"{self.nms.max_per_class}; check that driver and library have the same version "
                     "(validate_hef.py --device)"
                 )
             end = offset + 1 + ROW * int(count)
@@ -82,13 +82,13 @@ class NmsDecoder:
         return table[:, :BOX], Candidates(np.arange(len(table)), class_ids, table[:, BOX])
 
     def _boxes_only(self, output: np.ndarray) -> tuple[np.ndarray, Candidates]:
-        """The candidates among all anchors: a row holds the box, then the score of every class."""
+        """(n, 4) y_min x_min y_max x_max, and their scores; a row holds the box, then the score of every class."""
         table = output[0]
         scores = table[:, BOX:]
-        low, high = NO_PROBABILITY
+        low, high = PROBABILITY_RANGE
         if scores.min(initial=0) < low or scores.max(initial=0) > high:
             raise ModelError(
-                f"the scores of {self.nms.stream} are no probabilities; expected a sigmoid behind the class outputs; "
+                f"the scores of {self.nms.stream} are not probabilities; expected a sigmoid behind the class outputs; "
                 "compile the model again without bbox_decoding_only"
             )
         conf = np.float32(self.settings.conf)

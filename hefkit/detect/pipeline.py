@@ -1,13 +1,13 @@
-"""Frames through a detector, all stages at once: read | letterbox and submit | result and decode | the caller.
+"""Frames through a detector, four stages at once: read | letterbox and submit | result and decode | the caller.
 
     with contextlib.closing(detect(frames, detector)) as results:
         for result in results:  # in the order of the frames
             ...
 
-`detect` is for files; the live detector uses `Pipeline` itself, because it cannot wait for a frame for ever. Every
-queue is bounded, so memory does not grow with the source; files lose nothing. The first error of any thread
-stops all of them and is the one that the caller sees. Leaving the loop early, by an error or Ctrl-C, waits for what
-is in the engine and ends the threads.
+`detect` is for files. The live detector uses `Pipeline` directly, because it must not wait for a frame for ever. All
+queues are bounded, so memory does not grow with the source, and no frame is lost. The first error in any thread stops
+all of them and is raised in the caller. Leaving the loop early, by an error or Ctrl-C, waits for the batches in the
+engine and ends the threads.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from hefkit.detect.preprocess import Transform
 from hefkit.pictures.frames import Frame
 
 RESULTS_AHEAD = 4  # results that may wait for the caller
-LEAD = 0.3  # of a batch's time: preparing the next one, and what the clock and other threads may cost
-NEWS = 0.2  # weight of the latest batch in the expectation of the next one's time
-MANY = 8  # times the size of a batch: so many frames do not wait for pictures that can be read
+SUBMIT_EARLY = 0.3  # share of a batch's time; a frame is taken so long before the engine is free, to prepare it
+SMOOTHING = 0.2  # weight of the latest batch in the moving average of a batch's time
+MAX_UNREADABLE_PER_SLOT = 8  # frames per place in a batch; at so many a batch is submitted although it is not full
 
 
 class Result(NamedTuple):
-    """What became of one frame; None and None where it could not be read."""
+    """One frame and its detections; None and None for a frame that could not be read."""
 
     frame: Frame
     detections: Detections | None  # in pixels of the picture
@@ -44,7 +44,7 @@ class Result(NamedTuple):
 
 @dataclass
 class _Batch:
-    """The frames of one slot, unreadable ones among them, so that order survives."""
+    """The frames of one slot in their order, with the unreadable ones between them."""
 
     slot: Slot
     frames: list[Frame] = field(default_factory=list)
@@ -54,21 +54,21 @@ class _Batch:
 
 
 def detect(frames: Generator[Frame, None, None], detector: Detector) -> Generator[Result, None, None]:
-    """Detections of every frame, in order; see `Pipeline` for the arguments and errors."""
+    """Yield the detections of every frame, in order; see `Pipeline` for arguments and errors."""
     with contextlib.closing(Pipeline(frames, detector)) as pipeline:
         while (result := pipeline.take()) is not None:
             yield result
 
 
 class Pipeline:
-    """The two threads between the source and the caller, and what lies between them.
+    """Two threads and three queues between the source and the caller.
 
     Args:
-        frames: read by a thread of ours, and closed by it.
-        detector: its engine is not used elsewhere meanwhile.
-        depth: batches in flight at once; None: as many as the engine has slots. Fewer make results younger.
+        frames: read and closed by the first thread.
+        detector: its engine must not be used elsewhere meanwhile.
+        depth: batches in flight at once; None: as many as the engine has slots. Fewer batches give younger results.
         ahead: results that may wait for the caller.
-        young: take a frame only shortly before the engine is free for it; from a camera it is then a newer one.
+        young: take a frame only shortly before the engine is free, so that a camera gives a newer one.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Pipeline:
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._young, self._stopped = young, threading.Event()
-        self._service_s = self._expected_free = 0.0  # what a batch takes; when the engine will have done the last one
+        self._service_s = self._expected_free = 0.0  # time of a batch; when the engine is expected to be free
         for slot in slots:
             self._free.put(slot)
         self._threads = [
@@ -102,8 +102,8 @@ class Pipeline:
         """The next result, or None when the source has ended.
 
         Raises:
-            TimeoutError: none came in time; ask again.
-            what reading, the engine or the decoder raised first.
+            TimeoutError: there was none in time; call again.
+            Exception: the first error of the source, the engine or the decoder.
         """
         try:
             return self._results.get(timeout_s)
@@ -113,10 +113,10 @@ class Pipeline:
             return None
 
     def close(self, timeout_s: float | None = None) -> bool:
-        """Stop: nothing more is read or submitted, what is in the engine is waited for.
+        """Stop reading and submitting, and wait for the batches in the engine. Calling it twice is allowed.
 
         Returns:
-            Whether both threads have ended; without a limit they always have. Calling it twice is allowed.
+            Whether both threads have ended; always True without a time limit.
         """
         self._abandon()
         until = None if timeout_s is None else time.monotonic() + timeout_s
@@ -150,24 +150,24 @@ class Pipeline:
     def _feed_all(self) -> None:
         batch = None
         while True:
-            # the slot first: a frame that waits for one grows old
+            # first the slot, then the frame: a frame must not grow old waiting for a slot
             batch = batch or _Batch(self._free.get())
             if self._young:
-                self._wait_for_the_moment()
+                self._wait_until_nearly_free()
             frame = next(self._frames, None)
             if frame is None:
                 break
             self._add(batch, frame)
             full = len(batch.transforms) == len(batch.slot.inputs)
-            if full or len(batch.frames) >= MANY * len(batch.slot.inputs):
+            if full or len(batch.frames) >= MAX_UNREADABLE_PER_SLOT * len(batch.slot.inputs):
                 self._launch(batch)
                 batch = None
         if batch.frames:
             self._launch(batch)
 
-    def _wait_for_the_moment(self) -> None:
-        """Sleep while the engine is busy anyway, but for LEAD of what a batch takes."""
-        spare_s = self._expected_free - LEAD * self._service_s - time.perf_counter()
+    def _wait_until_nearly_free(self) -> None:
+        """Sleep until SUBMIT_EARLY of a batch's time before the engine is free."""
+        spare_s = self._expected_free - SUBMIT_EARLY * self._service_s - time.perf_counter()
         if spare_s > 0:
             self._stopped.wait(spare_s)
 
@@ -202,9 +202,9 @@ class Pipeline:
         done = 0.0
         for batch in self._flying:
             outputs = self._engine.result(batch.slot) if batch.transforms else []
-            # a batch occupies the engine from when it came or the one before it left, whichever is later
+            # a batch occupies the engine from its submission or from the end of the batch before it, if that is later
             begun, done = max(done, batch.submitted), time.perf_counter()
-            self._service_s += (done - begun - self._service_s) * (NEWS if self._service_s else 1.0)
+            self._service_s += (done - begun - self._service_s) * (SMOOTHING if self._service_s else 1.0)
             self._expected_free = done + self._service_s
             results = self._decoded(batch, outputs, (done - begun) / max(len(outputs), 1))
             self._free.put(batch.slot)
@@ -224,8 +224,8 @@ class Pipeline:
         return results
 
     def _drain(self) -> None:
-        """Wait for what is still in the engine: its memory is ours, and a chip goes on writing to it."""
+        """Wait for the batches in the engine: a chip still writes into their memory."""
         for batch in self._flying:
             if batch.transforms:
-                with contextlib.suppress(Exception):  # the first error is the one that counts
+                with contextlib.suppress(Exception):  # only the first error is raised
                     self._engine.result(batch.slot)

@@ -1,7 +1,7 @@
 """Codes and real values: real = (code - zero_point) * scale, in float32, as HailoRT computes it.
 
-Source of the formula: hailort/include/hailo/quantization.hpp of HailoRT 4.23. The way to codes rounds
-half to even and saturates, as ONNX QuantizeLinear and HailoRT do.
+The formula is from hailort/include/hailo/quantization.hpp of HailoRT 4.23. Quantising rounds half to even and
+saturates, as ONNX QuantizeLinear and HailoRT do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 
 
 def dequantize(codes: np.ndarray, scale: float | Sequence[float], zero_point: float | Sequence[float]) -> np.ndarray:
-    """Codes (..., C) of any unsigned type -> float32 (..., C); scale and zero point: one number or C."""
+    """Codes (..., C) of any unsigned type -> float32 (..., C); scale and zero point: one number, or C."""
     zero = np.asarray(zero_point, np.float32)
     return (codes.astype(np.float32) - zero) * np.asarray(scale, np.float32)
 

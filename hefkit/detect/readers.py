@@ -1,9 +1,9 @@
-"""Raw head tensors: which scores reach the threshold, and the boxes of chosen cells.
+"""Raw head tensors: find the scores that reach the threshold, and compute the boxes of given anchors.
 
-Most of a class tensor is background, so it is read once, as codes, and never converted: `ScoreReader`
-finds the few entries that count. `BoxReader` touches only the anchors that it is asked for. In a frame with few
-objects the time goes into the number of numpy calls, not into the numbers: hence one call for all scales where
-that can be, and tables where arithmetic would take several calls.
+Most of a class tensor is background. `ScoreReader` compares its codes with one threshold code, and converts only the
+entries that reach it. `BoxReader` reads only the given anchors. In a frame with few objects the time depends on the
+number of numpy calls, not on the amount of data: so one call serves all scales where possible, and a table replaces
+arithmetic that would take several calls.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import numpy as np
 from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 
-WORTH_FOLDING = 1 << 16  # entries; below, looking at each costs less than the detour
-FOLDS = (16, 256)  # at least and at most so many parts of a tensor are laid over each other
-WIDEST = 1 << 15  # entries of a part; beyond, the parts are folded again
-SAFE_EXPONENT = 70.0  # exp(+-70), summed over 256 bins and weighted with them, fits float32 with room
+FOLD_MIN = 1 << 16  # entries; in fewer, comparing each is faster than folding
+FOLDS = (16, 256)  # parts; fewest and most that a tensor is cut into
+MAX_FOLD_WIDTH = 1 << 15  # entries of a part; longer parts are cut again
+SAFE_EXPONENT = 70.0  # exp(+-70), weighted and summed over 256 bins, is far below the limit of float32
 
 
 class ScoreReader:
@@ -46,7 +46,7 @@ class ScoreReader:
 
 
 class _AlikeScores:
-    """The class tensors of neighbouring scales whose codes mean the same: they are read as one."""
+    """Class tensors of neighbouring scales that have the same quantisation; they are read as one."""
 
     def __init__(
         self, specs: Sequence[OutputSpec], sizes: Sequence[int], conf: float, first: int, which: slice
@@ -57,13 +57,13 @@ class _AlikeScores:
         self._width = _fold_width(sizes)
 
     def at_least(self, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """All (H, W, C) -> positions (n,), the other groups counted, and scores (n,)."""
+        """(H, W, C) of every scale -> positions (n,) over all groups, and scores (n,)."""
         if self._least is None:  # no code reaches conf
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         hit, value = (self._folded if self._width else self._straight)(tensors[self._which])
         if self._table is None:
             score = scores_of(value, self._spec)
-        elif self._table.ndim == 1:  # where least is exact
+        elif self._table.ndim == 1:  # one scale for all features: each entry that reaches `least` reaches conf
             return hit + self._first if self._first else hit, self._table.take(value)
         else:
             score = self._table[value, hit % self._table.shape[1]]
@@ -71,19 +71,19 @@ class _AlikeScores:
         return hit.take(exact) + self._first, score.take(exact)
 
     def _straight(self, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """Positions and values of the entries that reach `least`: a copy of all, and a look at each."""
+        """Positions and values of the entries that reach `least`: copy all, compare each."""
         flat = np.concatenate(tensors, axis=None)
         hit = (flat >= self._least).nonzero()[0]
         return hit, flat.take(hit)
 
     def _folded(self, tensors: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """The same. All tensors are cut into parts of one length, each part a row of one table.
+        """The same, faster for large tensors: cut all tensors into parts of one length, the rows of a table.
 
-        The largest entry of every column comes from vector instructions; only where it reaches `least` does
-        one look at the rows.
+        The maximum of every column is computed with vector instructions. Only columns whose maximum reaches `least` are
+        searched row by row.
         """
         tables = [tensor.reshape(-1, self._width) for tensor in tensors]
-        maximum = np.fmax if self._spec.dtype == "float32" else np.maximum  # (fmax passes NaN over)
+        maximum = np.fmax if self._spec.dtype == "float32" else np.maximum  # (fmax ignores NaN)
         largest = maximum.reduce(tables[0], axis=0)
         for table in tables[1:]:
             maximum(largest, table[0] if len(table) == 1 else maximum.reduce(table, axis=0), out=largest)
@@ -101,24 +101,24 @@ class _AlikeScores:
 
 
 class BoxReader:
-    """Boxes of chosen anchors, over all scales."""
+    """Computes the boxes of given anchors, over all scales."""
 
     def __init__(self, head: HeadSpec) -> None:
         self.specs = head.outputs[0::2]
         self.reg_max = head.reg_max
-        # bins times this: the sum weighted by distance, and the plain sum, in one product
+        # bins @ this: the sum weighted by distance, and the plain sum, in one product
         self._bins = np.stack([np.arange(head.reg_max), np.ones(head.reg_max)], axis=1).astype(np.float32)
         self._tables = [_weight_table(spec, head.reg_max) for spec in self.specs]
-        # whether a box can be anything but numbers
+        # whether no box can contain NaN or infinity
         self.always_finite = all(table is not None for table in self._tables)
-        # the first anchor of each scale, and the number of all
+        # the first anchor of each scale, then the number of all anchors
         self.first_anchor = np.cumsum([0, *(spec.shape[0] * spec.shape[1] for spec in self.specs)])
 
     @functools.cached_property
     def _grid(self) -> tuple[np.ndarray, np.ndarray]:
-        """(anchors, 4) float32, pixels: the centre x, y, x, y; what a cell to the left, top, right, bottom adds to it.
+        """Two (anchors, 4) float32 arrays in pixels: centres x, y, x, y; steps of one cell left, up, right, down.
 
-        Made at the first call: then there are tensors of that size, and no spec can claim more memory than they.
+        Made at the first call. Then tensors of this size exist, so a wrong spec cannot make us allocate more than they.
         """
         centres, steps = [], []
         for spec in self.specs:
@@ -129,12 +129,12 @@ class BoxReader:
         return np.concatenate(centres).astype(np.float32), np.concatenate(steps).astype(np.float32)
 
     def at(self, tensors: Sequence[np.ndarray], anchor: np.ndarray) -> np.ndarray:
-        """(n,) ascending anchors -> (n, 4) float32 xyxy in pixels of the input; NaN where a tensor has no number."""
+        """(n,) ascending anchors -> (n, 4) float32 xyxy in pixels of the input; not finite where a tensor is not."""
         if not len(anchor):
             return np.zeros((0, 4), np.float32)
         if self.always_finite:
             return self._at(tensors, anchor)
-        with np.errstate(over="ignore", invalid="ignore"):  # a float model may return anything; callers drop it
+        with np.errstate(over="ignore", invalid="ignore"):  # a float model may return infinities; callers drop them
             return self._at(tensors, anchor)
 
     def _at(self, tensors: Sequence[np.ndarray], anchor: np.ndarray) -> np.ndarray:
@@ -155,7 +155,7 @@ class BoxReader:
         return weights
 
     def _weigh(self, scale: int, rows: np.ndarray, out: np.ndarray) -> None:
-        """(n, 4 * reg_max) codes or floats -> float32 weights of the bins; distances in cells where there are none."""
+        """(n, 4 * reg_max) codes or floats -> float32 weights of the bins, or distances in cells if reg_max is 1."""
         table, spec = self._tables[scale], self.specs[scale]
         if table is not None:
             cv2.LUT(rows, table, out)
@@ -175,44 +175,45 @@ def scores_of(values: np.ndarray, spec: OutputSpec) -> np.ndarray:
 
 
 def _meaning(spec: OutputSpec) -> tuple[object, ...]:
-    """What must be equal for a code to mean the same score."""
+    """What decides which score a code means."""
     return spec.dtype, spec.activation, spec.scale, spec.zero_point
 
 
 def _score_table(spec: OutputSpec, conf: float) -> tuple[np.ndarray | None, np.generic | None]:
-    """(score of every code, the least code that may reach conf or None); for floats no table and the least number.
+    """The score of every code, and the lowest code that may reach conf (None: there is none).
 
-    The table is (codes,) where the tensor has one scale, and (codes, C) where it has one a feature.
+    The table is (codes,) for a tensor with one scale, and (codes, C) for one scale per feature. For floats there is no
+    table, and the second value is the lowest number.
     """
     if spec.dtype == "float32":
-        # a hair below the threshold, in p for the flat top of the curve and in x for the rest: the
-        # exact comparison follows on the few that pass
+        # slightly below the threshold, in p for the flat top of the curve and in x for the rest: the few entries that
+        # pass are compared exactly afterwards
         return None, np.float32(conf if spec.activation == "sigmoid" else _logit(max(conf - 1e-6, 0.0)) - 1e-3)
     features = max(np.size(spec.scale), np.size(spec.zero_point))
     codes = np.arange(CODE_DTYPES[spec.dtype] + 1)[:, None]
     table = scores_of(np.broadcast_to(codes, (len(codes), features)), spec)
-    # scores rise with the code: the number of codes below conf is the first code that reaches it
+    # scores rise with the code, so the number of codes below conf is the first code that reaches it
     first_code = int((table < np.float32(conf)).sum(axis=0).min())
     least = np.dtype(spec.dtype).type(first_code) if first_code < len(codes) else None
     return (table[:, 0].copy() if features == 1 else table), least
 
 
 def _fold_width(sizes: Sequence[int]) -> int:
-    """The length of the parts that tensors of these sizes are cut into; 0 where that does not pay.
+    """The length of the parts that tensors of these sizes are cut into; 0 where comparing each entry is faster.
 
-    The grids of a YOLO have 16 : 4 : 1 cells, so the coarsest tensor is one part.
+    The grids of a YOLO have 16 : 4 : 1 cells, so the coarsest tensor is one part, or a few.
     """
     total, width = sum(sizes), math.gcd(*sizes)
-    while width % 2 == 0 and (width > WIDEST or total // width < FOLDS[0]):
+    while width % 2 == 0 and (width > MAX_FOLD_WIDTH or total // width < FOLDS[0]):
         width //= 2
-    return width if total >= WORTH_FOLDING and FOLDS[0] <= total // width <= FOLDS[1] else 0
+    return width if total >= FOLD_MIN and FOLDS[0] <= total // width <= FOLDS[1] else 0
 
 
 def _weight_table(spec: OutputSpec, reg_max: int) -> np.ndarray | None:
-    """(256,) float32: of every code the weight of its bin, or the distance; None where no table can stand for it.
+    """(256,) float32: for every code exp(real), the weight of its bin, or the distance; None where no table works.
 
-    A factor common to all bins cancels in the softmax, so exp(real) may have its 1 anywhere, unless the codes lie
-    so far apart that float32 cannot hold them all; then the largest bin of each side must be the 1.
+    A factor common to all bins cancels in the softmax, so exp(real) may be scaled freely. Where the scale of the codes
+    is so large that float32 cannot hold all values, each side must be scaled by its own largest bin instead.
     """
     if spec.dtype != "uint8" or np.size(spec.scale) > 1 or np.size(spec.zero_point) > 1:
         return None

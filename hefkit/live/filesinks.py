@@ -15,9 +15,9 @@ from typing import BinaryIO
 from hefkit.files import check_writable, explained
 from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
-from hefkit.pictures.own import SAVED_LIVE
+from hefkit.pictures.find import SAVED_LIVE
 from hefkit.pictures.video import VideoWriter
-from hefkit.results.formats import Shot, json_line
+from hefkit.results.formats import ImageInfo, json_line
 from hefkit.text import counted, log, one_line
 
 LEAST_FREE_BYTES = 256 << 20  # a disk with less counts as full: the system needs some space itself
@@ -77,9 +77,9 @@ class JsonlSink:
 def live_line(result: LiveResult) -> str:
     """The object of `detections.jsonl` with `timestamp` (UTC) and `latency_ms` added; ASCII, without a line end."""
     frame = result.frame
-    shot = Shot(frame.source, "", "", frame.number, *result.size_wh, result.engine)
+    image = ImageInfo(frame.source, "", "", frame.number, *result.size_wh, result.engine)
     extra = f', "timestamp": "{timestamp(result.wall)}", "latency_ms": {1e3 * result.latency_s:.1f}}}'
-    return json_line(shot, result.detections, result.names)[:-1] + extra
+    return json_line(image, result.detections, result.names)[:-1] + extra
 
 
 def timestamp(wall: float) -> str:

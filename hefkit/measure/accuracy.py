@@ -1,6 +1,6 @@
-"""How good are boxes: agreement of two models, and average precision against labels.
+"""How good boxes are: agreement of two models, and average precision against labels.
 
-numpy only, so that the same figures come out on the desk and on the Pi.
+numpy only, so workstation and Pi compute the same figures.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from hefkit.detect.detections import Detections
 from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.spec import HeadSpec
 
-IOU = 0.5
+IOU = 0.5  # from which two boxes match
 # average precision, as COCO defines it (cocodataset/cocoapi, PythonAPI/pycocotools/cocoeval.py)
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-AREAS = {  # pixels of the photograph; a box on a border counts on both sides
+AREAS = {  # square pixels of the photograph; a box of exactly 32 x 32 is small and medium
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
     "medium": (32.0**2, 96.0**2),
@@ -38,10 +38,10 @@ def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
 
 
-def match(reference: Detections, found: Detections, iou: float = IOU) -> list[tuple[int, int]]:
-    """Pairs (index in reference, index in found): same class, IoU >= iou, each box once.
+def match_boxes(reference: Detections, found: Detections, iou: float = IOU) -> list[tuple[int, int]]:
+    """Match two sets of boxes: pairs (index in reference, index in found) of one class with IoU >= iou.
 
-    Found boxes choose in order of score, each the reference box that it overlaps most.
+    Found boxes choose, best score first: each takes the free reference box that it overlaps most.
     """
     overlap = box_iou(found.xyxy, reference.xyxy)
     overlap[found.class_id[:, None] != reference.class_id[None]] = 0.0
@@ -58,7 +58,7 @@ def match(reference: Detections, found: Detections, iou: float = IOU) -> list[tu
 
 @dataclass
 class Agreement:
-    """How much of a float model's result a quantised one keeps, summed over images."""
+    """How many boxes of a float model its quantised model also finds, summed over images."""
 
     conf: float
     iou: float = IOU
@@ -71,11 +71,11 @@ class Agreement:
     _score_shift: list[float] = field(default_factory=list)
 
     def add(self, reference: Detections, found: Detections) -> None:
-        """One image: the float model's detections and the quantised one's, in the same pixels."""
+        """Add an image: the detections of the float model and of the quantised model, in the same pixels."""
         self.images += 1
         self.boxes_float += len(reference)
         self.boxes_quantized += len(found)
-        for i, j in match(reference, found, self.iou):
+        for i, j in match_boxes(reference, found, self.iou):
             a, b = reference.xyxy[i], found.xyxy[j]
             self.matched += 1
             self._iou.append(float(box_iou(a[None], b[None])[0, 0]))
@@ -84,16 +84,16 @@ class Agreement:
 
     @property
     def recall(self) -> float | None:
-        """Share of the float boxes that the quantised model found; None without any."""
+        """Share of the float model's boxes that the quantised model finds; None if there are none."""
         return self.matched / self.boxes_float if self.boxes_float else None
 
     @property
     def precision(self) -> float | None:
-        """Share of the quantised model's boxes that the float model has; None without any."""
+        """Share of the quantised model's boxes that the float model finds; None if there are none."""
         return self.matched / self.boxes_quantized if self.boxes_quantized else None
 
     def to_json(self) -> dict[str, Any]:
-        """The figures; medians over the matched boxes, null where there are none."""
+        """The figures; medians over the matched boxes, null if there are none."""
         return {
             "images": self.images,
             "conf": self.conf,
@@ -142,14 +142,14 @@ def compare_heads(
     return {**agreement.to_json(), "in_sample": in_sample, "outputs": outputs}
 
 
-MISS, HIT, IGNORED = 0, 1, -1  # what a detection is
+MISS, HIT, IGNORED = 0, 1, -1  # verdicts on a detection
 
 
 class AveragePrecision:
-    """Detections against labels, image by image; then the area under precision over recall, as COCO has it.
+    """COCO's average precision: the area under precision over recall, of detections against labels.
 
-    101 recalls, ten thresholds of IoU from 0.50 to 0.95, the `max_det` best detections of a class in an image.
-    Detect with a low confidence (0.001): what is cut off before cannot be counted.
+    It uses 101 recalls, ten IoU thresholds from 0.50 to 0.95, and the best `max_det` detections of each class and
+    image. Detect with a low score threshold (0.001): detections below it are missing here.
     """
 
     def __init__(self, num_classes: int, max_det: int = 100) -> None:
@@ -160,7 +160,7 @@ class AveragePrecision:
         self._found: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
 
     def add(self, truth: Detections, found: Detections) -> None:
-        """One image: its labels, whose scores are not looked at, and what was detected, in pixels of the photograph."""
+        """Add an image: its labels (their scores are ignored) and its detections, in pixels of the photograph."""
         self.images += 1
         for class_id in np.unique(np.concatenate([truth.class_id, found.class_id])).tolist():
             labels = truth[truth.class_id == class_id].xyxy
@@ -181,7 +181,7 @@ class AveragePrecision:
         return np.stack(rows)
 
     def to_json(self) -> dict[str, Any]:
-        """The means over the classes that have labels; null where none has."""
+        """The means over the classes with labels; null if no class has labels."""
         table = self.by_class()
         sizes = {f"map50_95_{area}": _mean(self.by_class(area)) for area in list(AREAS)[1:]}
         return {
@@ -207,13 +207,14 @@ class AveragePrecision:
 def _verdicts(overlap: np.ndarray, other: np.ndarray) -> np.ndarray:
     """(detections, labels) IoU, detections best first -> (10, detections) MISS, HIT or IGNORED at each IoU.
 
-    Every label is taken once. Those of another size (`other`) are taken last, and neither praise nor blame.
+    Each label is matched once. Labels of another size (`other`) are matched last; a detection that matches one is
+    IGNORED.
     """
     verdict = np.full((len(IOUS), len(overlap)), MISS, np.int8)
     taken = np.zeros((len(IOUS), len(other)), bool)
     for row in np.flatnonzero(overlap.max(axis=1, initial=0.0) >= IOUS[0]):
         free = ~taken & (overlap[row] >= IOUS[:, None])  # (10, labels)
-        # of equal overlaps COCO takes the last; 2 puts labels of the right size first
+        # among equal overlaps COCO takes the last; adding 2 prefers labels of the right size
         rank = np.where(free, overlap[row] + np.where(other, 0.0, 2.0), -1.0)
         best = rank.shape[1] - 1 - rank[:, ::-1].argmax(axis=1)
         at = np.flatnonzero(free.any(axis=1))
@@ -223,12 +224,12 @@ def _verdicts(overlap: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _precision(verdict: np.ndarray, labels: int) -> np.ndarray:
-    """(10, detections) best first -> (10,) mean over RECALLS of the best precision at that recall or beyond."""
+    """(10, detections), best first -> (10,) mean over RECALLS of the best precision at that recall or a higher one."""
     hits, misses = np.cumsum(verdict == HIT, axis=1), np.cumsum(verdict == MISS, axis=1)
     recall = hits / labels
     precision = hits / np.maximum(hits + misses, 1)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # beyond the last recall: 0
+    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # 0 beyond the highest recall
     places = [np.searchsorted(row, RECALLS) for row in recall]
     return np.array([row[place].mean() for row, place in zip(envelope, places, strict=True)])
 
@@ -245,20 +246,20 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 class SignalToNoise:
-    """Signal-to-noise ratio of one tensor, in decibel, over any number of images."""
+    """Signal-to-noise ratio of one tensor over any number of images, in decibel."""
 
     def __init__(self) -> None:
         self.signal = self.noise = 0.0
 
     def add(self, exact: np.ndarray, found: np.ndarray) -> None:
-        """Two float arrays of one shape."""
+        """Add an image: two float arrays of one shape."""
         exact = exact.astype(np.float64)
         self.signal += float((exact**2).sum())
         self.noise += float(((found - exact) ** 2).sum())
 
     @property
     def decibel(self) -> float | None:
-        """None where there was no signal or no noise at all."""
+        """None if all signal or all noise is zero."""
         return 10 * float(np.log10(self.signal / self.noise)) if self.signal > 0 and self.noise > 0 else None
 
 

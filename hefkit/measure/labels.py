@@ -1,7 +1,7 @@
-"""Labels of a YOLO dataset: the text file that belongs to a picture, to boxes in its pixels.
+"""Labels of a YOLO dataset: the text file of a picture -> boxes in pixels of the picture.
 
-One object a line, `class cx cy w h` or `class x1 y1 x2 y2 x3 y3 ...` (the outline of a segmentation, whose box
-counts), all but the class as shares of the picture.
+A line is one object: `class cx cy w h`, or `class x1 y1 x2 y2 x3 y3 ...`, the outline of a segmentation, whose bounding
+box is used. All numbers but the class are shares of the picture, 0 to 1.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
 from hefkit.text import one_line
 
-SLACK = 0.01  # by which tools draw over the edge; such boxes are clipped
+SLACK = 0.01  # share of the picture; boxes that cross its edge by less are clipped, because labelling tools write them
 MAX_BYTES = 16 << 20
 
 
 def label_path(picture: Path) -> Path:
-    """Where a picture's labels lie: .../images/... -> .../labels/..., the last `images` counts; else beside it."""
+    """The label file of a picture: .../images/... -> .../labels/... (the last `images`); else beside the picture."""
     parts = list(picture.parts)
     places = [i for i, part in enumerate(parts[:-1]) if part == "images"]
     if places:
@@ -28,25 +28,25 @@ def label_path(picture: Path) -> Path:
 
 
 def read_labels(path: Path, size_wh: tuple[int, int], num_classes: int) -> Detections:
-    """The objects of one picture, with score 1; none where the file is empty or missing, as YOLO datasets mean it.
+    """The objects of one picture, with score 1; no objects if the file is empty or missing, as in YOLO datasets.
 
     Args:
-        path: of the label file.
+        path: the label file.
         size_wh: of the upright picture, in pixels.
-        num_classes: a class beyond it is refused.
+        num_classes: classes are 0 to num_classes - 1.
 
     Raises:
-        DataError: a line that cannot be meant, with its number.
+        DataError: a wrong line, with its number.
     """
     try:
         if path.stat().st_size > MAX_BYTES:
-            raise DataError(f"{path} is no label file: it has {path.stat().st_size >> 20} MB")
+            raise DataError(f"{path} is not a label file: it has more than {MAX_BYTES >> 20} MB")
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         return Detections.empty()
     except (OSError, UnicodeDecodeError) as exc:
         raise DataError(f"cannot read the labels {path}: {one_line(exc, 100)}; expected a text file") from exc
-    lines: dict[str, int] = {}  # a line that stands there twice is one object
+    lines: dict[str, int] = {}  # a repeated line is one object
     for number, line in enumerate(text.splitlines(), 1):
         lines.setdefault(line.strip(), number)
     rows = [_object(path, number, line.split(), num_classes) for line, number in lines.items() if line]
@@ -58,7 +58,7 @@ def read_labels(path: Path, size_wh: tuple[int, int], num_classes: int) -> Detec
 
 
 def _object(path: Path, number: int, words: list[str], num_classes: int) -> tuple[float, ...]:
-    """Class, left, top, right, bottom; the sides as shares."""
+    """(class, left, top, right, bottom), the sides as shares."""
     try:
         class_id, *shares = map(float, words)
     except ValueError:
@@ -72,7 +72,7 @@ def _object(path: Path, number: int, words: list[str], num_classes: int) -> tupl
         )
     values = np.array(shares)
     if not np.isfinite(values).all() or values.min() < -SLACK or values.max() > 1 + SLACK:
-        raise DataError(f"{path}, line {number}: a value outside 0 to 1; expected shares of the picture, no pixels")
+        raise DataError(f"{path}, line {number}: a value outside 0 to 1; expected shares of the picture, not pixels")
     if outline:
         return class_id, *values.reshape(-1, 2).min(axis=0), *values.reshape(-1, 2).max(axis=0)
     return class_id, *(values[:2] - values[2:] / 2), *(values[:2] + values[2:] / 2)

@@ -1,4 +1,4 @@
-"""How fast an engine is alone, and how much of that the pipeline reaches: photographs from disk, files written."""
+"""How fast an engine is alone, and the share of this rate that the whole pipeline reaches, with reading and writing."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from hefkit.detect.detector import Detector
 from hefkit.detect.engine import Engine, Slot
 from hefkit.pictures.frames import read_photographs
 from hefkit.pictures.sources import Item
-from hefkit.results.folder import Kinds, plan_run
+from hefkit.results.folder import OutputOptions, plan_run
 from hefkit.results.outputs import Outputs
 from hefkit.results.progress import Progress
 from hefkit.results.run import Tally, run
 
-WARM_UP = 50  # pictures that do not count
+WARM_UP = 50  # pictures before the measurement
 DRAWN = 64  # different photographs
 
 
 class PipelineRun(NamedTuple):
-    """What one run of the pipeline reached between the end of its warm-up and its last picture."""
+    """The result of a pipeline run; the rate is measured from the end of the warm-up to the last picture."""
 
-    rate: float  # pictures a second, files written
+    rate: float  # pictures a second, with writing
     tally: Tally
-    rss_after_warm_up_mb: float | None  # resident memory; None where the system does not tell
+    rss_after_warm_up_mb: float | None  # resident memory; None if the system does not report it
     rss_mb: float | None
 
 
 def alone_rate(engine: Engine, pictures: int) -> float:
-    """Pictures a second when every slot is always full and nothing is read, decoded or written.
+    """Pictures a second with all slots always full, and without reading, decoding or writing.
 
-    The slots keep whatever they hold; results are thrown away.
+    The slots' pictures are not changed; results are discarded.
     """
     waiting = deque(engine.slots)
     batch = len(engine.slots[0].inputs)
     for slot in engine.slots:
         engine.submit(slot, batch)
-    for _ in range(len(waiting)):  # the start does not count
+    for _ in range(len(waiting)):  # the first round is not measured
         _next(engine, waiting, batch)
     rounds = max(pictures // batch, 1)
     start = time.perf_counter()
@@ -60,18 +60,18 @@ def _next(engine: Engine, waiting: deque[Slot], batch: int) -> None:
     waiting.rotate(-1)
 
 
-def pipeline_rate(engine: Engine, items: list[Item], count: int, kinds: Kinds, folder: Path) -> PipelineRun:
-    """WARM_UP and then `count` pictures, the items again and again, through the pipeline into `folder`."""
+def pipeline_rate(engine: Engine, items: list[Item], count: int, options: OutputOptions, folder: Path) -> PipelineRun:
+    """Run WARM_UP and then `count` pictures, repeating the items, through the pipeline into `folder`."""
     clock = _Clock()
     endless = [items[i % len(items)] for i in range(WARM_UP + count)]
     names = engine.spec.names
-    with Outputs(plan_run(folder, endless, kinds), engine.kind, names) as outputs:
+    with Outputs(plan_run(folder, endless, options), engine.kind, names) as outputs:
         tally = run(read_photographs(endless), Detector(engine, DecodeSettings()), outputs, clock)
     return PipelineRun(count / (clock.last - clock.begun), tally, clock.rss_mb, resident_mb())
 
 
 class _Clock(Progress):
-    """Stands where the progress bar does: notes when each picture was done with."""
+    """Replaces the progress bar: notes when pictures are done."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class _Clock(Progress):
 
 
 def drawn_photographs(folder: Path) -> list[Item]:
-    """DRAWN different JPEGs of 640x480: soft shapes and grain, about as large as a camera's."""
+    """Draw DRAWN different JPEGs of 640x480: soft shapes and noise, with the file size of real photographs."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     items = []
@@ -102,7 +102,7 @@ def drawn_photographs(folder: Path) -> list[Item]:
 
 
 def resident_mb() -> float | None:
-    """Resident memory of this process now, on Linux."""
+    """Resident memory of this process in MB; None if the system is not Linux."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
             if line.startswith("VmRSS:"):
@@ -113,10 +113,10 @@ def resident_mb() -> float | None:
 
 
 def measure(engine: Engine, items: list[Item], pictures: int, folder: Path) -> dict[str, Any]:
-    """What `validate_hef.py --benchmark` tells: the engine alone, the whole pipeline, heat before and after."""
+    """What `validate_hef.py --benchmark` prints: rates of engine and pipeline, temperature before and after."""
     before = _temperature_c(engine)
     chip = alone_rate(engine, pictures)
-    pipeline = pipeline_rate(engine, items, pictures, Kinds(images=False), folder)
+    pipeline = pipeline_rate(engine, items, pictures, OutputOptions(images=False), folder)
     return {
         "engine": engine.kind,
         "pictures": pictures,
@@ -132,6 +132,6 @@ def measure(engine: Engine, items: list[Item], pictures: int, folder: Path) -> d
 
 
 def _temperature_c(engine: Engine) -> float | None:
-    """Of the chip; engines that have none do not tell."""
+    """The temperature of the chip; None for engines without one."""
     ask = getattr(engine, "temperature_c", None)
     return ask() if callable(ask) else None

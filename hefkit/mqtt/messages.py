@@ -23,8 +23,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from hefkit import __version__
-from hefkit.results.draw import readable
-from hefkit.results.outputs import class_folders
+from hefkit.names import class_folders, readable
 from hefkit.text import log, one_line
 
 UNKNOWN = "None"

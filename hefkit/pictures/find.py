@@ -1,34 +1,45 @@
-"""Which files of a folder are pictures: by name only, nothing is opened. Standard library only."""
+"""Which files are photographs: image files below a folder, without the pictures that hefkit itself made.
+
+Standard library only, and no image file is opened: files are known by their names, and hefkit's own pictures by the
+records beside them. A folder of results has a `run.json`, a calibration set a `manifest.json`; both list the files
+that belong to them. The pictures that the live detector saves are known by their names.
+"""
 
 from __future__ import annotations
 
-import logging
 import os
+import re
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePath
+from typing import Any, NamedTuple
 
-log = logging.getLogger("hefkit")
+from hefkit.files import own_json
+from hefkit.text import log
 
-_PHOTOGRAPHS = (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff")
-READABLE = frozenset((*_PHOTOGRAPHS, ".bmp", ".ppm", ".pgm", ".pnm"))
-# HEIC and AVIF are found so that they are named with the reason, not passed over in silence
+READABLE = frozenset(
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".webp", ".tif", ".tiff", ".bmp", ".ppm", ".pgm", ".pnm")
+)
+# HEIC and AVIF are found, so that an error names them; files with other suffixes are ignored
 IMAGE_SUFFIXES = READABLE | {".heic", ".heif", ".avif"}
+
+RECORD, MANIFEST, PREVIEW = "run.json", "manifest.json", "preview.jpg"
+SAVED_LIVE = re.compile(r"hefkit-\d{8}-\d{6}-\d{6}\.jpg")
 
 
 def find_images(folder: Path) -> list[Path]:
-    """Every picture below `folder`, sorted by relative path with `/`: the same list on every machine.
+    """Every image file below `folder`, sorted by relative path with `/`: the same list on every machine.
 
     Raises:
-        OSError: `folder` itself cannot be listed. A folder below it that cannot is named in a warning.
+        OSError: `folder` itself cannot be listed. For a folder below it a warning is logged.
     """
     return sorted(iter_images(folder), key=lambda path: path.relative_to(folder).as_posix())
 
 
 def iter_images(folder: Path) -> Iterator[Path]:
-    """The same pictures, unsorted, as they are met.
+    """Yield the same files, unsorted.
 
-    Hidden names are passed over. Linked folders are followed, but every folder is visited once: loops end,
-    and a picture is reached by its plain path rather than through a link.
+    Hidden files and folders are left out. Linked folders are followed, but each folder is visited once, so loops
+    end. A file that can be reached directly and through a link is yielded by its direct path.
     """
     plain, linked = [folder], list[Path]()
     seen = set()
@@ -58,3 +69,64 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link to itself
         return False
+
+
+class _Record(NamedTuple):
+    """What one folder's records list as made by hefkit."""
+
+    files: frozenset[str]  # relative, with /
+    folders: frozenset[str]  # everything below them
+
+
+class OwnPictures:
+    """`path in OwnPictures()`: whether hefkit made that picture. The records of each folder are read once.
+
+    Args:
+        below: the folder that the user named as SOURCE. The files directly listed in its own record count as
+            photographs, because the user asked for them; its crops and everything in folders below do not.
+    """
+
+    def __init__(self, below: Path | None = None) -> None:
+        self._root = None if below is None else os.path.abspath(below)
+        self._known: dict[str, list[tuple[str, _Record]]] = {}  # folder -> [(it or a folder above it, its record)]
+
+    def __contains__(self, path: Path) -> bool:
+        place = os.path.abspath(path)
+        if SAVED_LIVE.fullmatch(path.name):
+            return os.path.dirname(place) != self._root
+        return any(_lists(record, os.path.relpath(place, folder)) for folder, record in self._above(place))
+
+    def _above(self, place: str) -> list[tuple[str, _Record]]:
+        """The records in the folders above a path, the nearest first."""
+        folder = os.path.dirname(place)
+        if folder == place:
+            return []
+        if folder not in self._known:
+            own, root = _read_records(Path(folder)), folder == self._root
+            if own is not None and root:
+                own = own._replace(files=frozenset())
+            above = [] if root else self._above(folder)
+            self._known[folder] = above if own is None else [(folder, own), *above]
+        return self._known[folder]
+
+
+def _lists(record: _Record, relative: str) -> bool:
+    path = PurePath(relative)
+    return path.parts[0] in record.folders or path.as_posix() in record.files
+
+
+def _read_records(folder: Path) -> _Record | None:
+    """What `run.json` and `manifest.json` in a folder list; None where there is neither."""
+    run, manifest = (own_json(folder / name) for name in (RECORD, MANIFEST))
+    files = [*_texts(run.get("files")), *(_texts([image.get("file") for image in _dicts(manifest.get("images"))]))]
+    if manifest:
+        files.append(PREVIEW)
+    return _Record(frozenset(files), frozenset(_texts(run.get("folders")))) if run or manifest else None
+
+
+def _texts(values: object) -> list[str]:
+    return [value for value in values if isinstance(value, str)] if isinstance(values, list) else []
+
+
+def _dicts(values: object) -> list[dict[str, Any]]:
+    return [value for value in values if isinstance(value, dict)] if isinstance(values, list) else []

@@ -1,4 +1,4 @@
-"""Pictures on their way: one `Frame` each, read ahead by threads, in the order of the source."""
+"""`Frame`: one picture of a source. Photographs are read ahead by threads, and come in the order of the source."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import numpy as np
 from hefkit.pictures.read import UnreadableImage, read_image
 from hefkit.pictures.sources import Item
 
-READERS = 2  # threads that decode pictures; OpenCV lets the others run meanwhile
-AHEAD = 4  # pictures read before they are asked for: bounds the memory
+READERS = 2  # threads that decode pictures; OpenCV releases the GIL
+AHEAD = 4  # pictures read before they are needed; bounds the memory
 
-Picture = np.ndarray | UnreadableImage  # (h, w, 3) uint8 BGR, upright, or the reason why there is none
+Picture = np.ndarray | UnreadableImage  # (h, w, 3) uint8 BGR, upright, or the reason why it cannot be read
 
 
 @dataclass(frozen=True)
 class Frame:
     """One picture of a source."""
 
-    index: int  # place in the run, from 0
-    source: str  # what results call it
-    number: int | None  # of a video's frame, from 0; None for a photograph
+    index: int  # in the run, from 0
+    source: str  # its name in results
+    number: int | None  # of a frame in a video, from 0; None for a photograph
     picture: Picture
     read_s: float  # seconds that reading took
-    captured: float = 0.0  # time.monotonic() when a camera gave it
-    # (h, w, 3) uint8 RGB: the same view, scaled down by the camera; takes the place of the letterbox's resize
+    captured: float = 0.0  # time.monotonic() when a camera delivered it
+    # (h, w, 3) uint8 RGB: the same view, scaled down by the camera; replaces the resize of the letterbox
     small: np.ndarray | None = None
 
 
 def read_photographs(items: Iterable[Item], readers: int = READERS) -> Generator[Frame, None, None]:
-    """Every item as a frame, in order; a few threads stay at most AHEAD pictures in front."""
+    """Yield every item as a frame, in order; the threads read at most AHEAD pictures in advance."""
     waiting: deque[Future[Frame]] = deque()
     pool = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader")
     try:
@@ -45,7 +45,7 @@ def read_photographs(items: Iterable[Item], readers: int = READERS) -> Generator
         while waiting:
             yield waiting.popleft().result()
     finally:
-        # after an error or Ctrl-C: what has not begun is dropped, the picture in hand is not waited for
+        # after an error or Ctrl-C: drop what has not begun, do not wait for the picture being read
         pool.shutdown(wait=False, cancel_futures=True)
 
 

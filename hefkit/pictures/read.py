@@ -1,8 +1,8 @@
-"""One photograph -> upright pixels, or the reason why not; the same on every OpenCV from 4.6 on.
+"""One image file -> upright pixels, or the reason why not; the same with every OpenCV from 4.6 on.
 
-OpenCV's own EXIF handling differs between releases and formats (4.6 knows no orientation in WebP; every
-release turns TIFF even when told not to), and its JPEG reader before 5.0 returns half a picture for half a
-file without a word. So the headers are read here: OpenCV only decodes the pixels as they are stored.
+OpenCV's EXIF handling differs between releases and formats: 4.6 ignores the orientation in WebP, and every release
+turns TIFF even when told not to. Its JPEG reader before 5.0 returns half a picture for half a file, without an error.
+So the headers are read here, and OpenCV only decodes the pixels as they are stored.
 """
 
 from __future__ import annotations
@@ -18,22 +18,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hefkit.pictures.find import IMAGE_SUFFIXES, find_images
 from hefkit.text import one_line
 
-__all__ = ["IMAGE_SUFFIXES", "UnreadableImage", "decode_image", "find_images", "read_bytes", "read_image"]
-
 MAX_BYTES = 1 << 30
-MAX_PIXELS = 1 << 28  # 800 MB of colours; the largest phone cameras make 200 million pixels
-MAX_TAGS = 4096  # entries of one TIFF directory; cameras write about 20
+MAX_PIXELS = 1 << 28  # 800 MB decoded; the largest phone cameras have 200 million pixels
+MAX_TAGS = 4096  # entries read of one TIFF directory; cameras write about 20
 ORIENTATION, WIDTH, HEIGHT = 274, 256, 257  # TIFF tags
 
 _INTEGERS = {1: "B", 3: "H", 4: "I"}  # TIFF's BYTE, SHORT and LONG
 _NO_FRAMES = frozenset((0xC4, 0xC8, 0xCC))  # among C0..CF: tables, not the start of a frame
-# entropy-coded data hold FF00 and the restart markers D0..D7; FF may also be repeated as filling
+# entropy-coded data contain FF00 and the restart markers D0..D7; FF may also be repeated as padding
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
-_TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF orientation -> what makes the picture upright
+_TURNS: dict[
+    int, Callable[[np.ndarray], np.ndarray]
+] = {  # EXIF orientation -> the operation that makes the picture upright
     1: lambda pixels: pixels,
     2: lambda pixels: cv2.flip(pixels, 1),
     3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
@@ -46,14 +45,14 @@ _TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # EXIF orientation ->
 
 
 class UnreadableImage(Exception):
-    """This file gives no picture; `str()` is a short reason without the file's name."""
+    """The file cannot be read as a picture; `str()` is a short reason without the file's name."""
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What the file says of itself; a size of 0 is unknown."""
+    """What the header of a file says; a size of 0 is unknown."""
 
-    data: bytes  # what OpenCV is to decode
+    data: bytes  # to be decoded by OpenCV
     orientation: int = 1
     width: int = 0
     height: int = 0
@@ -63,13 +62,13 @@ def read_image(path: Path | str) -> np.ndarray:
     """A picture file -> (h, w, 3) uint8 BGR, upright.
 
     Raises:
-        UnreadableImage: no such file, not a picture, cut off, too large, or of a kind that is not read.
+        UnreadableImage: the file is missing, not a picture, cut off, too large, or of an unsupported kind.
     """
     return decode_image(read_bytes(path))
 
 
 def read_bytes(path: Path | str) -> bytes:
-    """The bytes of a regular file; every refusal of the operating system becomes `UnreadableImage`."""
+    """The bytes of a regular file; every error of the operating system becomes `UnreadableImage`."""
     try:
         status = os.stat(path)
         if stat.S_ISDIR(status.st_mode):
@@ -89,7 +88,7 @@ def read_bytes(path: Path | str) -> bytes:
 def decode_image(data: bytes) -> np.ndarray:
     """The bytes of a picture file -> (h, w, 3) uint8 BGR, upright.
 
-    Colours as OpenCV reads them: grey and palettes become BGR, alpha is dropped, 16 bits are scaled to 8.
+    Colours as OpenCV converts them: grey and palettes become BGR, alpha is dropped, 16 bits are scaled to 8.
 
     Raises:
         UnreadableImage: see `read_image`.
@@ -109,10 +108,10 @@ def decode_image(data: bytes) -> np.ndarray:
 
 
 def _inspect(data: bytes) -> _Header:
-    """What the file says of itself, by its kind; raises UnreadableImage for kinds that are not read."""
+    """The header, read by the kind of the file; raises UnreadableImage for unsupported kinds."""
     if not data:
         raise UnreadableImage("the file is empty")
-    for start, read_header in _KINDS:
+    for start, read_header in _HEADER_READERS:
         if data.startswith(start):
             return read_header(data)
     if data[4:8] == b"ftyp":
@@ -124,12 +123,12 @@ def _inspect(data: bytes) -> _Header:
 
 
 def _jpeg(data: bytes) -> _Header:
-    """Walk the segments to the end marker; a thumbnail's own end lies inside a segment and is passed over."""
+    """Walk over the segments to the end marker; the end marker of a thumbnail lies inside a segment and is skipped."""
     orientation = width = height = 0
     at = 2
     while found := _JPEG_MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
-        if marker == 0xD9:  # what follows it (a second picture, a maker's trailer) is not ours
+        if marker == 0xD9:  # what follows (a second picture, a trailer of the camera) is ignored
             return _Header(data, orientation or 1, width, height)
         if marker == 0xD8:
             continue
@@ -158,7 +157,7 @@ def _png(data: bytes) -> _Header:
 
 def _webp(data: bytes) -> _Header:
     if data[8:12] != b"WEBP":
-        raise UnreadableImage("a RIFF file that holds no WebP picture")
+        raise UnreadableImage("a RIFF file without a WebP picture")
     end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise UnreadableImage(f"cut off: the WebP has {len(data)} of {end} bytes")
@@ -177,7 +176,7 @@ def _webp(data: bytes) -> _Header:
 def _tiff(data: bytes) -> _Header:
     tags = _tags(data)
     orientation = _orientation(data)
-    if orientation != 1:  # OpenCV turns a TIFF whatever it is told: hand it one that says "upright"
+    if orientation != 1:  # OpenCV always turns a TIFF: give it one that says "upright"
         tag = tags[ORIENTATION]
         data = data[: tag.at] + struct.pack(tag.form, 1) + data[tag.at + struct.calcsize(tag.form) :]
     width, height = (tags[key].value if key in tags else 0 for key in (WIDTH, HEIGHT))
@@ -202,7 +201,7 @@ def _iso_media(brand: bytes) -> str:
 
 @dataclass(frozen=True)
 class _Tag:
-    """A whole number in a TIFF directory, where it lies, and how it is packed."""
+    """A whole number in a TIFF directory, its place, and its struct format."""
 
     value: int
     at: int
@@ -210,13 +209,13 @@ class _Tag:
 
 
 def _orientation(block: bytes) -> int:
-    """1..8 from an EXIF block; 1 (upright) where it is missing, malformed or out of range."""
+    """1 to 8 from an EXIF block; 1 (upright) if it is missing, malformed or out of range."""
     tag = _tags(block.removeprefix(b"Exif\0\0")).get(ORIENTATION)
     return tag.value if tag and tag.value in _TURNS else 1
 
 
 def _tags(block: bytes) -> dict[int, _Tag]:
-    """The single whole numbers in the first directory of a TIFF block; empty if it is malformed."""
+    """The entries with one whole number in the first directory of a TIFF block; empty if it is malformed."""
     order = {b"II": "<", b"MM": ">"}.get(block[:2])
     if order is None or len(block) < 8:
         return {}
@@ -239,11 +238,11 @@ def _tags(block: bytes) -> dict[int, _Tag]:
 
 
 def _unpack(form: str, block: bytes, at: int) -> int:
-    """One number at `at`; 0 where the block ends before it."""
+    """One number at `at`; 0 if the block ends before it."""
     return int(struct.unpack_from(form, block, at)[0]) if at + struct.calcsize(form) <= len(block) else 0
 
 
-_KINDS: tuple[tuple[bytes, Callable[[bytes], _Header]], ...] = (
+_HEADER_READERS: tuple[tuple[bytes, Callable[[bytes], _Header]], ...] = (
     (b"\xff\xd8\xff", _jpeg),
     (b"\x89PNG\r\n\x1a\n", _png),
     (b"RIFF", _webp),
@@ -262,7 +261,7 @@ _REFUSED = (
 
 
 def _quiet_opencv() -> None:
-    """Our reasons replace OpenCV's own words on stderr, unless OPENCV_LOG_LEVEL asks for them."""
+    """Silence OpenCV's messages on stderr, unless OPENCV_LOG_LEVEL is set: our errors replace them."""
     # 4.6 has cv2.setLogLevel, 5.0 only cv2.utils.logging.setLogLevel; 1 is "fatal" in both
     holder = getattr(getattr(cv2, "utils", None), "logging", cv2)
     if "OPENCV_LOG_LEVEL" not in os.environ and hasattr(holder, "setLogLevel"):

@@ -1,6 +1,6 @@
-"""SOURCE on the command line -> the photographs it means, in order, or one video; none of them is opened here.
+"""SOURCE on the command line -> the photographs that it means, in order, or one video. None of them is opened.
 
-One image, a folder (searched recursively), a glob, a text list, `-` for a list on stdin, or a video.
+SOURCE is an image, a folder (searched recursively), a glob, a text list, `-` for a list on stdin, or a video.
 """
 
 from __future__ import annotations
@@ -14,56 +14,57 @@ from pathlib import Path, PurePosixPath
 
 from hefkit.errors import DataError
 from hefkit.files import existing
-from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, find_images
-from hefkit.pictures.own import OwnPictures
+from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images
 from hefkit.text import counted, log
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20
 VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"))
-PHOTOGRAPHS = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
-KINDS = f"{PHOTOGRAPHS}, or a video"
+PHOTO_SOURCES = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
+ALL_SOURCES = f"{PHOTO_SOURCES}, or a video"
 
 
 @dataclass(frozen=True)
 class Item:
-    """One photograph, or one video, to be read."""
+    """One photograph or one video."""
 
     path: Path  # what to open
-    source: str  # what results call it: SOURCE joined with the relative path, as given
-    relative: PurePosixPath  # where its picture lies below an output folder; never leaves it
+    source: str  # its name in results: SOURCE as given, joined with the relative path
+    relative: PurePosixPath  # its place below an output folder; never outside it
 
 
 def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = False) -> list[Item]:
-    """Every photograph that SOURCE means: folders and globs sorted by relative path, lists in their order.
+    """Every photograph that SOURCE means: folders and globs sorted by relative path, lists in their own order.
 
-    Of a video, where `videos` are welcome, it is the one item; `is_video` tells. In a folder or a glob, pictures
-    below it that hefkit made are left out.
+    Pictures in a folder or a glob that hefkit made are left out.
 
     Args:
         source: SOURCE as given.
-        exclude: folders of ours; what lies below them is a result of an earlier run, no photograph.
+        exclude: folders with results of earlier runs; their pictures are left out.
+        videos: allow a video, which is then the only item; see `is_video`.
 
     Raises:
-        DataError: SOURCE does not exist, cannot be read, or means no photograph.
+        DataError: SOURCE does not exist, cannot be read, or contains no photograph.
     """
     if source == "-":
         raw = sys.stdin.buffer.read(MAX_LIST_BYTES + 1)
         return _listed(_lines(raw, "the list on stdin"), "", "the list on stdin")
-    path, kinds = Path(source), KINDS if videos else PHOTOGRAPHS
+    path, expected = Path(source), ALL_SOURCES if videos else PHOTO_SOURCES
     if existing(path):
         if is_video(source) and not videos:
-            raise DataError(f"{source} is a video; expected photographs: {PHOTOGRAPHS}")
+            raise DataError(f"{source} is a video; expected photographs: {PHOTO_SOURCES}")
         return _in_folder(source, exclude) if path.is_dir() else _one_file(source)
     if glob.has_magic(source):
         return _matching(source, exclude)
     if source.isdigit() or "://" in source:
-        raise DataError(f"the source {source} is no file; expected {kinds}; cameras are for working_hailo_detector.py")
-    raise DataError(f"the source {source} does not exist; expected {kinds}")
+        raise DataError(
+            f"the source {source} is not a file; expected {expected}; cameras are for working_hailo_detector.py"
+        )
+    raise DataError(f"the source {source} does not exist; expected {expected}")
 
 
 def is_video(source: str) -> bool:
-    """Whether SOURCE is called like a video; folders, globs and lists are not, whatever they hold."""
+    """Whether SOURCE has the name of a video file; a folder, a glob or a list is not a video."""
     path = Path(source)
     return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not glob.has_magic(source)
 
@@ -71,8 +72,8 @@ def is_video(source: str) -> bool:
 def _one_file(source: str) -> list[Item]:
     path = Path(source)
     suffix = path.suffix.lower()
-    if not path.is_file():  # a pipe would be read for ever
-        raise DataError(f"the source {source} is neither a file nor a folder; expected {KINDS}")
+    if not path.is_file():  # reading a pipe could wait for ever
+        raise DataError(f"the source {source} is neither a file nor a folder; expected {ALL_SOURCES}")
     if suffix == LIST_SUFFIX:
         try:
             with open(path, "rb") as file:
@@ -95,7 +96,7 @@ def _in_folder(source: str, exclude: Sequence[Path]) -> list[Item]:
 
 
 def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
-    """`photos/**/*.jpg`: pictures keep the tree below the part without wildcards."""
+    """The items of a pattern such as `photos/**/*.jpg`; `relative` is the path below the part without wildcards."""
     fixed = _fixed_part(pattern)
     matches = [m for m in glob.iglob(pattern, recursive=True) if Path(m).suffix.lower() in IMAGE_SUFFIXES]
     items = [
@@ -107,16 +108,16 @@ def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
 
 
 def photographs(items: list[Item], what: str, below: Path | None = None) -> list[Item]:
-    """Items without the pictures that hefkit made: results, calibration sets; see OwnPictures for `below`.
+    """Leave out the pictures that hefkit made: results and calibration sets; see OwnPictures for `below`.
 
     Raises:
-        DataError: nothing is left of `what`.
+        DataError: no picture is left; `what` names the source in the message.
     """
     own = OwnPictures(below)
     kept = [item for item in items if item.path not in own]
     if not kept:
         raise DataError(
-            f"{what} holds no pictures but those that hefkit made, results or a calibration set; expected the original "
+            f"{what} contains only pictures that hefkit made (results, a calibration set); expected the original "
             "photographs; name their folder"
         )
     if len(kept) < len(items):
@@ -134,7 +135,7 @@ def _fixed_part(pattern: str) -> Path:
 
 
 def _listed(lines: Iterable[str], folder: str, what: str) -> list[Item]:
-    """Items of a text list; a path is relative to the list's folder, else to the working directory."""
+    """Items of a text list; a path is relative to the folder of the list, or else to the working directory."""
     items = []
     for line in lines:
         source = os.path.join(folder, line)
@@ -147,7 +148,7 @@ def _listed(lines: Iterable[str], folder: str, what: str) -> list[Item]:
 
 
 def _safe_relative(line: str) -> PurePosixPath:
-    """A relative path stays as it is; of one that leads elsewhere only the name remains."""
+    """The normalised path; for an absolute path, or one with `..`, only the name."""
     path = PurePosixPath(os.path.normpath(line))
     if path.is_absolute() or ".." in path.parts or not path.name:
         return PurePosixPath(path.name if path.name not in ("", "..") else "image")
@@ -155,16 +156,16 @@ def _safe_relative(line: str) -> PurePosixPath:
 
 
 def _lines(raw: bytes, what: str) -> list[str]:
-    """The paths of a text list; comments and empty lines left out, any line ending, any encoding."""
+    """The paths of a text list, without comments and empty lines; any line ending, any encoding."""
     if len(raw) > MAX_LIST_BYTES or b"\0" in raw:
-        raise DataError(f"{what} is no text list; expected one image path a line")
+        raise DataError(f"{what} is not a text list; expected one image path a line")
     text = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")
     lines = [os.fsdecode(line.strip()) for line in text.split(b"\n")]
     return [line for line in lines if line and not line.startswith("#")]
 
 
 def _without(items: list[Item], root: Path, exclude: Sequence[Path]) -> list[Item]:
-    """Items that do not lie in an excluded folder strictly below `root`."""
+    """Items outside the excluded folders that lie strictly below `root`."""
     base = os.path.realpath(root)
     for folder in exclude:
         below = os.path.relpath(os.path.realpath(folder), base)
@@ -177,5 +178,5 @@ def _without(items: list[Item], root: Path, exclude: Sequence[Path]) -> list[Ite
 
 def _some(items: list[Item], what: str) -> list[Item]:
     if not items:
-        raise DataError(f"{what} holds no images; expected files with the suffixes {' '.join(sorted(READABLE))}")
+        raise DataError(f"{what} contains no images; expected files with the suffixes {' '.join(sorted(READABLE))}")
     return items

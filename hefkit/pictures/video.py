@@ -1,4 +1,4 @@
-"""Video files through OpenCV: frames out of one, annotated frames into one."""
+"""Video files through OpenCV: read the frames of one, write annotated frames into one."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from hefkit.errors import DataError
 from hefkit.pictures.frames import Frame
 from hefkit.text import log, one_line
 
-USUAL_FPS = 30.0  # where a file does not tell
-MAX_FPS = 1000.0  # a header that says more is wrong
-CODEC = "mp4v"  # MPEG-4 part 2: the one that every OpenCV can write
+DEFAULT_FPS = 30.0  # frames a second, if a file does not say
+MAX_FPS = 1000.0  # frames a second; a header that says more is wrong
+CODEC = "mp4v"  # MPEG-4 part 2, which every OpenCV can write
 
-# FFmpeg's own words on stderr add nothing to our one line; read when OpenCV first opens a video
+# silences FFmpeg on stderr; OpenCV reads it when it first opens a video
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """What a file says of itself; `frames` is a hint."""
+    """What the header of a video says; `frames` may be wrong."""
 
     path: Path
     source: str  # as given
@@ -35,26 +35,26 @@ class VideoFacts:
 
 
 def open_video(path: Path, source: str) -> VideoFacts:
-    """Look into a video file.
+    """Open a video file, read its header and its first frame.
 
     Raises:
-        DataError: OpenCV cannot read it, or it has no picture.
+        DataError: OpenCV cannot read it, or it has no frame.
     """
     capture = _capture(path, source)
     fps, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     got, first = capture.read()
     capture.release()
     if not got or first is None:
-        raise DataError(f"{source} is a video without a picture, or damaged; expected at least one frame")
+        raise DataError(f"{source} is damaged, or a video without frames; expected at least one frame")
     if not 0 < fps <= MAX_FPS:  # also nan
-        log.warning("%s does not tell its frame rate; taking it for %g", one_line(source), USUAL_FPS)
-        fps = USUAL_FPS
+        log.warning("%s does not say its frame rate; taking %g frames a second", one_line(source), DEFAULT_FPS)
+        fps = DEFAULT_FPS
     known = int(frames) if 0 < frames < 1 << 40 else None
     return VideoFacts(path, source, fps, (first.shape[1], first.shape[0]), known)
 
 
 def read_video(video: VideoFacts) -> Generator[Frame, None, None]:
-    """Every frame in order, (h, w, 3) uint8 BGR, turned as the file says."""
+    """Yield every frame in order, (h, w, 3) uint8 BGR, turned as the header says."""
     capture = _capture(video.path, video.source)
     try:
         number = 0
@@ -69,7 +69,7 @@ def read_video(video: VideoFacts) -> Generator[Frame, None, None]:
         capture.release()
     if video.frames is not None and number < video.frames:
         log.warning(
-            "%s: %d frames read, its header speaks of %d; it may be cut off",
+            "%s: %d frames read, but its header says %d; it may be cut off",
             one_line(video.source),
             number,
             video.frames,
@@ -84,7 +84,7 @@ def _capture(path: Path, source: str) -> cv2.VideoCapture:
 
 
 class VideoWriter:
-    """An .mp4 of annotated frames, at the rate and size of the source."""
+    """Writes an .mp4 of annotated frames, with the rate and size of the source."""
 
     def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
         self.path = path
@@ -95,7 +95,7 @@ class VideoWriter:
             raise DataError(f"OpenCV cannot write a video of {size_wh[0]}x{size_wh[1]} at {fps:g} frames a second")
 
     def write(self, image_bgr: np.ndarray) -> None:
-        """One frame, (h, w, 3) uint8 BGR; one of another size than the first is scaled to it."""
+        """Append a frame, (h, w, 3) uint8 BGR; a frame of another size is scaled."""
         if (image_bgr.shape[1], image_bgr.shape[0]) != self._size_wh:
             image_bgr = cv2.resize(image_bgr, self._size_wh, interpolation=cv2.INTER_AREA)
         self._writer.write(image_bgr)
@@ -106,7 +106,7 @@ class VideoWriter:
         self._writer.release()
 
     def check(self) -> None:
-        """Look into the finished file: OpenCV keeps a full disk to itself. Raises DataError."""
+        """Raise DataError if the finished file lacks frames: OpenCV does not report a full disk."""
         capture = cv2.VideoCapture(str(self.path))
         written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()

@@ -1,10 +1,9 @@
-"""Detections drawn into a copy of the photograph, readable at any size and on any background."""
+"""Draw detections into a copy of the photograph, readable at any size and on any background."""
 
 from __future__ import annotations
 
 import colorsys
 import functools
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,24 +11,22 @@ import cv2
 import numpy as np
 
 from hefkit.detect.detections import Detections
+from hefkit.names import readable
 
 BGR = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
 BLACK: BGR = (0, 0, 0)
 WHITE: BGR = (255, 255, 255)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-MIN_FONT_SCALE = 0.3  # capitals of six pixels: smaller ones are no letters any more
-SMALL = 200  # mean side of a picture in which a line of one pixel is wide enough
-LABEL_SHARE = 4  # a label takes at most a quarter of the picture
-MAX_LABEL_CHARACTERS = 32
-MAX_PLACED = 500  # labels that look for a free place; the work grows with the square
-# letters that Unicode does not take apart into an ASCII letter and an accent
-_LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
+MIN_FONT_SCALE = 0.3  # capitals of six pixels; smaller letters are not readable
+SMALL = 200  # pixels, mean side of a picture; below it a line of one pixel is wide enough
+LABEL_SHARE = 4  # a label covers at most 1 / 4 of the picture
+MAX_PLACED = 500  # labels that avoid each other; the work grows with the square
 
 
 @dataclass(frozen=True)
 class Text:
-    """One line of text and the pixels it takes, backing box included."""
+    """One line of text and its size in pixels, with the box behind it."""
 
     text: str
     scale: float
@@ -37,12 +34,12 @@ class Text:
     pad: int
     width: int
     height: int
-    baseline: int  # from the bottom of the box up to the baseline
+    baseline: int  # from the bottom of the box to the baseline
 
     @staticmethod
     @functools.lru_cache(maxsize=4096)
     def measure(text: str, scale: float) -> Text:
-        """OpenCV 4 and 5 draw other letters and count other margins: the padding covers both."""
+        """The size of a text. OpenCV 4 and 5 draw and measure letters differently; the padding covers both."""
         thickness = max(1, round(scale * 2))
         (width, height), below = cv2.getTextSize(text, FONT, scale, thickness)
         pad = max(2, round(height * 0.3))
@@ -65,20 +62,20 @@ def annotate(
     hide_labels: bool = False,
     stamp: str | None = None,
 ) -> np.ndarray:
-    """A new (h, w, 3) uint8 BGR picture with boxes, labels and the stamp.
+    """Return a new (h, w, 3) uint8 BGR picture with boxes, labels and the stamp.
 
     Args:
         image_bgr: (h, w, 3) uint8 BGR; not changed.
         detections: boxes in pixels of this picture, best first.
         names: class id -> name, any text; drawn as printable ASCII.
-        line_width: pixels; None: by the size of the picture.
+        line_width: in pixels; None: chosen by the size of the picture.
         hide_labels: boxes only.
-        stamp: words for a corner, such as "INT8 emulation".
+        stamp: text for the lower left corner, such as "INT8 emulation".
     """
     image = image_bgr.copy()
-    unit = (image.shape[0] + image.shape[1]) / 2  # what every size scales with
+    unit = (image.shape[0] + image.shape[1]) / 2  # all sizes scale with it
     line = line_width or max(1 if unit < SMALL else 2, round(unit * 0.0035))
-    rim = max(1, line // 4) if line > 1 else 0  # dark, so that a bright box shows on a bright wall
+    rim = max(1, line // 4) if line > 1 else 0  # dark, so that a bright box is visible on a bright background
     corners = _whole_pixels(detections.xyxy, image.shape)
     for (x1, y1, x2, y2), class_id in zip(corners[::-1].tolist(), detections.class_id[::-1].tolist(), strict=True):
         _frame(image, (x1, y1, x2, y2), line + 2 * rim, BLACK)
@@ -94,8 +91,8 @@ def annotate(
 
 
 def class_colour(class_id: int) -> BGR:
-    """One colour a class, the same in every picture; neighbours in number are far apart in hue."""
-    # the golden ratio spreads hues evenly however many there are; three tones keep close hues apart
+    """The colour of a class, the same in every picture; classes with neighbouring ids have very different hues."""
+    # the golden ratio spreads any number of hues evenly; three tones distinguish close hues
     hue = (class_id * 0.61803398875 + 0.02) % 1.0
     saturation, value = ((0.85, 1.0), (0.55, 1.0), (0.9, 0.72))[class_id % 3]
     red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
@@ -103,30 +100,18 @@ def class_colour(class_id: int) -> BGR:
 
 
 def luminance(colour: BGR) -> float:
-    """Relative luminance (0 black, 1 white), gamma taken as 2.2."""
+    """Relative luminance, 0 (black) to 1 (white), with gamma 2.2."""
     blue, green, red = ((c / 255) ** 2.2 for c in colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
 def ink_on(colour: BGR) -> BGR:
-    """Black or white, whichever reads better; where they tie, at 0.179, both have a contrast of 4.6 to 1."""
+    """Black or white, the one with more contrast; at a luminance of 0.179 both have a contrast of 4.6 to 1."""
     return BLACK if luminance(colour) > 0.18 else WHITE
 
 
-def readable(name: str, class_id: int) -> str:
-    """A name as printable ASCII, which is all that OpenCV 4 can draw; `class3` where little would remain."""
-    plain = unicodedata.normalize("NFKD", name.translate(_LETTERS))
-    letters = [c for c in plain if not unicodedata.combining(c)]
-    ascii_only = "".join(c for c in letters if " " <= c <= "~").strip()
-    if not ascii_only or 2 * len(ascii_only) < len(letters):
-        return f"class{class_id}"
-    if len(ascii_only) > MAX_LABEL_CHARACTERS:
-        return ascii_only[: MAX_LABEL_CHARACTERS - 2] + ".."
-    return ascii_only
-
-
 def _frame(image: np.ndarray, box: Rectangle, width: int, colour: BGR) -> None:
-    """A line along the outermost pixels of a box, `width` pixels wide, half of it outside, all in the picture.
+    """Draw the outline of a box, `width` pixels wide, half of it outside the box, clipped to the picture.
 
     (cv2.rectangle draws three pixels as five, and rounds the corners.)
     """
@@ -138,7 +123,7 @@ def _frame(image: np.ndarray, box: Rectangle, width: int, colour: BGR) -> None:
 
 
 def _whole_pixels(xyxy: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    """(n, 4) boxes -> (n, 4) int first and last pixels that exist in the picture."""
+    """(n, 4) boxes -> (n, 4) int: first and last pixel of each box, inside the picture."""
     limit = np.array([shape[1] - 1, shape[0] - 1] * 2)
     first_last = np.rint(xyxy) - [0, 0, 1, 1]
     return np.clip(first_last, 0, limit).astype(int)
@@ -152,7 +137,7 @@ def _labels(
     scale: float,
     stamped: Rectangle | None,
 ) -> None:
-    """Place labels best first, draw them worst first: where two must overlap, the better one is whole."""
+    """Place labels best first, draw them worst first: where two overlap, the better one is on top."""
     drawn = []
     taken = np.zeros((MAX_PLACED, 4), int)
     taken[0], count = stamped or 0, 1
@@ -161,7 +146,7 @@ def _labels(
     ):
         text = _label(readable(names.get(class_id, ""), class_id), score, scale, box[2] - box[0], image.shape)
         if text is None or LABEL_SHARE * text.width * text.height > image.shape[0] * image.shape[1]:
-            continue  # a picture of a few letters' size should show what it shows
+            continue  # a label must not cover a tiny picture
         left, top = _place(box, text, taken[:count], image.shape)
         if count < MAX_PLACED:
             taken[count] = left, top, left + text.width, top + text.height
@@ -172,7 +157,7 @@ def _labels(
 
 
 def _label(name: str, score: float, scale: float, box_width: int, shape: tuple[int, ...]) -> Text | None:
-    """The label that fits into the picture: smaller letters first, then fewer; small boxes get small letters."""
+    """The label that fits into the picture: first with smaller letters, then shorter; small boxes get small letters."""
     words = [f"{name} {score:.2f}", name, f"{name[:6]}..", f"{score:.0%}"]
     if Text.measure(words[0], scale).width > 1.3 * box_width:
         scale = max(0.8 * scale, 0.38)
@@ -180,7 +165,7 @@ def _label(name: str, score: float, scale: float, box_width: int, shape: tuple[i
 
 
 def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | None:
-    """The first of `texts` that fits into the picture in size `scale` or, if need be, in smaller letters."""
+    """The first of `texts` that fits into the picture with letters of size `scale` or smaller; None if none fits."""
     for text in texts:
         full = Text.measure(text, scale)
         shrunk = Text.measure(text, max(MIN_FONT_SCALE, 0.95 * scale * shape[1] / full.width))
@@ -191,7 +176,7 @@ def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | N
 
 
 def _place(box: Sequence[int], text: Text, taken: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Left and top of a label around its box, where it hides the least of the `taken` (n, 4) rectangles."""
+    """Left and top of a label at its box, where it covers the least of the `taken` (n, 4) rectangles."""
     x1, y1, x2, y2 = box
     before, after, right = x1 - text.width, x2 + 1, x2 - text.width + 1
     above, below, bottom = y1 - text.height, y2 + 1, y2 - text.height + 1
@@ -207,6 +192,6 @@ def _place(box: Sequence[int], text: Text, taken: np.ndarray, shape: tuple[int, 
 
 
 def _stamp(words: str, unit: float, shape: tuple[int, ...]) -> Text | None:
-    """The stamp, or as much of it as fits into the picture."""
+    """The stamp, shortened until it fits into the picture; None if it does not fit."""
     first = words.split()[0]
     return _fitting([words, words[: len(first) + 4], first], max(unit * 0.0009, 0.4), shape)

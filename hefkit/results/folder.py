@@ -1,7 +1,7 @@
-"""Where a run's files go: names without clashes, and never over a file that hefkit did not write.
+"""The names of a run's files: all different, and never those of files that hefkit did not write.
 
-Standard library only. `run.json` in a run folder says how the run was made and which files are ours;
-only those may be replaced by the next run into the same folder.
+Standard library only. `run.json` in a run folder says how the run was made and which files belong to it; only those
+may be replaced by the next run into the same folder.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 from hefkit import __version__
 from hefkit.errors import UsageError
 from hefkit.files import MAX_JSON_BYTES, fresh_folder
-from hefkit.pictures.own import RECORD
+from hefkit.pictures.find import RECORD
 from hefkit.pictures.sources import Item
 
 DEFAULT_ROOT = Path("runs", "predict")
@@ -26,62 +26,64 @@ FILES = {JSONL: "detections.jsonl", CSV: "detections.csv", COCO: "coco.json"}  #
 CROPS = "crops"
 LABELS = "labels"  # the folder of TXT
 FORMAT = 1
-PICTURE_SUFFIXES = frozenset((".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp"))  # others become .jpg
-_OURS = frozenset((CROPS, LABELS, *FILES.values(), RECORD))  # no file or folder of the source takes these names
+PICTURE_SUFFIXES = frozenset(
+    (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff", ".bmp")
+)  # written as they are; others become .jpg
+_RESERVED = frozenset((CROPS, LABELS, *FILES.values(), RECORD))  # not available for pictures of the source
 
 
 @dataclass(frozen=True)
-class Kinds:
-    """What a run writes beside its record."""
+class OutputOptions:
+    """What a run writes, besides its record `run.json`."""
 
     formats: tuple[str, ...] = (JSONL,)
     images: bool = True
     crops: bool = False
-    video: bool = False  # one annotated .mp4; the source is a video
+    video: bool = False  # one annotated .mp4; only if the source is a video
 
     @property
     def folders(self) -> list[str]:
-        """Folders that must be ours as a whole."""
+        """Folders in which all files belong to the run."""
         return [name for name, wanted in ((CROPS, self.crops), (LABELS, TXT in self.formats)) if wanted]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Every name of a run before its first picture is read; lists run parallel to the items."""
+class RunPlan:
+    """All file names of a run, known before the first picture is read; lists are parallel to `items`."""
 
     folder: Path
-    kinds: Kinds
+    options: OutputOptions
     items: Sequence[Item]
-    pictures: list[PurePosixPath]  # below `folder`; with `video` the one .mp4
+    pictures: list[PurePosixPath]  # below `folder`; for a video the one .mp4
     stems: list[str]  # of crops and labels: `crops/CLASS/STEM-1.jpg`
     earlier: list[str]  # files of earlier runs into this folder
     earlier_folders: list[str]
 
 
 def default_folder(model: Path) -> Path:
-    """`runs/predict/NAME`, or `NAME-2` ... when that is taken."""
+    """`runs/predict/NAME`, or `NAME-2` ... if it exists."""
     return fresh_folder(DEFAULT_ROOT, model.stem.removesuffix(".emulated") or "model")
 
 
-def plan_run(folder: Path, items: Sequence[Item], kinds: Kinds) -> Plan:
-    """Names for the pictures, crops and labels of every item.
+def plan_run(folder: Path, items: Sequence[Item], options: OutputOptions) -> RunPlan:
+    """Choose the names of the pictures, crops and labels of every item.
 
     Raises:
-        UsageError: a file would replace one that is not ours, or one of the photographs.
+        UsageError: a file would replace one that hefkit did not write, or one of the photographs.
     """
     earlier, folders = _read_record(folder)
-    pictures = unique(_picture_name(item.relative, video=kinds.video) for item in items)
+    pictures = unique(_picture_name(item.relative, video=options.video) for item in items)
     stems = [path.stem for path in unique(PurePosixPath(_short(item.relative.stem) + ".jpg") for item in items)]
-    written = [PurePosixPath(FILES[name]) for name in kinds.formats if name in FILES]
-    _refuse_foreign(folder, written + (pictures if kinds.images or kinds.video else []), earlier, items)
-    for name in kinds.folders:
+    written = [PurePosixPath(FILES[name]) for name in options.formats if name in FILES]
+    _refuse_foreign(folder, written + (pictures if options.images or options.video else []), earlier, items)
+    for name in options.folders:
         if name not in folders and (folder / name).exists():
             raise UsageError(f"{folder / name} exists and is not hefkit's; choose another --save-dir")
-    return Plan(folder, kinds, items, pictures, stems, earlier, folders)
+    return RunPlan(folder, options, items, pictures, stems, earlier, folders)
 
 
 def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
-    """The same paths, clashing ones as `NAME-2`, `NAME-3` ...; upper and lower case clash, as on Windows."""
+    """The same paths, with equal ones renamed to `NAME-2`, `NAME-3` ...; case is ignored, as on Windows."""
     paths = list(wanted)
     first: dict[str, int] = {}
     for index, path in enumerate(paths):
@@ -90,7 +92,7 @@ def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
     numbers: dict[str, int] = {}
     for index, path in enumerate(paths):
         if first[_key(path)] == index:
-            continue  # the first keeps its name, even where an earlier clash would have liked it
+            continue  # the first one keeps its name, even if an earlier renamed path would need it
         number = numbers.get(_key(path), 2)
         while _key(candidate := path.with_name(f"{path.stem}-{number}{path.suffix}")) in taken:
             number += 1
@@ -100,10 +102,10 @@ def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
     return paths
 
 
-def write_record(path: Path, plan: Plan, written: Iterable[str], facts: dict[str, Any]) -> None:
-    """Write `run.json`: how the run was made (`facts`), and which files and folders are ours."""
+def write_record(path: Path, plan: RunPlan, written: Iterable[str], facts: dict[str, Any]) -> None:
+    """Write `run.json`: how the run was made (`facts`), and which files and folders belong to it."""
     still_there = [name for name in plan.earlier if (plan.folder / name).is_file()]
-    folders = {*plan.kinds.folders, *(name for name in plan.earlier_folders if (plan.folder / name).is_dir())}
+    folders = {*plan.options.folders, *(name for name in plan.earlier_folders if (plan.folder / name).is_dir())}
     record = {
         "format": FORMAT,
         "tool": f"hefkit {__version__}",
@@ -115,8 +117,8 @@ def write_record(path: Path, plan: Plan, written: Iterable[str], facts: dict[str
 
 
 def _picture_name(relative: PurePosixPath, *, video: bool) -> PurePosixPath:
-    """Where an annotated picture goes: the same tree and name, in a format that OpenCV can write."""
-    if relative.parts[0].casefold() in _OURS:
+    """The name of an annotated picture: the same tree and name, with a suffix that OpenCV can write."""
+    if relative.parts[0].casefold() in _RESERVED:
         relative = PurePosixPath(f"{relative.parts[0]}-2", *relative.parts[1:])
     if video:
         return relative.with_suffix(".mp4")
@@ -124,7 +126,7 @@ def _picture_name(relative: PurePosixPath, *, video: bool) -> PurePosixPath:
 
 
 def _short(stem: str) -> str:
-    """A stem that leaves room for `-300.jpg` in the 255 bytes of a file name."""
+    """The stem cut to 200 bytes: `-300.jpg` is added, and a file name has at most 255."""
     while len(os.fsencode(stem)) > 200:
         stem = stem[:-1]
     return stem
@@ -137,13 +139,13 @@ def _refuse_foreign(folder: Path, names: list[PurePosixPath], earlier: list[str]
     for name in there:
         path = folder / name
         if os.path.realpath(path) in photographs:
-            raise UsageError(f"{path} is the source itself, and its result would replace it; choose a --save-dir")
+            raise UsageError(f"{path} is a source picture, and its result would replace it; choose another --save-dir")
         if _key(name) not in ours:
             raise UsageError(f"{path} exists and is not hefkit's, and would be replaced; choose another --save-dir")
 
 
 def _read_record(folder: Path) -> tuple[list[str], list[str]]:
-    """The files of earlier runs into this folder, and the folders in it that are ours as a whole."""
+    """The files and the whole folders that earlier runs wrote into this folder."""
     path = folder / RECORD
     try:
         with open(path, "rb") as file:
@@ -156,7 +158,7 @@ def _read_record(folder: Path) -> tuple[list[str], list[str]]:
     except OSError as exc:
         raise UsageError(f"cannot read {path}: {exc.strerror}; choose another --save-dir") from exc
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
-        raise UsageError(f"{path} is not a record that this hefkit wrote; choose another --save-dir") from exc
+        raise UsageError(f"{path} was not written by this version of hefkit; choose another --save-dir") from exc
 
 
 def _key(path: PurePosixPath) -> str:

@@ -1,4 +1,4 @@
-"""Detections as text: JSON lines, CSV, COCO and YOLO labels, written picture by picture in flat memory."""
+"""Detections as text files: JSON lines, CSV, COCO and YOLO labels, written picture by picture in constant memory."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hefkit.results.folder import COCO, CSV, FILES, JSONL, LABELS, TXT
 
 
 @dataclass(frozen=True)
-class Shot:
-    """One readable picture, as results describe it."""
+class ImageInfo:
+    """What text formats say about a picture."""
 
-    source: str  # SOURCE joined with the relative path, as given
+    source: str  # SOURCE as given, joined with the relative path
     relative: str  # below SOURCE
     stem: str  # different for every picture of a run
     frame: int | None  # of a video, from 0
@@ -29,62 +29,62 @@ class Shot:
 
 
 class Writer(ABC):
-    """One format; `add` for every picture in order, `close` once at the end."""
+    """Writes one format: `add` every picture in order, `close` at the end."""
 
     @abstractmethod
-    def add(self, shot: Shot, found: Detections) -> None:
-        """One picture; boxes in its pixels, best first."""
+    def add(self, image: ImageInfo, found: Detections) -> None:
+        """Append one picture; boxes in its pixels, best first."""
 
     @abstractmethod
     def close(self) -> None:
-        """Everything is on disk; calling it twice is allowed."""
+        """Complete and close the files; calling it twice is allowed."""
 
 
-def json_line(shot: Shot, found: Detections, names: Mapping[int, str]) -> str:
+def json_line(image: ImageInfo, found: Detections, names: Mapping[int, str]) -> str:
     """One line of `detections.jsonl`, without the line end; ASCII only."""
-    # boxes are float32: four decimals hold all that a picture of 8192 pixels can tell
+    # boxes are float32: four decimals are exact enough for a picture of 8192 pixels
     rows = [
         f'{{"class_id": {class_id}, "class": {json.dumps(names[class_id])}, "score": {score:.6f}, '
         f'"xyxy": [{x1:.4f}, {y1:.4f}, {x2:.4f}, {y2:.4f}]}}'
         for class_id, score, (x1, y1, x2, y2) in _rows(found)
     ]
     return (
-        f'{{"source": {json.dumps(shot.source)}, "frame": {json.dumps(shot.frame)}, "width": {shot.width}, '
-        f'"height": {shot.height}, "engine": {json.dumps(shot.engine)}, "detections": [{", ".join(rows)}]}}'
+        f'{{"source": {json.dumps(image.source)}, "frame": {json.dumps(image.frame)}, "width": {image.width}, '
+        f'"height": {image.height}, "engine": {json.dumps(image.engine)}, "detections": [{", ".join(rows)}]}}'
     )
 
 
-class JsonLines(Writer):
-    """`detections.jsonl`: one object a readable picture."""
+class JsonLinesWriter(Writer):
+    """`detections.jsonl`: one object per picture."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._names = names
         self._file = open(folder / FILES[JSONL], "x", encoding="ascii")  # noqa: SIM115
 
-    def add(self, shot: Shot, found: Detections) -> None:
-        """One line."""
-        self._file.write(json_line(shot, found, self._names) + "\n")
+    def add(self, image: ImageInfo, found: Detections) -> None:
+        """Append one line."""
+        self._file.write(json_line(image, found, self._names) + "\n")
 
     def close(self) -> None:
         """Flush and close."""
         self._file.close()
 
 
-class CsvTable(Writer):
-    """`detections.csv`: one row a detection; a picture without any has none."""
+class CsvWriter(Writer):
+    """`detections.csv`: one row per detection; a picture without detections has no row."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._names = names
-        # names of files need not be UTF-8; surrogateescape gives back the bytes they have
+        # file names need not be UTF-8; surrogateescape writes their original bytes
         self._file = open(folder / FILES[CSV], "x", encoding="utf-8", errors="surrogateescape", newline="")  # noqa: SIM115
         self._rows = csv.writer(self._file, lineterminator="\n")
         self._rows.writerow(["source", "frame", "class_id", "class", "score", "x1", "y1", "x2", "y2"])
 
-    def add(self, shot: Shot, found: Detections) -> None:
-        """The rows of one picture."""
-        frame = "" if shot.frame is None else shot.frame
+    def add(self, image: ImageInfo, found: Detections) -> None:
+        """Append the rows of one picture."""
+        frame = "" if image.frame is None else image.frame
         self._rows.writerows(
-            [shot.source, frame, class_id, self._names[class_id], f"{score:.6f}", *(f"{v:.4f}" for v in box)]
+            [image.source, frame, class_id, self._names[class_id], f"{score:.6f}", *(f"{v:.4f}" for v in box)]
             for class_id, score, box in _rows(found)
         )
 
@@ -93,10 +93,10 @@ class CsvTable(Writer):
         self._file.close()
 
 
-class Coco(Writer):
+class CocoWriter(Writer):
     """`coco.json`: images, annotations with scores, categories; `image_id` from 1, `category_id` = class_id.
 
-    The two lists grow side by side, so the annotations wait in a file of their own until the images are complete.
+    Images and annotations come together, but are two lists: the annotations are kept in a second file until `close`.
     """
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
@@ -107,11 +107,11 @@ class Coco(Writer):
         categories = [{"id": class_id, "name": name} for class_id, name in sorted(names.items())]
         self._file.write(f'{{"categories": {json.dumps(categories)},\n"images": [')
 
-    def add(self, shot: Shot, found: Detections) -> None:
-        """One image and its annotations."""
-        image: dict[str, Any] = {"id": self._images + 1, "file_name": shot.relative, "source": shot.source}
-        image |= {"frame": shot.frame, "width": shot.width, "height": shot.height}
-        self._file.write((",\n" if self._images else "\n") + json.dumps(image))
+    def add(self, image: ImageInfo, found: Detections) -> None:
+        """Append one image and its annotations."""
+        entry: dict[str, Any] = {"id": self._images + 1, "file_name": image.relative, "source": image.source}
+        entry |= {"frame": image.frame, "width": image.width, "height": image.height}
+        self._file.write((",\n" if self._images else "\n") + json.dumps(entry))
         self._images += 1
         for class_id, score, (x1, y1, x2, y2) in _rows(found):
             width, height = x2 - x1, y2 - y1
@@ -123,7 +123,7 @@ class Coco(Writer):
             self._count += 1
 
     def close(self) -> None:
-        """Put the annotations behind the images."""
+        """Append the annotations to the images."""
         if self._annotations.closed:
             return
         self._annotations.seek(0)
@@ -135,31 +135,31 @@ class Coco(Writer):
         self._waiting.unlink()
 
 
-class YoloLabels(Writer):
-    """`labels/STEM.txt`: `class cx cy w h score` a line, normalised to 0..1; empty where nothing was found."""
+class YoloWriter(Writer):
+    """`labels/STEM.txt`: a line `class cx cy w h score` per detection, normalised to 0..1; empty without detections."""
 
     def __init__(self, folder: Path, names: Mapping[int, str]) -> None:
         self._folder = folder / LABELS
         self._folder.mkdir()
 
-    def add(self, shot: Shot, found: Detections) -> None:
-        """One file."""
+    def add(self, image: ImageInfo, found: Detections) -> None:
+        """Write one file."""
         lines = [
-            f"{class_id} {(x1 + x2) / 2 / shot.width:.6f} {(y1 + y2) / 2 / shot.height:.6f} "
-            f"{(x2 - x1) / shot.width:.6f} {(y2 - y1) / shot.height:.6f} {score:.6f}\n"
+            f"{class_id} {(x1 + x2) / 2 / image.width:.6f} {(y1 + y2) / 2 / image.height:.6f} "
+            f"{(x2 - x1) / image.width:.6f} {(y2 - y1) / image.height:.6f} {score:.6f}\n"
             for class_id, score, (x1, y1, x2, y2) in _rows(found)
         ]
-        (self._folder / f"{shot.stem}.txt").write_text("".join(lines), encoding="ascii")
+        (self._folder / f"{image.stem}.txt").write_text("".join(lines), encoding="ascii")
 
     def close(self) -> None:
-        """Every file is closed already."""
+        """Do nothing: every file is closed already."""
 
 
 WRITERS: Mapping[str, Callable[[Path, Mapping[int, str]], Writer]] = {
-    JSONL: JsonLines,
-    CSV: CsvTable,
-    COCO: Coco,
-    TXT: YoloLabels,
+    JSONL: JsonLinesWriter,
+    CSV: CsvWriter,
+    COCO: CocoWriter,
+    TXT: YoloWriter,
 }
 
 

@@ -1,9 +1,8 @@
-"""What becomes of detections: text formats, annotated pictures or a video, crops; all appear at once or not at all."""
+"""All files of one run: text formats, annotated pictures or a video, crops. They appear together or not at all."""
 
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,34 +14,34 @@ import numpy as np
 from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
 from hefkit.files import Staging, explained
+from hefkit.names import class_folders
+from hefkit.pictures.find import RECORD
 from hefkit.pictures.frames import Frame
-from hefkit.pictures.own import RECORD
 from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.results.draw import annotate
-from hefkit.results.folder import CROPS, FILES, Plan, write_record
-from hefkit.results.formats import WRITERS, Shot, Writer
+from hefkit.results.folder import CROPS, FILES, RunPlan, write_record
+from hefkit.results.formats import WRITERS, ImageInfo, Writer
 
 EMULATION_STAMP = "INT8 emulation"
-MAX_FOLDER_NAME = 60
 
 
 @dataclass(frozen=True)
 class Style:
-    """How annotated pictures look."""
+    """The style of annotated pictures."""
 
-    line_width: int | None = None  # pixels; None: by the size of the picture
+    line_width: int | None = None  # pixels; None: chosen by the size of the picture
     hide_labels: bool = False
 
 
 class Outputs:
-    """The files of one run: written below a hidden folder as they come, put in place by `commit`.
+    """The files of one run: written into a hidden folder, and put in place by `commit`.
 
-    Without a commit, after an error or Ctrl-C, everything that was there before is still there.
+    Without `commit`, after an error or Ctrl-C, the run folder is unchanged.
     """
 
     def __init__(
         self,
-        plan: Plan,
+        plan: RunPlan,
         engine: str,
         names: Mapping[int, str],
         style: Style | None = None,
@@ -55,7 +54,7 @@ class Outputs:
         self._video = video
         self._stamp = EMULATION_STAMP if engine == "emulated" else None
         self._class_folders = class_folders(names)
-        self._written = [FILES[name] for name in plan.kinds.formats if name in FILES]
+        self._written = [FILES[name] for name in plan.options.formats if name in FILES]
         self._close = contextlib.ExitStack()
         self._stage: Staging
         self._writers: list[Writer] = []
@@ -65,10 +64,10 @@ class Outputs:
         with contextlib.ExitStack() as stack:
             self._stage = stack.enter_context(Staging(self.plan.folder))
             with explained(self.plan.folder):
-                for name in self.plan.kinds.formats:
+                for name in self.plan.options.formats:
                     self._writers.append(WRITERS[name](self._stage.path, self.names))
                     stack.callback(self._writers[-1].close)
-                if self.plan.kinds.video and self._video is not None:
+                if self.plan.options.video and self._video is not None:
                     self._film = self._open_film(self._video)
                     stack.callback(self._film.close)
             self._close = stack.pop_all()
@@ -79,25 +78,25 @@ class Outputs:
             self._close.close()
 
     def write(self, frame: Frame, found: Detections) -> None:
-        """Everything about one readable frame; boxes in pixels of its picture."""
+        """Write everything about one readable frame; boxes in pixels of its picture."""
         assert isinstance(frame.picture, np.ndarray)
-        # the frames of a video share one item
+        # all frames of a video share one item
         index, ending = (frame.index, "") if frame.number is None else (0, f"_{frame.number:06d}")
         item, stem = self.plan.items[index], self.plan.stems[index] + ending
         height, width = frame.picture.shape[:2]
-        shot = Shot(frame.source, item.relative.as_posix(), stem, frame.number, width, height, self.engine)
+        image = ImageInfo(frame.source, item.relative.as_posix(), stem, frame.number, width, height, self.engine)
         with explained(self.plan.folder):
             for writer in self._writers:
-                writer.add(shot, found)
+                writer.add(image, found)
             if self._film is not None:
                 self._film.write(self._annotated(frame.picture, found))
-            elif self.plan.kinds.images:
+            elif self.plan.options.images:
                 self._write_picture(self.plan.pictures[index].as_posix(), self._annotated(frame.picture, found))
-            if self.plan.kinds.crops:
+            if self.plan.options.crops:
                 self._write_crops(stem, frame.picture, found)
 
     def commit(self, facts: dict[str, Any]) -> None:
-        """Put every file in its place; `facts` about the run go into `run.json`."""
+        """Put all files in place; `facts` about the run go into `run.json`."""
         with explained(self.plan.folder):
             for writer in self._writers:
                 writer.close()
@@ -105,7 +104,7 @@ class Outputs:
                 self._film.close()
                 self._film.check()
             write_record(self._stage.path / RECORD, self.plan, self._written, facts)
-        self._stage.commit(last=FILES.get(self.plan.kinds.formats[0], RECORD))
+        self._stage.commit(last=FILES.get(self.plan.options.formats[0], RECORD))
 
     def _open_film(self, video: VideoFacts) -> VideoWriter:
         name = self.plan.pictures[0].as_posix()
@@ -128,37 +127,22 @@ class Outputs:
         self._written.append(name)
 
     def _write_crops(self, stem: str, image_bgr: np.ndarray, found: Detections) -> None:
-        """`crops/CLASS/STEM-N.jpg`; N counts the picture's detections from 1, best first."""
+        """Write `crops/CLASS/STEM-N.jpg`; N counts the detections of the picture from 1, best first."""
         for number, (box, class_id) in enumerate(zip(found.xyxy, found.class_id.tolist(), strict=True), 1):
             folder = self._stage.path / CROPS / self._class_folders[class_id]
             _write_image(folder / f"{stem}-{number}.jpg", crop(image_bgr, box))
 
 
 def crop(image_bgr: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
-    """Every pixel that a box touches, at least one, however thin the box: (h, w, 3) uint8, a view."""
+    """Every pixel that a box touches, at least one: (h, w, 3) uint8, a view."""
     height, width = image_bgr.shape[:2]
     x1, y1 = (int(min(max(np.floor(v), 0), limit - 1)) for v, limit in zip(xyxy[:2], (width, height), strict=True))
     x2, y2 = (int(min(max(np.ceil(v), 1), limit)) for v, limit in zip(xyxy[2:], (width, height), strict=True))
     return image_bgr[y1 : max(y2, y1 + 1), x1 : max(x2, x1 + 1)]
 
 
-def class_folders(names: Mapping[int, str]) -> dict[int, str]:
-    """A safe and different folder name for every class: names come from models and may hold anything."""
-    folders: dict[int, str] = {}
-    taken = set()
-    for class_id, name in sorted(names.items()):
-        safe = re.sub(r"[^\w-]+", "_", name)[:MAX_FOLDER_NAME].strip("_")
-        if not safe or safe.casefold() in taken:
-            safe = f"{safe or 'class'}-{class_id}"
-        while safe.casefold() in taken:
-            safe += "_"
-        taken.add(safe.casefold())
-        folders[class_id] = safe
-    return folders
-
-
 def _write_image(path: Path, image_bgr: np.ndarray) -> None:
-    """Encode by suffix and write; OpenCV's own writer would keep a full disk to itself."""
+    """Encode by suffix and write. `cv2.imwrite` is not used because it does not report a full disk."""
     encoded, data = cv2.imencode(path.suffix, image_bgr)
     if not encoded:
         raise DataError(f"OpenCV cannot encode a picture of {image_bgr.shape[1]}x{image_bgr.shape[0]} as {path.suffix}")

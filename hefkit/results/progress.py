@@ -1,4 +1,4 @@
-"""A progress bar on stderr, where there is a terminal and tqdm; otherwise nothing."""
+"""A progress bar on stderr, if stderr is a terminal and tqdm is installed."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from hefkit.text import log
 
 
 class Progress:
-    """Counts steps; warnings are written above the bar."""
+    """Counts steps, and writes warnings above the bar; without a bar it only writes the warnings."""
 
     def __init__(self, bar: Any = None) -> None:
         self._bar = bar
@@ -22,7 +22,7 @@ class Progress:
             self._bar.update()
 
     def warn(self, message: str, *args: object) -> None:
-        """A warning that the bar does not run through."""
+        """Log a warning above the bar."""
         if self._bar is not None:
             self._bar.clear()
         log.warning(message, *args)
@@ -32,7 +32,7 @@ class Progress:
 
 @contextlib.contextmanager
 def progress(total: int | None, unit: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A bar of `total` steps (None: unknown); silent when quiet, without a terminal or without tqdm."""
+    """A bar of `total` steps (None: unknown); no bar if `quiet`, without a terminal or without tqdm."""
     bar = None
     if not quiet and sys.stderr.isatty():
         with contextlib.suppress(ImportError):

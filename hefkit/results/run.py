@@ -1,4 +1,4 @@
-"""A run over files: every frame through the pipeline, into the outputs and the tally."""
+"""A run over files: every frame through the pipeline into the outputs, and the counts and times of the run."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from hefkit.results.outputs import Outputs
 from hefkit.results.progress import Progress
 from hefkit.text import one_line
 
-NARROW = 3  # an aspect ratio beyond which the letterbox wastes most of the input
+NARROW = 3  # aspect ratio; beyond it most of the letterboxed input is padding
 
 
 def run(frames: Generator[Frame, None, None], detector: Detector, outputs: Outputs, bar: Progress) -> Tally:
-    """Detect in every frame and write the results; pictures that cannot be read are named and counted.
+    """Detect in every frame and write the results; unreadable pictures are logged and counted.
 
     Raises:
-        DataError: not one of them can be read, or the disk is full.
+        DataError: no picture can be read, or the disk is full.
     """
-    cv2.setNumThreads(1)  # the stages share the cores; OpenCV's own threads would only get in each other's way
+    cv2.setNumThreads(1)  # the stages run in parallel already; threads inside OpenCV would slow them down
     tally = Tally()
     with contextlib.closing(detect(frames, detector)) as results:
         for result in results:
@@ -65,17 +65,17 @@ STAGES = ("read", "preprocess", "infer", "decode", "write")
 
 
 class Tally:
-    """Grows by a few numbers a picture, whatever the pictures hold."""
+    """Counts and times of a run; grows by a few numbers per picture."""
 
     def __init__(self) -> None:
         self.images = 0
         self.failed = 0
-        self.narrow = 0  # pictures far from the input's shape
+        self.narrow = 0  # pictures beyond NARROW
         self.by_class: Counter[int] = Counter()
         self._seconds = {stage: array("d") for stage in STAGES}
 
     def add(self, class_ids: Iterable[int], **seconds: float) -> None:
-        """One picture: the classes found in it and the seconds of each of STAGES."""
+        """Add a picture: the classes of its detections, and the seconds of each of STAGES."""
         self.images += 1
         self.by_class.update(class_ids)
         for stage in STAGES:
@@ -83,22 +83,22 @@ class Tally:
 
     @property
     def detections(self) -> int:
-        """All detections of the run."""
+        """Number of detections of the run."""
         return self.by_class.total()
 
     def stage_ms(self) -> dict[str, float]:
-        """Median milliseconds of every stage; at least one picture must be in."""
+        """Median milliseconds of every stage; needs at least one picture."""
         return {stage: round(float(np.median(times)) * 1e3, 3) for stage, times in self._seconds.items()}
 
     def latency_ms(self) -> float:
-        """Median milliseconds of one picture through all its stages, one after the other."""
+        """Median over the pictures of the sum of all stages, in milliseconds."""
         return round(float(np.median(np.sum(list(self._seconds.values()), axis=0))) * 1e3, 3)
 
     def class_lines(self, names: Mapping[int, str], most: int = 20) -> list[str]:
-        """`12 person`, most frequent first; the rare rest in one line."""
+        """`12 person`, the most frequent class first; the classes after the first `most` share one line."""
         ranked = self.by_class.most_common()
         lines = [f"{count:7d}  {one_line(names[class_id], 60)}" for class_id, count in ranked[:most]]
         if len(ranked) > most:
-            rest = sum(count for _, count in ranked[most:])
-            lines.append(f"{rest:7d}  in {len(ranked) - most} more classes")
+            rest = [count for _, count in ranked[most:]]
+            lines.append(f"{sum(rest):7d}  in {len(rest)} more {'class' if len(rest) == 1 else 'classes'}")
         return lines

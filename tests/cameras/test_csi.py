@@ -30,6 +30,7 @@ from hefkit.spec import InputSpec
 from tests.conftest import ROOT
 from tests.helpers.fake_engine import engine_that_finds
 from tests.helpers.overdue import join_overdue
+from tests.helpers.pictures import in_input
 
 SPEC = InputSpec((640, 640))
 
@@ -157,7 +158,7 @@ def test_the_model_is_fed_what_the_letterbox_would_feed(pi: Any, spec: InputSpec
     different = np.abs(out.astype(int) - expected).max(axis=2) > 60
     # only where an edge falls on another pixel: the four sides of the square, and the picture's own border
     assert different.mean() < 0.01
-    square = transform.to_input(np.array([[320, 180, 640, 360]]))[0]
+    square = in_input(transform, np.array([[320, 180, 640, 360]]))[0]
     x1, y1, x2, y2 = (int(v) for v in square)
     assert (out[y1 + 2 : y2 - 2, x1 + 2 : x2 - 2] == (10, 20, 250)).all()
 

@@ -68,7 +68,7 @@ def test_a_film_that_breaks_off_is_named_once(
     assert brightness(camera, 9) == [0, 1, 0, 1, 0, 1, 0, 1, 0]
     camera.close()
 
-    assert len(caplog.messages) == 1 and "2 frames read, its header speaks of 5" in caplog.messages[0]
+    assert len(caplog.messages) == 1 and "2 frames read, but its header says 5" in caplog.messages[0]
 
 
 def test_a_film_that_vanishes_between_two_rounds(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def test_items_arrive_in_order_and_none_is_lost() -> None:
     assert not raised
 
 
-def test_put_waits_for_room() -> None:
-    """The third item of a channel of two waits until somebody takes one."""
+def test_put_waits_while_the_channel_is_full() -> None:
+    """The third item of a channel of two waits until one is taken."""
     channel: Channel[int] = Channel(2)
     put: list[int] = []
 
@@ -65,7 +65,7 @@ def test_put_waits_for_room() -> None:
 
 
 def test_what_waits_is_delivered_after_the_end() -> None:
-    """`end` says that nothing more comes, not that what is there is worthless."""
+    """After `end`, waiting items are still delivered."""
     channel: Channel[str] = Channel(2)
     channel.put("a")
     channel.end()
@@ -78,7 +78,7 @@ def test_what_waits_is_delivered_after_the_end() -> None:
 
 
 def test_what_waits_is_dropped_when_abandoned() -> None:
-    """`abandon` empties the channel for good."""
+    """`abandon` drops the waiting items and refuses new ones."""
     channel: Channel[str] = Channel(2)
     channel.put("a")
     channel.abandon()
@@ -91,13 +91,13 @@ def test_what_waits_is_dropped_when_abandoned() -> None:
 @pytest.mark.parametrize(
     ("full", "leave"),
     [
-        pytest.param(True, Channel.abandon, id="a producer that waits for room, abandoned"),
+        pytest.param(True, Channel.abandon, id="a producer that waits for space, abandoned"),
         pytest.param(False, Channel.abandon, id="a consumer that waits for an item, abandoned"),
         pytest.param(False, Channel.end, id="a consumer that waits for an item, ended"),
     ],
 )
-def test_whoever_waits_is_woken(full: bool, leave: Callable[[Channel[int]], None]) -> None:
-    """No thread waits for ever for a side that has left."""
+def test_waiting_threads_are_woken(full: bool, leave: Callable[[Channel[int]], None]) -> None:
+    """No thread waits for ever after the other side has ended."""
     channel: Channel[int] = Channel(1)
     if full:
         channel.put(0)

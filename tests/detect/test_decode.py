@@ -153,7 +153,7 @@ def test_which_scores_count(wanted: dict[str, object], expected: list[tuple[int,
 
 
 def test_equal_scores_are_ordered_by_class_then_anchor() -> None:
-    """Ties are decided, so that two runs print the same lines."""
+    """The order of equal scores is fixed, so two runs print the same lines."""
     head, tensors = one_row([[0.1, 0.5], [0.5, 0.1], [0.1, 0.5], [0.5, 0.1]])
 
     found = Decoder(head, DecodeSettings())(tensors)
@@ -239,7 +239,7 @@ def test_quantised_threshold_is_exact_at_every_code() -> None:
 
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_a_flood_is_capped(dtype: str) -> None:
-    """Every anchor and class above the threshold: the best 30,000 enter NMS, and memory and time stay sane."""
+    """Every anchor and class above the threshold: the best 30,000 enter NMS, and memory and time stay bounded."""
     head = make_head((640, 640), (8, 16, 32), 20, 1, dtype)
     rng = np.random.default_rng(0)
     tensors = [rng.integers(1, 256, o.shape).astype(dtype) / (255 if dtype == "float32" else 1) for o in head.outputs]
@@ -310,7 +310,7 @@ def test_the_quick_scan_finds_what_a_comparison_finds(
 
     for worth in (1, 10**9):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(readers, "WORTH_FOLDING", worth)
+            patch.setattr(readers, "FOLD_MIN", worth)
             hit, score = ScoreReader(specs, conf).at_least(tensors)
 
         assert hit.tolist() == expected.tolist()
@@ -330,7 +330,7 @@ def test_bins_of_any_scale(scale: float) -> None:
 
 
 def test_results_are_the_callers_own() -> None:
-    """A decoder that goes on working, or a caller that writes into a result, changes no other result."""
+    """A result is not changed by the next call, nor by writing into another result."""
     head = make_head()
     first, second = (random_tensors(head, np.random.default_rng(seed)) for seed in (1, 2))
     decoder = Decoder(head, DecodeSettings())
@@ -348,8 +348,8 @@ def test_results_are_the_callers_own() -> None:
 
 @pytest.mark.parametrize("junk", [np.nan, np.inf, -np.inf, 3e38], ids=str)
 @pytest.mark.parametrize("reg_max", [1, 4])
-def test_numbers_that_are_none_harm_nobody(junk: float, reg_max: int) -> None:
-    """NaN and infinities in a float model's tensors cost their own anchor at most, and raise no warning."""
+def test_nan_and_infinity_affect_only_their_anchor(junk: float, reg_max: int) -> None:
+    """NaN and infinities in a float model's tensors can remove only their own anchor, and raise no warning."""
     head = make_head((32, 32), (8,), 2, reg_max, "float32", "none")
     box, cls = np.full((4, 4, 4 * reg_max), 0.4, np.float32), np.full((4, 4, 2), -9, np.float32)
     cls[0, 0, 0] = cls[2, 2, 0] = 2
@@ -396,7 +396,7 @@ def test_nms_free_keeps_overlaps() -> None:
     ],
 )
 def test_other_tensors_are_refused(change: object, message: str) -> None:
-    """Tensors that are not the head's are a mistake of the caller, said at once."""
+    """Tensors that do not fit the head are an error of the caller, raised at once."""
     head = make_head()
     tensors = random_tensors(head, np.random.default_rng(0))
 

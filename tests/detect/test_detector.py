@@ -1,4 +1,4 @@
-"""A photograph goes in, boxes in its own pixels come out."""
+"""A photograph -> boxes in its pixels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_boxes_come_back_from_a_stretched_input() -> None:
 
 
 def test_boxes_are_clipped_and_stay() -> None:
-    """A box beyond the edge is cut at it; one that lay in the padding becomes empty, and is still counted."""
+    """A box across the edge is clipped; a box inside the padding becomes empty, and is still counted."""
     engine = engine_that_finds((0, 0.9, (-8, 20, 30, 70)), (1, 0.8, (8, 0, 40, 12)))
     detector = Detector(engine, DecodeSettings())
 
@@ -54,7 +54,7 @@ def test_the_engine_is_fed_by_the_one_letterbox() -> None:
 
 
 def test_nothing_found_is_empty_with_times() -> None:
-    """No detections is a case with shapes, and its stages took time too."""
+    """Without detections the arrays have their shapes, and the stages have times."""
     found, times = Detector(engine_that_finds(), DecodeSettings()).detect(np.zeros((40, 30, 3), np.uint8))
 
     assert found.xyxy.shape == (0, 4) and len(found) == 0

@@ -31,7 +31,7 @@ def spec(boxes_only: bool = False) -> ModelSpec:
 
 
 def buffer(*classes: Sequence[Row]) -> np.ndarray:
-    """For each class a count and its rows; behind it what an earlier picture left."""
+    """For each class a count and its rows; then old values of an earlier picture."""
     flat = [value for rows in classes for value in (float(len(rows)), *(v for row in rows for v in row))]
     rest = CLASSES * (1 + 5 * MOST) - len(flat)
     return np.array(flat + [77.0] * rest, np.float32)
@@ -52,7 +52,7 @@ C: Row = (-0.125, -0.25, 0.25, 0.5, 0.7)
 
 
 def test_y_comes_first_and_pixels_are_the_input_s() -> None:
-    """Normalised y_min, x_min, y_max, x_max -> left, top, right, bottom in pixels; beyond the edge it stays so."""
+    """Normalised y_min, x_min, y_max, x_max -> left, top, right, bottom in pixels; boxes beyond the edge stay there."""
     assert decoded(buffer([A], [], [C])) == [
         (0, 0.9, (40.0, 10.0, 120.0, 50.0)),
         (2, 0.7, (-50.0, -12.5, 100.0, 25.0)),
@@ -65,7 +65,7 @@ def test_nothing_found() -> None:
 
 
 def test_order_is_score_then_class_then_place() -> None:
-    """Classes come one after the other; detections do not."""
+    """The output is ordered by class, the detections by score."""
     low, high = (*A[:4], 0.25), (*B[:4], 0.25)
 
     assert [(c, s) for c, s, _ in decoded(buffer([low], [A, high, low], [high]))] == [
@@ -85,12 +85,12 @@ def test_order_is_score_then_class_then_place() -> None:
     ],
 )
 def test_settings(settings: dict[str, object], expected: list[tuple[int, float]]) -> None:
-    """What HailoRT could not be asked for is done here."""
+    """Settings that HailoRT does not have are applied here."""
     assert [(c, s) for c, s, _ in decoded(buffer([A], [B], [C]), **settings)] == expected
 
 
 def test_boxes_of_a_class_are_not_compared_again() -> None:
-    """HailoRT has done it, with its own threshold; across classes only on request."""
+    """HailoRT computed NMS within a class; NMS across classes is computed here, on request."""
     twice = buffer([A, (*A[:4], 0.4)], [(*A[:4], 0.3)], [])
 
     assert len(decoded(twice, iou=0.1)) == 3
@@ -101,21 +101,21 @@ def test_boxes_of_a_class_are_not_compared_again() -> None:
     "count", [np.nan, -1, MOST + 1, 1e9, np.inf], ids=["NaN", "negative", "too many", "absurd", "infinite"]
 )
 def test_damaged_counts_are_told(count: float) -> None:
-    """A buffer that does not follow its own layout: nothing is read beyond it."""
+    """A damaged buffer is refused, and nothing is read beyond its end."""
     output = buffer([], [], [])
     output[1] = count
 
-    with pytest.raises(DeviceError, match="its output is damaged"):
+    with pytest.raises(DeviceError, match="output is damaged: it counts"):
         decoded(output)
 
 
 def test_boxes_that_are_no_numbers_are_left_out() -> None:
-    """As those of raw heads."""
+    """They are dropped, as with raw heads."""
     assert len(decoded(buffer([A, (np.nan, *A[1:])], [(*A[:4], np.nan)], []))) == 1
 
 
 def test_results_are_copies() -> None:
-    """The slot is used again while the detections live on."""
+    """The detections do not change when the slot is used again."""
     output = buffer([A], [], [])
     found = NmsDecoder(spec(), DecodeSettings())([output])
 
@@ -124,7 +124,7 @@ def test_results_are_copies() -> None:
 
 @pytest.mark.parametrize("bad", [np.zeros(5, np.float32), np.zeros(63, np.uint8)], ids=["size", "dtype"])
 def test_another_buffer_is_a_bug(bad: np.ndarray) -> None:
-    """Of the engine, not of the user."""
+    """A wrong shape is a bug of the engine: ValueError."""
     with pytest.raises(ValueError, match=r"expected \(63,\) float32"):
         decoded(bad)
 
@@ -137,7 +137,7 @@ def test_another_buffer_is_a_bug(bad: np.ndarray) -> None:
     )
 )
 def test_every_row_arrives_once(classes: list[list[Row]]) -> None:
-    """Against the plainest reading: for each class, row by row."""
+    """The same as a plain loop over classes and rows."""
     expected = sorted(
         (-row[4], class_id, place) for class_id, rows in enumerate(classes) for place, row in enumerate(rows)
     )
@@ -163,7 +163,7 @@ def anchors(*rows: tuple[Sequence[float], Sequence[float]]) -> np.ndarray:
 
 
 def test_best_class_or_all() -> None:
-    """The choice is ours here: best class an anchor, unless --multi-label."""
+    """The best class per anchor, unless --multi-label."""
     output = anchors((A[:4], (0.3, 0.9, 0.3)), (C[:4], (0.5, 0.5, 0.1)))
 
     assert [(c, s) for c, s, _ in decoded(output)] == [(1, 0.9), (0, 0.5)]
@@ -177,7 +177,7 @@ def test_best_class_or_all() -> None:
 
 
 def test_nms_is_ours() -> None:
-    """Of two equal boxes of a class the better one stays."""
+    """Of two equal boxes of one class the better one is kept."""
     output = anchors((A[:4], (0.3, 0, 0)), (A[:4], (0.9, 0, 0)), (A[:4], (0, 0.8, 0)))
 
     assert [(c, s) for c, s, _ in decoded(output)] == [(0, 0.9), (1, 0.8)]
@@ -187,13 +187,13 @@ def test_nms_is_ours() -> None:
 
 @pytest.mark.parametrize("score", [-4.0, 1.2], ids=["far below 0", "above 1"])
 def test_logits_are_told(score: float) -> None:
-    """HailoRT applies no sigmoid there."""
-    with pytest.raises(ModelError, match="are no probabilities"):
+    """HailoRT applies no sigmoid to such outputs."""
+    with pytest.raises(ModelError, match="are not probabilities"):
         decoded(anchors((A[:4], (score, 0, 0))))
 
 
 def test_the_decoder_of_a_model() -> None:
-    """`make_decoder`: raw heads and decoded boxes are called alike."""
+    """`make_decoder` returns a decoder for raw heads and for decoded boxes; both are called in the same way."""
     raw = make_spec(make_head((64, 64)))
     tensors = [np.zeros(o.shape, o.dtype) for o in raw.head.outputs]
 

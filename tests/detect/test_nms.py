@@ -1,4 +1,4 @@
-"""Suppression equals comparing every pair, whatever the boxes look like."""
+"""NMS gives the same result as comparing every pair, for any boxes."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plain_nms(xyxy: np.ndarray, class_id: np.ndarray | None, iou: float) -> list
 def test_nms_equals_all_pairs(
     n: int, size: float, classes: int, agnostic: bool, iou: float, odd: str, seed: int
 ) -> None:
-    """Random boxes, some of them without area or turned inside out, in classes or not."""
+    """Random boxes, some of them empty or inverted, with and without classes."""
     rng = np.random.default_rng(seed)
     corner = rng.uniform(-size, size, (n, 2))
     boxes = np.concatenate([corner, corner + rng.uniform(0.05, 1, (n, 2)) * size], axis=1).astype(np.float32)
@@ -70,7 +70,7 @@ def test_a_limit_changes_nothing_but_the_length(spread: int) -> None:
 
 
 def crowd(rng: np.random.Generator, objects: int, boxes: int, spread: float) -> tuple[np.ndarray, np.ndarray]:
-    """Boxes as a detector returns them, (n, 4) float32, several around each object, and whose each is, (n,)."""
+    """Boxes as a detector returns them, (n, 4) float32, several around each object; and the object of each, (n,)."""
     corner, sides = rng.uniform(0, 600, (objects, 2)), rng.uniform(10, 200, (objects, 2))
     one = rng.integers(0, objects, boxes)
     around = np.concatenate([corner, corner + sides], axis=1)[one] + rng.normal(0, spread, (boxes, 4))
@@ -127,7 +127,7 @@ def is_close(xyxy: np.ndarray, iou: float) -> bool:
 def test_crowds_equal_opencv_and_the_textbook(
     objects: int, boxes: int, spread: float, classes: int, iou: float, seed: int
 ) -> None:
-    """A dozen boxes around every object, a few classes or many: three implementations keep the same."""
+    """Several boxes around every object, few or many classes: three implementations keep the same boxes."""
     rng = np.random.default_rng(seed)
     xyxy, one = crowd(rng, objects, boxes, spread)
     class_id = rng.integers(0, classes, objects)[one]
@@ -143,14 +143,14 @@ def test_crowds_equal_opencv_and_the_textbook(
 @pytest.mark.parametrize(
     "guess",
     [
-        pytest.param({"CELLS": 1e-9}, id="all in one cell"),
-        pytest.param({"CELLS": 1e9}, id="each in its own cell"),
-        pytest.param({"SPREAD": np.zeros(4), "CLASS": 0.0}, id="cells and classes share one number"),
-        pytest.param({"CLASS": 0.0, "CELLS": 0.5}, id="classes share their cells"),
-        pytest.param({"MANY": 1}, id="always in order of class"),
-        pytest.param({"MANY": 10**9}, id="never in order of class"),
-        pytest.param({"PAIRS": 1}, id="pairs in small portions"),
-        pytest.param({"HANDFUL": 10**9}, id="no cells at all"),
+        pytest.param({"CELLS_PER_WIDTH": 1e-9}, id="all in one cell"),
+        pytest.param({"CELLS_PER_WIDTH": 1e9}, id="each in its own cell"),
+        pytest.param({"CORNER_HASH": np.zeros(4), "CLASS_HASH": 0.0}, id="cells and classes share one number"),
+        pytest.param({"CLASS_HASH": 0.0, "CELLS_PER_WIDTH": 0.5}, id="classes share their cells"),
+        pytest.param({"SORT_BY_CLASS_MIN": 1}, id="always in order of class"),
+        pytest.param({"SORT_BY_CLASS_MIN": 10**9}, id="never in order of class"),
+        pytest.param({"PAIRS_AT_ONCE": 1}, id="pairs in small portions"),
+        pytest.param({"PAIRWISE_MAX": 10**9}, id="no cells at all"),
     ],
 )
 @settings(max_examples=25, deadline=None)
@@ -160,17 +160,17 @@ def test_crowds_equal_opencv_and_the_textbook(
     classes=st.sampled_from([1, 3, 40]),
     seed=st.integers(0, 2**32 - 1),
 )
-def test_nothing_rests_on_the_guess(
+def test_a_wrong_guess_changes_nothing(
     guess: dict[str, object], objects: int, boxes: int, classes: int, seed: int
 ) -> None:
-    """However bad the guess of who stands in for whom, the survivors are the same."""
+    """The kept boxes do not depend on the guessed suppressors."""
     rng = np.random.default_rng(seed)
     xyxy, one = crowd(rng, objects, boxes, spread=10)
     class_id = rng.integers(0, classes, objects)[one]
     iou = float(rng.choice([0.1, 0.5, 0.8]))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(nms_module, "HANDFUL", 1)
+        patch.setattr(nms_module, "PAIRWISE_MAX", 1)
         for name, value in guess.items():
             patch.setattr(nms_module, name, value)
         kept = nms(xyxy, class_id, iou).tolist()
@@ -178,8 +178,8 @@ def test_nothing_rests_on_the_guess(
     assert kept == row_by_row(xyxy, class_id, iou)
 
 
-def test_a_long_chain_falls_every_second() -> None:
-    """Each box overlaps its neighbours only: the first stays, the second falls, the third stays ..., 5,000 times."""
+def test_a_long_chain_keeps_every_second_box() -> None:
+    """Each box overlaps only its neighbours: the first is kept, the second suppressed, the third kept ...."""
     left = np.arange(5000, dtype=np.float32) * 5
     chain = np.stack([left, left * 0, left + 10, left * 0 + 10], axis=1)  # neighbours have IoU 1/3
 
@@ -190,7 +190,7 @@ def test_a_long_chain_falls_every_second() -> None:
 @pytest.mark.parametrize("unit", [1e-6, 1.0, 1e6])
 @pytest.mark.parametrize("place", [0.0, -1e4, 3e5])
 def test_any_unit_will_do(unit: float, place: float) -> None:
-    """Pixels, shares of the picture or anything else, wherever it lies."""
+    """Boxes in pixels, in shares of the picture or in any other unit, at any place."""
     xyxy, one = crowd(np.random.default_rng(4), 20, 200, 3)
     moved = ((xyxy.astype(np.float64) + place) * unit).astype(np.float32)
 
@@ -198,7 +198,7 @@ def test_any_unit_will_do(unit: float, place: float) -> None:
 
 
 def test_classes_do_not_suppress_each_other() -> None:
-    """Two equal boxes: one survives within a class, both in two classes, one again when classes do not count."""
+    """Two equal boxes: one survives within a class, both in two classes, one again without classes."""
     boxes = np.array([[0, 0, 10, 10]] * 2, np.float32)
 
     assert nms(boxes, np.array([3, 3]), 0.7).tolist() == [0]
@@ -223,8 +223,8 @@ def test_touching_boxes_do_not_overlap() -> None:
     assert nms(boxes, None, 0.0).tolist() == [0, 1, 2, 3]
 
 
-def test_a_suppressed_box_suppresses_nobody() -> None:
-    """Greedy, best first: the second falls to the first, so the third, which only touches the second, stays."""
+def test_a_suppressed_box_suppresses_no_other() -> None:
+    """Greedy, best first: the first suppresses the second, so the third, which overlaps only the second, is kept."""
     boxes = np.array([[0, 0, 10, 10], [4, 0, 14, 10], [8, 0, 18, 10]], np.float32)
 
     assert nms(boxes, None, 0.3).tolist() == [0, 2]
@@ -237,7 +237,7 @@ def test_none_and_one(n: int) -> None:
 
 
 def test_one_absurd_box_spoils_no_other() -> None:
-    """A huge box far away does not cost the others the precision that keeps them apart."""
+    """A huge box does not reduce the precision with which the others are compared."""
     boxes = np.array([[-3e37, 0, 3e37, 1], [0, 0, 10, 10], [100, 0, 110, 10], [0, 0, 10, 10]], np.float32)
 
     assert nms(boxes, np.array([0, 79, 79, 79]), 0.5).tolist() == [0, 1, 2]

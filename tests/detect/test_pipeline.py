@@ -1,4 +1,4 @@
-"""All stages at once: nothing lost, nothing out of order, and every failure ends all of them."""
+"""All stages in parallel: nothing is lost, the order is kept, and every failure ends all stages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SEEN = (0, 0.9, (16.0, 24.0, 48.0, 40.0))
 
 
 class Frames:
-    """A source of `count` frames; knows how many were taken, and whether it was closed."""
+    """A source of `count` frames; notes how many were taken, and whether it was closed."""
 
     def __init__(self, count: int, unreadable: tuple[int, ...] = (), error_at: int | None = None) -> None:
         self.count, self.unreadable, self.error_at = count, unreadable, error_at
@@ -77,7 +77,7 @@ def test_the_same_as_one_after_the_other(batch_size: int) -> None:
 
 
 def test_a_camera_s_small_picture_reaches_the_engine() -> None:
-    """It is placed, not the large one resized; frames with and without one may follow each other in one slot."""
+    """The small picture is placed, the large one is not resized; both kinds of frames may use one slot in turn."""
     engine = engine_that_finds(SEEN)
     picture = np.zeros((64, 128, 3), np.uint8)
     frames = [
@@ -93,7 +93,7 @@ def test_a_camera_s_small_picture_reaches_the_engine() -> None:
 
 
 def test_no_frames_are_no_results() -> None:
-    """An empty source is a case, not an error."""
+    """An empty source is not an error."""
     frames = Frames(0)
 
     assert results_of(frames, engine_that_finds(SEEN)) == []
@@ -110,7 +110,7 @@ def test_stages_overlap() -> None:
 
     busy = Busy()
     plain = engine_that_finds(SEEN)
-    engine = Slow(plain.spec, plain._tensors)
+    engine = Slow(plain.spec, plain.tensors)
 
     def slow_frames() -> Generator[Frame, None, None]:
         for frame in Frames(12).read():
@@ -156,11 +156,11 @@ def test_a_slow_caller_holds_the_source_back() -> None:
 
 
 class Failing(FakeEngine):
-    """Fails where it is told to; remembers what it was asked after that."""
+    """Fails at a chosen call; notes the calls after that."""
 
     def __init__(self, stage: str, at: int) -> None:
         plain = engine_that_finds(SEEN)
-        super().__init__(plain.spec, plain._tensors)
+        super().__init__(plain.spec, plain.tensors)
         self.stage, self.at = stage, at
         self.submitted = self.finished = 0
 
@@ -201,9 +201,9 @@ def test_a_failing_source_ends_the_run() -> None:
 
 
 def test_a_failing_decoder_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tensors of a wrong shape are the engine's bug; it is told, and no thread hangs."""
+    """Tensors of a wrong shape are a bug of the engine: the error is raised, and no thread hangs."""
     engine = Failing("never", 0)
-    engine._tensors = lambda picture: [np.zeros((1, 1, 1), np.float32)] * 2
+    engine.tensors = lambda picture: [np.zeros((1, 1, 1), np.float32)] * 2
 
     with pytest.raises(ValueError, match="expected"):
         results_of(Frames(50), engine)
@@ -212,7 +212,7 @@ def test_a_failing_decoder_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_caller_that_leaves_ends_everything() -> None:
-    """Ctrl-C in the loop: no more is read, what is in the engine is waited for, the threads end."""
+    """After Ctrl-C in the loop nothing is read, the batches in the engine are waited for, and the threads end."""
     engine, frames = Failing("never", 0), Frames(10_000)
 
     with (

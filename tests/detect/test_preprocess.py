@@ -1,4 +1,4 @@
-"""The one letterbox: the rounding of ultralytics, and boxes that find their way back."""
+"""The letterbox: rounded as ultralytics does it, and boxes scaled back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from hefkit.detect.preprocess import letterbox, place, plan
 from hefkit.pictures.read import read_image
 from hefkit.spec import InputSpec
-from tests.helpers.pictures import noise
+from tests.helpers.pictures import in_input, noise
 
 # (height, width) of the photograph, (height, width) of the input
 SIZES = {
@@ -65,13 +65,12 @@ def test_stretch_is_the_plain_resize(photo_hw: tuple[int, int], input_hw: tuple[
 
     expected = cv2.resize(photo, input_hw[::-1], interpolation=cv2.INTER_LINEAR)[..., ::-1]
     np.testing.assert_array_equal(tensor, expected)
-    whole = transform.to_input(np.array([[0, 0, photo_hw[1], photo_hw[0]]]))
-    np.testing.assert_array_equal(whole, [[0, 0, input_hw[1], input_hw[0]]])
+    assert (transform.left, transform.top, transform.resized_hw) == (0, 0, input_hw)
 
 
 @pytest.mark.parametrize("fit", ["letterbox", "stretch"])
 def test_out_is_filled_wherever_it_was_dirty(fit: str) -> None:
-    """A buffer that is used again holds nothing of the picture before, and is itself returned."""
+    """A reused buffer contains nothing of the picture before, and is returned."""
     spec = InputSpec((50, 70), fit)
     buffer = np.full((50, 70, 3), 7, np.uint8)
     photo = noise(31, 47)
@@ -97,7 +96,7 @@ def test_a_known_box_lands_where_arithmetic_says() -> None:
     """1280 x 720 into 640 x 640: half the size, 140 rows of padding above."""
     transform = plan((720, 1280), InputSpec((640, 640)))
 
-    np.testing.assert_array_equal(transform.to_input(np.array([[100, 200, 300, 400]])), [[50, 240, 150, 340]])
+    assert (transform.left, transform.top, transform.resized_hw) == (0, 140, (360, 640))
     np.testing.assert_array_equal(transform.to_original(np.array([[50, 240, 150, 340]])), [[100, 200, 300, 400]])
 
 
@@ -111,7 +110,7 @@ def test_the_way_back_divides_by_the_rounded_size() -> None:
 
 
 def test_boxes_in_the_padding_are_clipped_to_the_photograph() -> None:
-    """What a network sees beyond the picture ends at its border."""
+    """Boxes end at the border of the picture."""
     transform = plan((720, 1280), InputSpec((640, 640)))
 
     clipped = transform.to_original(np.array([[-10, 0, 700, 640]]))
@@ -120,11 +119,10 @@ def test_boxes_in_the_padding_are_clipped_to_the_photograph() -> None:
 
 
 def test_no_boxes_stay_no_boxes() -> None:
-    """Empty is (0, 4) both ways."""
+    """Empty is (0, 4) before and after."""
     transform = plan((10, 10), InputSpec((32, 32)))
 
     assert transform.to_original(np.zeros((0, 4))).shape == (0, 4)
-    assert transform.to_input(np.zeros((0, 4))).shape == (0, 4)
 
 
 @given(
@@ -134,11 +132,11 @@ def test_no_boxes_stay_no_boxes() -> None:
     corners=st.lists(st.floats(0, 1), min_size=4, max_size=4),
 )
 def test_boxes_come_back(photo_hw: tuple[int, int], input_hw: tuple[int, int], fit: str, corners: list[float]) -> None:
-    """to_original(to_input(box)) is the box, for any size of photograph and input."""
+    """A box scaled into the input comes back as it was, for any size of photograph and input."""
     transform = plan(photo_hw, InputSpec(input_hw, fit))
     box = np.array([corners]) * [photo_hw[1], photo_hw[0], photo_hw[1], photo_hw[0]]
 
-    there = transform.to_input(box)
+    there = in_input(transform, box)
 
     # float32 holds 1280 to 6e-5; a photograph is at most 4000 / 32 times as large as its input
     np.testing.assert_allclose(transform.to_original(there), box, atol=0.01)
@@ -175,7 +173,7 @@ def test_a_stretched_picture_fills_the_input() -> None:
 
 
 def test_a_picture_of_even_size_is_measured_by_its_own_size() -> None:
-    """415 x 233 becomes 414 x 232: its right and lower edges are those of the photograph all the same."""
+    """415 x 233 becomes 414 x 232: its right and lower edges are still those of the photograph."""
     spec = InputSpec((415, 415))
 
     transform = place(noise(414, 232), (720, 1280), spec, np.empty((415, 415, 3), np.uint8))
@@ -194,7 +192,7 @@ def test_a_picture_of_even_size_is_measured_by_its_own_size() -> None:
 def test_boxes_come_back_from_a_scaled_picture(
     photo_hw: tuple[int, int], input_hw: tuple[int, int], fit: str, corners: list[float]
 ) -> None:
-    """The same box, within a pixel of the input wherever it lies; where sizes are even the geometry is `plan`'s own."""
+    """The same box, within a pixel of the input; for even sizes the geometry is exactly that of `plan`."""
     spec = InputSpec(input_hw, fit)
     planned = plan(photo_hw, spec)
     height, width = planned.resized_hw
@@ -205,8 +203,8 @@ def test_boxes_come_back_from_a_scaled_picture(
 
     assert (transform == planned) == (even_hw == (height, width))
     box = np.array([corners]) * [photo_hw[1], photo_hw[0], photo_hw[1], photo_hw[0]]
-    there = transform.to_input(box)
-    assert np.abs(there - planned.to_input(box)).max() <= 1 + 1e-3
+    there = in_input(transform, box)
+    assert np.abs(there - in_input(planned, box)).max() <= 1 + 1e-3
     # float32 holds 700 to 6e-5; the photograph is at most 2000 / 32 times as large as its input, or scaled to 1 pixel
     np.testing.assert_allclose(transform.to_original(there), box, atol=0.15)
     picture = out == 0
@@ -219,7 +217,7 @@ def test_boxes_come_back_from_a_scaled_picture(
     ids=["flat", "narrow", "larger than the input", "a border where there is none"],
 )
 def test_a_picture_of_another_shape_is_refused(fit: str, size_wh: tuple[int, int]) -> None:
-    """Boxes would come back in the wrong place, and nobody would notice."""
+    """Otherwise boxes would silently come back in the wrong place."""
     with pytest.raises(ValueError, match="expected a picture scaled to"):
         place(noise(*size_wh), (720, 1280), InputSpec((64, 64), fit), np.empty((64, 64, 3), np.uint8))
 
@@ -230,7 +228,7 @@ def test_a_picture_of_another_shape_is_refused(fit: str, size_wh: tuple[int, int
     ids=["grey", "four channels", "float"],
 )
 def test_only_colour_bytes_are_accepted(bad: np.ndarray) -> None:
-    """Anything but (h, w, 3) uint8 is a bug of the caller and says what came."""
+    """Anything but (h, w, 3) uint8 is a bug of the caller; the error says what was given."""
     with pytest.raises(ValueError, match="uint8 BGR, got"):
         letterbox(bad, InputSpec((32, 32)))
     with pytest.raises(ValueError, match="uint8 RGB, got"):

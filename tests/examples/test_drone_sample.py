@@ -16,7 +16,7 @@ import pytest
 
 from hefkit.detect.detections import Detections
 from hefkit.detect.preprocess import letterbox
-from hefkit.measure.accuracy import Agreement, match
+from hefkit.measure.accuracy import Agreement, match_boxes
 from hefkit.spec import InputSpec
 from hefkit.workshop.network.session import open_session, run_session
 from tests.conftest import ROOT, Finished
@@ -92,7 +92,7 @@ def test_the_exported_nms_finds_the_same(run_script: Run, tmp_path: Path) -> Non
         rows = rows[0][rows[0][:, 4] >= 0.25]
         whole = Detections(transform.to_original(rows[:, :4]), rows[:, 4], rows[:, 5].astype(np.int64))
         agreement.add(whole, ours)
-        for i, j in match(whole, ours):
+        for i, j in match_boxes(whole, ours):
             assert abs(whole.score[i] - ours.score[j]) < 1e-4
             np.testing.assert_allclose(whole.xyxy[i], ours.xyxy[j], atol=0.1)
 
@@ -138,7 +138,7 @@ def test_demo_s_figures_are_those_of_the_runs(demo: dict[str, Any]) -> None:
 
     assert [row["fp32"] for row in rows] == list(map(len, exact))
     assert [row["int8"] for row in rows] == list(map(len, quantized))
-    assert [row["both"] for row in rows] == [len(match(a, b)) for a, b in zip(exact, quantized, strict=True)]
+    assert [row["both"] for row in rows] == [len(match_boxes(a, b)) for a, b in zip(exact, quantized, strict=True)]
     assert sum(row["both"] for row in rows) >= 0.9 * sum(row["fp32"] for row in rows)
     for folder, engine in (("float", "float"), ("int8", "emulated")):
         lines = (demo["folder"] / folder / "detections.jsonl").read_text().splitlines()

@@ -26,11 +26,11 @@ class FakeEngine(CpuSlots):
         self.spec = spec
         self.kind = kind
         self.fed: list[np.ndarray] = []
-        self._tensors = tensors
+        self.tensors = tensors
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
         self.fed += list(batch.copy())
-        return [self._tensors(picture) if callable(self._tensors) else self._tensors for picture in batch]
+        return [self.tensors(picture) if callable(self.tensors) else self.tensors for picture in batch]
 
     def __enter__(self) -> FakeEngine:
         return self

@@ -13,6 +13,8 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hefkit.detect.preprocess import Transform
+
 # what a viewer does to the stored pixels for each EXIF orientation; numpy only
 UPRIGHT = {
     1: lambda a: a,
@@ -54,6 +56,13 @@ def write(path: Path, picture: np.ndarray | None = None, seed: int = 0) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(encode(noise(60, 40, seed) if picture is None else picture, path.suffix))
     return path
+
+
+def in_input(transform: Transform, xyxy: np.ndarray) -> np.ndarray:
+    """Boxes (n, 4) in pixels of a photograph -> float32 pixels of the input: the inverse of `to_original`."""
+    (height, width), (new_h, new_w) = transform.original_hw, transform.resized_hw
+    scale = np.array([new_w / width, new_h / height] * 2)
+    return (xyxy * scale + [transform.left, transform.top] * 2).astype(np.float32)
 
 
 def exif(orientation: int, order: str = "<") -> bytes:

@@ -43,7 +43,7 @@ class Dying(FakeEngine):
 
     def __init__(self, alive: int) -> None:
         plain = engine_that_finds(BOX)
-        super().__init__(plain.spec, plain._tensors)
+        super().__init__(plain.spec, plain.tensors)
         self.alive = alive
         self.closed = False
 
@@ -180,7 +180,7 @@ def test_frames_wait_neither_in_front_of_the_engine_nor_behind_it() -> None:
             return super().infer(batch)
 
     plain = engine_that_finds(BOX)
-    stage = Stage(FakeCamera(fps=500), Slow(plain.spec, plain._tensors), lossless=False, ends=False)
+    stage = Stage(FakeCamera(fps=500), Slow(plain.spec, plain.tensors), lossless=False, ends=False)
 
     stage.run(max_frames=30)
 

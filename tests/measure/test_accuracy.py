@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.detect.detections import Detections
-from hefkit.measure.accuracy import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match
+from hefkit.measure.accuracy import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match_boxes
 
 Box = tuple[float, float, float, float]
 
@@ -29,7 +29,7 @@ def detections(*found: tuple[float, ...]) -> Detections:
 
 
 def plain_iou(a: Box, b: Box) -> float:
-    """Intersection over union by the book; sides that are turned round count as empty."""
+    """Intersection over union by the book; inverted boxes count as empty."""
     areas = [max(x[2] - x[0], 0) * max(x[3] - x[1], 0) for x in (a, b)]
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     shared = max(width, 0) * max(height, 0)
@@ -72,7 +72,7 @@ def test_matching_equals_plain_loops(a: list[tuple[float, ...]], b: list[tuple[f
     """Same pairs, in the same order; each box at most once, and both of one class."""
     reference, found = detections(*a), detections(*b)
 
-    pairs = match(reference, found, iou)
+    pairs = match_boxes(reference, found, iou)
 
     assert pairs == plain_match(reference, found, iou)
     for side in zip(*pairs, strict=True):
@@ -111,7 +111,7 @@ def test_matching_by_hand(
     a: list[tuple[float, ...]], b: list[tuple[float, ...]], expected: list[tuple[int, int]]
 ) -> None:
     """Pairs (reference, found) at IoU 0.5."""
-    assert match(detections(*a), detections(*b)) == expected
+    assert match_boxes(detections(*a), detections(*b)) == expected
 
 
 def test_agreement_sums_over_images() -> None:
@@ -128,7 +128,7 @@ def test_agreement_sums_over_images() -> None:
 
 
 def test_agreement_without_boxes_is_unknown() -> None:
-    """Not 0 and not 1: null, as long as there is nothing to divide by."""
+    """Recall and precision without boxes are null, not 0 or 1."""
     agreement = Agreement(conf=0.25)
     agreement.add(Detections.empty(), Detections.empty())
 
@@ -219,7 +219,7 @@ def test_sizes_are_measured_apart() -> None:
 
 
 def test_classes_without_labels_do_not_count() -> None:
-    """The mean is over the classes that are there; a class nobody labelled is unknown, not 0."""
+    """The mean is over the classes with labels; a class without labels is unknown, not 0."""
     meter = AveragePrecision(3)
     meter.add(detections(SQUARE, (100, 0, 140, 40, 2, 1)), detections((0, 0, 40, 40, 0, 0.9), (0, 0, 40, 40, 1, 0.9)))
 

@@ -1,4 +1,4 @@
-"""Labels of a YOLO dataset: where they lie, what a line means, and what is refused."""
+"""Labels of a YOLO dataset: where they are, what a line means, and what is refused."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import DataError
-from hefkit.measure.labels import label_path, read_labels
+from hefkit.measure.labels import MAX_BYTES, label_path, read_labels
 
 SIZE = (640, 480)
 
@@ -38,6 +38,7 @@ LINES = {
     "the same line twice is one object": ("0 0.5 0.5 1 1\n0 0.5 0.5 1 1\n", [(0, 0, 0, 640, 480)]),
     "an outline": ("0 0.25 0.5 0.5 0.25 0.75 0.5", [(0, 160, 120, 480, 240)]),
     "over the edge by a little": ("0 0.5 0.5 1.005 1", [(0, 0, 0, 640, 480)]),
+    "over every edge by as much as is allowed": ("0 -0.01 -0.01 1.01 1.01", [(0, 0, 0, 316.8, 237.6)]),
     "Windows line ends and a byte order mark": ("\ufeff0 0.5 0.5 1 1\r\n", [(0, 0, 0, 640, 480)]),
     "a class written 1.0": ("1.0 0.5 0.5 1 1", [(1, 0, 0, 640, 480)]),
     "nothing": ("\n", []),
@@ -71,13 +72,16 @@ REFUSED = {
     "a class of its own": ("0.5 0.5 0.5 0.1 0.1", "expected `class cx cy w h`"),
     "infinite class": ("inf 0.5 0.5 0.1 0.1", "expected `class cx cy w h`"),
     "words": ("drone 0.5 0.5 0.1 0.1", "expected `class cx cy w h`"),
+    "a class below 0": ("-1 0.5 0.5 0.1 0.1", "line 1: class -1; expected one of the model's 2 classes, from 0"),
+    "beyond the right edge": ("0 1.011 0.5 0.1 0.1", "outside 0 to 1; expected shares of the picture, not pixels"),
+    "beyond the left edge": ("0 -0.011 0.5 0.1 0.1", "outside 0 to 1; expected shares of the picture, not pixels"),
     "an unknown class": ("0 0.5 0.5 0.1 0.1\n\n2 0.5 0.5 0.1 0.1", "line 3: class 2; expected one of the model's 2"),
 }
 
 
 @pytest.mark.parametrize("text, reason", REFUSED.values(), ids=REFUSED.keys())
 def test_refused(text: str, reason: str, tmp_path: Path) -> None:
-    """With the file, the line and what was expected."""
+    """The error names the file, the line and what was expected."""
     file = tmp_path / "a.txt"
     file.write_text(text)
 
@@ -93,6 +97,18 @@ def test_a_binary_file_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(DataError, match="expected a text file"):
         read_labels(tmp_path / "a.txt", SIZE, 2)
+
+
+def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
+    """16 MB are read, one byte more is not: a label file has a few hundred lines."""
+    file = tmp_path / "a.txt"
+    line = "0 0.5 0.5 1 1"
+    file.write_text(line + " " * (MAX_BYTES - len(line)))
+    assert len(read_labels(file, SIZE, 1)) == 1
+
+    file.write_text(line + " " * (MAX_BYTES - len(line) + 1))
+    with pytest.raises(DataError, match=r"a\.txt is not a label file: it has more than 16 MB"):
+        read_labels(file, SIZE, 1)
 
 
 box = st.tuples(st.integers(0, 600), st.integers(0, 440), st.integers(1, 40), st.integers(1, 40))

@@ -14,7 +14,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefkit.pictures.find import find_images
 from hefkit.pictures.read import UnreadableImage, decode_image, read_image
 from tests.helpers.pictures import UPRIGHT, encode, exif, noise, quadrants, tiff, with_exif, write
 
@@ -82,7 +81,7 @@ def test_every_orientation_is_made_upright(kind: str, orientation: int, order: s
 @pytest.mark.parametrize("kind", ORIENTED)
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_impossible_orientation_is_upright(kind: str, orientation: int) -> None:
-    """Values outside 1 to 8 mean nothing."""
+    """Values outside 1 to 8 are ignored."""
     assert decode_image(ORIENTED[kind](orientation, "<")).shape == PICTURE.shape
 
 
@@ -107,7 +106,7 @@ def test_an_impossible_orientation_is_upright(kind: str, orientation: int) -> No
 )
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 def test_malformed_exif_is_upright(suffix: str, block: tuple[str, bytes]) -> None:
-    """A camera's broken EXIF costs nobody the photograph."""
+    """A photograph with broken EXIF is still read."""
     assert decode_image(with_exif(encode(PICTURE, suffix), block[1])).shape == PICTURE.shape
 
 
@@ -130,7 +129,7 @@ def test_only_the_photograph_s_own_exif_counts() -> None:
 @given(st.binary(max_size=80))
 @settings(max_examples=200)
 def test_no_exif_block_crashes(block: bytes) -> None:
-    """Whatever the block holds, a picture comes out, upright or turned."""
+    """Any content of the block gives a picture, upright or turned."""
     whole = with_exif(encode(PICTURE, ".png"), b"II*\0" + block)
 
     assert decode_image(whole).shape in ((32, 48, 3), (48, 32, 3))
@@ -234,7 +233,7 @@ def test_a_cut_off_file_is_refused(data: bytes, keep: str) -> None:
 @pytest.mark.parametrize("data", CUTTABLE.values(), ids=CUTTABLE.keys())
 @pytest.mark.parametrize("trailer", [b"", b"\0" * 100, b"SEFT\xff\xd8\xff\xe1"], ids=["none", "zeros", "a maker's"])
 def test_the_whole_file_is_accepted(data: bytes, trailer: bytes) -> None:
-    """The twin: complete files are read, also with bytes behind their end, as phones write them."""
+    """Complete files are read, also with bytes behind their end, as phones write them."""
     picture = decode_image(data + trailer)
 
     assert picture.shape == SMOOTH.shape
@@ -260,7 +259,7 @@ REASONS = {
     "heif": (ftyp(b"mif1"), "convert it to JPEG"),
     "avif": (ftyp(b"avif"), "convert it to JPEG"),
     "video": (ftyp(b"isom"), "video"),
-    "sound": (b"RIFF\x24\0\0\0WAVEfmt ", "no WebP"),
+    "sound": (b"RIFF\x24\0\0\0WAVEfmt ", "without a WebP picture"),
     "animation": (
         with_exif(encode(PICTURE, ".webp"), b"").replace(b"VP8X\x0a\0\0\0\x08", b"VP8X\x0a\0\0\0\x0a"),
         "anim",
@@ -286,7 +285,7 @@ REASONS = {
 
 @pytest.mark.parametrize("data, words", REASONS.values(), ids=REASONS.keys())
 def test_the_reason_helps(data: bytes, words: str) -> None:
-    """What is refused says why, in one short line."""
+    """An error says in one short line why a file is refused."""
     told = reason(data)
 
     assert words in told
@@ -315,37 +314,7 @@ def test_names_may_be_in_any_script(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path), NOISE)
 
 
-def test_find_images_is_sorted_and_ignores_case(tmp_path: Path) -> None:
-    """By relative path with /, as text: the same list on every machine."""
-    names = ["b.JPG", "a/z.png", "a/Y.jpeg", "a-b/c.webp", "Z.tif", "c.heic", "d/e/f/g.bmp"]
-    for name in [*names, "notes.txt", "a/b.jpg.part", ".hidden.jpg", ".git/x.png", "a/.cache/y.png", "movie.mp4"]:
-        path = tmp_path / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-
-    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
-
-    assert found == sorted(names)
-
-
-def test_find_images_follows_links_but_not_in_circles(tmp_path: Path) -> None:
-    """A linked folder counts; one that is met again does not, and the plain path is the one that stays."""
-    outside = tmp_path / "outside"
-    inside = tmp_path / "inside"
-    for path in (outside / "o.jpg", inside / "real" / "r.jpg"):
-        path.parent.mkdir(parents=True)
-        path.touch()
-    (inside / "a_link_to_outside").symlink_to(outside)
-    (inside / "a_link_to_real").symlink_to(inside / "real")
-    (inside / "real" / "up").symlink_to(inside)
-    (inside / "loop.jpg").symlink_to(inside / "loop.jpg")
-
-    found = [path.relative_to(inside).as_posix() for path in find_images(inside)]
-
-    assert found == ["a_link_to_outside/o.jpg", "loop.jpg", "real/r.jpg"]
-
-
 def test_real_photographs_look_as_opencv_shows_them(shared: Path) -> None:
-    """Without an EXIF turn there is nothing to add to OpenCV's own reading."""
+    """Without an EXIF orientation the pixels are those that OpenCV reads."""
     for path in sorted((shared / "images").glob("*.jpg"), key=lambda p: p.stat().st_size)[:6]:
         np.testing.assert_array_equal(read_image(path), cv2.imread(str(path), cv2.IMREAD_COLOR))

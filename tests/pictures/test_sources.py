@@ -39,7 +39,7 @@ def relatives(items: list[Item]) -> list[str]:
 
 
 def test_pictures_that_hefkit_made_are_left_out(here: Path) -> None:
-    """Results with boxes in them, calibration sets, saved pictures of the live detector; but not what lies beside."""
+    """Results with boxes in them, calibration sets, pictures of the live detector; others beside them stay."""
     touch("in/a.jpg", "in/set/calib_0000.png", "in/set/preview.jpg", "in/set/mine.png", "in/hefkit.jpg")
     touch("in/out/a.jpg", "in/out/sub/b.jpg", "in/out/crops/cat/a-1.jpg", "in/out/new.jpg", "in/else/c.jpg")
     touch("in/live/hefkit-20261125-120000-000000.jpg")
@@ -54,17 +54,17 @@ def test_pictures_that_hefkit_made_are_left_out(here: Path) -> None:
 
 
 def test_pictures_that_hefkit_made_may_be_named(here: Path) -> None:
-    """Whoever names their folder, or one of them, wants them; a calibration set takes none, see there."""
+    """A user who names their folder, or one of them, wants them."""
     touch("out/a.jpg")
     Path("out/run.json").write_text(json.dumps({"tool": "hefkit 0.1", "files": ["a.jpg"], "folders": []}))
 
     assert sources(find_items("out")) == sources(find_items("out/a.jpg")) == ["out/a.jpg"]
-    with pytest.raises(DataError, match="no pictures but those that hefkit made"):
+    with pytest.raises(DataError, match="contains only pictures that hefkit made"):
         find_items(".")
 
 
-def test_crops_are_no_photographs_wherever_they_lie(here: Path) -> None:
-    """`--save-dir` may be the photographs' own folder; and the live detector's may be named."""
+def test_crops_are_never_photographs(here: Path) -> None:
+    """`--save-dir` may be the folder of the photographs; the folder of the live detector may be named."""
     touch("in/a.jpg", "in/crops/cat/a-1.jpg", "live/hefkit-20261125-120000-000000.jpg")
     Path("in/run.json").write_text(json.dumps({"tool": "hefkit 0.1", "files": [], "folders": ["crops"]}))
 
@@ -108,7 +108,7 @@ def test_absolute_folder(here: Path) -> None:
     assert sources(find_items(str(here / "in"))) == [str(here / "in" / "b.jpg")]
 
 
-def test_our_own_results_are_no_photographs(here: Path) -> None:
+def test_results_are_not_photographs(here: Path) -> None:
     """What lies in an excluded folder below the source is left out; the source itself never is."""
     touch("a.jpg", "out/a.jpg", "runs/predict/m/a.jpg", "outer/b.jpg")
     ours = [Path("out"), here / "runs" / "predict"]
@@ -203,15 +203,15 @@ def test_list_on_stdin(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         pytest.param("nowhere", "the source nowhere does not exist", id="missing"),
         pytest.param("x" * 5000, "does not exist", id="impossible name"),
-        pytest.param("empty", "the folder empty holds no images", id="folder without images"),
-        pytest.param("none*.jpg", r"the pattern none\*.jpg holds no images", id="pattern without match"),
+        pytest.param("empty", "the folder empty contains no images", id="folder without images"),
+        pytest.param("none*.jpg", r"the pattern none\*.jpg contains no images", id="pattern without match"),
         pytest.param("blank.txt", "the list blank.txt is empty", id="empty list"),
-        pytest.param("binary.txt", "binary.txt is no text list", id="binary list"),
+        pytest.param("binary.txt", "binary.txt is not a text list", id="binary list"),
         pytest.param("pipe", "neither a file nor a folder", id="pipe"),
     ],
 )
 def test_refused(here: Path, source: str, message: str) -> None:
-    """Everything that means no photograph is a DataError with a sentence."""
+    """A source without photographs is a DataError with one sentence."""
     touch("empty/readme.md", "blank.txt")
     Path("blank.txt").write_text("# nothing\n\n")
     Path("binary.txt").write_bytes(b"\x89PNG\0\0")
@@ -233,7 +233,7 @@ def test_refused(here: Path, source: str, message: str) -> None:
     ],
 )
 def test_what_is_a_video(here: Path, source: str, video: bool) -> None:
-    """One video is one item; folders, patterns and lists speak of photographs."""
+    """One video is one item; folders, patterns and lists contain photographs only."""
     touch("clip.MP4", "folder.mp4/a.jpg")
 
     assert is_video(source) == video

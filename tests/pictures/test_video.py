@@ -1,4 +1,4 @@
-"""Video files: frames in order, honest facts, and one sentence for what is no video."""
+"""Video files: frames in order, facts of the header, and one sentence for a file that is not a video."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_uneven_rate_is_kept(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_video(tmp_path: Path, content: bytes | None, capfd: pytest.CaptureFixture[str]) -> None:
-    """One sentence, and not a word of FFmpeg's beside it."""
+    """One sentence, without messages of FFmpeg."""
     path = tmp_path / "a.mp4"
     if content is None:
         content = film(path).read_bytes()[:-900]
@@ -64,7 +64,7 @@ def test_what_is_no_video(tmp_path: Path, content: bytes | None, capfd: pytest.C
 def test_a_missing_rate_is_assumed_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Some files do not tell; 30 is taken, with a warning."""
+    """Some files have no frame rate; 30 is taken, with a warning."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     path = film(tmp_path / "a.mp4")
 
@@ -84,24 +84,24 @@ def test_a_missing_rate_is_assumed_and_said(
     facts = open_video(path, "a.mp4")
 
     assert (facts.fps, facts.frames, facts.size_wh) == (30.0, None, (64, 48))
-    assert "does not tell its frame rate" in caplog.text
+    assert "does not say its frame rate; taking 30 frames a second" in caplog.text
 
 
-def test_fewer_frames_than_announced_are_told(
+def test_fewer_frames_than_announced_are_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A file that breaks off is processed as far as it goes, and said to be short."""
+    """A file that is cut off is read to its end, with a warning."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     path = film(tmp_path / "a.mp4")
 
     assert len(list(read_video(VideoFacts(path, "a.mp4", 10.0, (64, 48), 9)))) == 6
-    assert "6 frames read, its header speaks of 9" in caplog.text
+    assert "6 frames read, but its header says 9" in caplog.text
 
 
-def test_a_reader_that_leaves_is_not_told_off(
+def test_no_warning_after_the_reader_stops(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Ctrl-C after two frames is no damaged file."""
+    """After Ctrl-C at two frames the file is not reported as damaged."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     frames = read_video(open_video(film(tmp_path / "a.mp4"), "a.mp4"))
 
@@ -123,6 +123,6 @@ def test_frames_of_another_size_are_fitted(tmp_path: Path) -> None:
 
 
 def test_a_film_that_cannot_be_written(tmp_path: Path) -> None:
-    """A folder that is not there is an error, not a film of nothing."""
+    """A missing folder is an error, not an empty film."""
     with pytest.raises(DataError, match="OpenCV cannot write a video of 64x48"):
         VideoWriter(tmp_path / "gone" / "a.mp4", 10, (64, 48))

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from hefkit.detect.detections import Detections
 from hefkit.results import draw
-from hefkit.results.draw import annotate, class_colour, ink_on, luminance, readable
+from hefkit.results.draw import annotate, class_colour, ink_on, luminance
 
 
 def detections(*rows: tuple[int, float, tuple[float, float, float, float]]) -> Detections:
@@ -191,26 +191,6 @@ def test_letters_have_contrast() -> None:
         dark, light = sorted([luminance(colour), luminance(ink_on(colour))])
 
         assert (light + 0.05) / (dark + 0.05) > 4.5
-
-
-@pytest.mark.parametrize(
-    ("name", "expected"),
-    [
-        pytest.param("person", "person", id="plain"),
-        pytest.param("Müllwagen", "Mullwagen", id="umlaut"),
-        pytest.param("Straße", "Strasse", id="sharp s"),
-        pytest.param("piéton Œuvre", "pieton Œuvre".replace("Œ", ""), id="accents"),
-        pytest.param("ﬁsh", "fish", id="ligature"),
-        pytest.param("犬", "class3", id="no Latin letters"),
-        pytest.param("a犬犬犬", "class3", id="hardly any"),
-        pytest.param("", "class3", id="nameless"),
-        pytest.param("\x1b[31m\n\x07", "[31m", id="control characters"),
-        pytest.param("x" * 200, "x" * 30 + "..", id="long"),
-    ],
-)
-def test_names_become_readable(name: str, expected: str) -> None:
-    """OpenCV 4 draws ASCII only: a name is spelled in it, or replaced by its number."""
-    assert readable(name, 3) == expected
 
 
 def test_many_boxes_are_drawn_in_reasonable_work() -> None:

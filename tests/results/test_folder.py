@@ -8,9 +8,9 @@ from pathlib import Path, PurePosixPath
 import pytest
 
 from hefkit.errors import UsageError
-from hefkit.pictures.own import RECORD
+from hefkit.pictures.find import RECORD
 from hefkit.pictures.sources import Item
-from hefkit.results.folder import Kinds, default_folder, plan_run, unique, write_record
+from hefkit.results.folder import OutputOptions, default_folder, plan_run, unique, write_record
 
 
 def items(*relatives: str, root: Path = Path("in")) -> list[Item]:
@@ -20,7 +20,7 @@ def items(*relatives: str, root: Path = Path("in")) -> list[Item]:
 
 def pictures(folder: Path, *relatives: str) -> list[str]:
     """Planned names of annotated pictures."""
-    return [str(p) for p in plan_run(folder, items(*relatives), Kinds()).pictures]
+    return [str(p) for p in plan_run(folder, items(*relatives), OutputOptions()).pictures]
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_crops_of_equal_stems_stay_apart(tmp_path: Path) -> None:
     """x/a.jpg, y/a.png and a-2.jpg: their crops share a folder, so their stems must differ."""
     given = items("x/a.jpg", "y/a.png", "a-2.jpg", "s/" + "é" * 120 + ".jpg", "..jpg")
 
-    stems = plan_run(tmp_path, given, Kinds(crops=True)).stems
+    stems = plan_run(tmp_path, given, OutputOptions(crops=True)).stems
 
     assert stems[:3] == ["a", "a-3", "a-2"] and len(set(stems)) == 5
     assert all(len(f"{stem}-30000.jpg".encode()) <= 255 and "/" not in stem for stem in stems)
@@ -84,13 +84,13 @@ def test_photographs_are_never_overwritten(tmp_path: Path, save_dir: str, source
     given = items(relative, root=tmp_path / source)
 
     with pytest.raises(UsageError, match="--save-dir"):
-        plan_run(tmp_path / save_dir, given, Kinds())
-    assert plan_run(tmp_path / save_dir, given, Kinds(images=False)), "without pictures nothing is in danger"
+        plan_run(tmp_path / save_dir, given, OutputOptions())
+    assert plan_run(tmp_path / save_dir, given, OutputOptions(images=False)), "without pictures nothing is in danger"
 
 
 def write_run(folder: Path, *names: str, crops: bool = False) -> None:
     """What a finished run leaves."""
-    plan = plan_run(folder, [], Kinds(crops=crops))
+    plan = plan_run(folder, [], OutputOptions(crops=crops))
     folder.mkdir(exist_ok=True)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -116,19 +116,19 @@ def test_results_are_not_their_own_source(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_run(out, "a.jpg")
 
-    with pytest.raises(UsageError, match="is the source itself"):
-        plan_run(out, items("a.jpg", root=out), Kinds())
+    with pytest.raises(UsageError, match="is a source picture, and its result would replace it"):
+        plan_run(out, items("a.jpg", root=out), OutputOptions())
 
 
-def test_a_crops_folder_of_somebody_else(tmp_path: Path) -> None:
+def test_a_foreign_crops_folder_is_refused(tmp_path: Path) -> None:
     """Crops go only into a `crops` folder that an earlier run of ours made."""
     ours, theirs = tmp_path / "ours", tmp_path / "theirs"
     write_run(ours, "crops/x/a-1.jpg", crops=True)
     (theirs / "crops").mkdir(parents=True)
 
-    assert plan_run(ours, items("a.jpg"), Kinds(crops=True))
+    assert plan_run(ours, items("a.jpg"), OutputOptions(crops=True))
     with pytest.raises(UsageError, match="crops exists and is not hefkit's"):
-        plan_run(theirs, items("a.jpg"), Kinds(crops=True))
+        plan_run(theirs, items("a.jpg"), OutputOptions(crops=True))
 
 
 @pytest.mark.parametrize(
@@ -146,47 +146,50 @@ def test_a_crops_folder_of_somebody_else(tmp_path: Path) -> None:
     ids=["empty", "list", "object", "null", "other tool", "wrong type", "deep", "newer format"],
 )
 def test_a_foreign_record_is_not_replaced(tmp_path: Path, text: str) -> None:
-    """A run.json that we did not write, or cannot read, is somebody's file."""
+    """A run.json that hefkit did not write, or that cannot be read, is not replaced."""
     (tmp_path / RECORD).write_text(text)
 
-    with pytest.raises(UsageError, match="not a record that this hefkit wrote"):
+    with pytest.raises(UsageError, match="was not written by this version of hefkit"):
         pictures(tmp_path, "a.jpg")
 
 
 @pytest.mark.parametrize(
-    ("kinds", "theirs"),
+    ("options", "theirs"),
     [
-        pytest.param(Kinds(("coco",)), "coco.json", id="annotations"),
-        pytest.param(Kinds(("csv",)), "detections.csv", id="a table"),
-        pytest.param(Kinds(("jsonl",)), "detections.jsonl", id="lines"),
-        pytest.param(Kinds(("txt",)), "labels/a.txt", id="labels of a dataset"),
-        pytest.param(Kinds(images=False, video=True), "a.mp4", id="a video"),
+        pytest.param(OutputOptions(("coco",)), "coco.json", id="annotations"),
+        pytest.param(OutputOptions(("csv",)), "detections.csv", id="a table"),
+        pytest.param(OutputOptions(("jsonl",)), "detections.jsonl", id="lines"),
+        pytest.param(OutputOptions(("txt",)), "labels/a.txt", id="labels of a dataset"),
+        pytest.param(OutputOptions(images=False, video=True), "a.mp4", id="a video"),
     ],
 )
-def test_files_of_somebody_else(tmp_path: Path, kinds: Kinds, theirs: str) -> None:
+def test_foreign_files_are_not_replaced(tmp_path: Path, options: OutputOptions, theirs: str) -> None:
     """A folder with the user's own annotations, labels or video is refused, unless they are not to be written."""
     (tmp_path / theirs).parent.mkdir(exist_ok=True)
     (tmp_path / theirs).touch()
 
     with pytest.raises(UsageError, match=f"{Path(theirs).parts[0]} exists and is not hefkit's"):
-        plan_run(tmp_path, items("a.mov"), kinds)
-    other = Kinds(("csv",)) if "csv" not in kinds.formats else Kinds(("coco",))
+        plan_run(tmp_path, items("a.mov"), options)
+    other = OutputOptions(("csv",)) if "csv" not in options.formats else OutputOptions(("coco",))
     assert plan_run(tmp_path, items("a.mov"), other)
 
 
 def test_folders_of_an_earlier_run_stay_ours(tmp_path: Path) -> None:
     """Crops once, labels the next time, then both: run.json knows both folders."""
-    for kinds in (Kinds(crops=True), Kinds(("txt",))):
-        plan = plan_run(tmp_path, [], kinds)
-        for name in kinds.folders:
+    for options in (OutputOptions(crops=True), OutputOptions(("txt",))):
+        plan = plan_run(tmp_path, [], options)
+        for name in options.folders:
             (tmp_path / name).mkdir()
         write_record(tmp_path / RECORD, plan, [], {})
 
-    assert plan_run(tmp_path, items("a.jpg"), Kinds(("txt",), crops=True)).earlier_folders == ["crops", "labels"]
+    assert plan_run(tmp_path, items("a.jpg"), OutputOptions(("txt",), crops=True)).earlier_folders == [
+        "crops",
+        "labels",
+    ]
 
 
 def test_a_video_keeps_its_name(tmp_path: Path) -> None:
     """The annotated video is an .mp4, whatever the source was."""
-    plan = plan_run(tmp_path, items("flight.MOV"), Kinds(images=False, video=True))
+    plan = plan_run(tmp_path, items("flight.MOV"), OutputOptions(images=False, video=True))
 
     assert [str(p) for p in plan.pictures] == ["flight.mp4"] and plan.stems == ["flight"]

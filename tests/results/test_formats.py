@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from hefkit.detect.detections import Detections
-from hefkit.results.formats import WRITERS, Shot, json_line
+from hefkit.results.formats import WRITERS, ImageInfo, json_line
 
 FOUND = Detections(
     np.array([[1.00049, 2.5, 30.25, 20.125], [0, 0, 12, 9]], np.float32),
@@ -23,17 +23,17 @@ NAMES = {0: "drone", 1: "bird"}
 AWKWARD = 'in/"a", b\n\udcff.jpg'  # quotes, a comma, a line end, a byte that is no UTF-8
 
 
-def shot(
+def image(
     source: str, frame: int | None = None, size_wh: tuple[int, int] = (64, 48), engine: str = "float", stem: str = "a"
-) -> Shot:
+) -> ImageInfo:
     """A picture of 64x48."""
-    return Shot(source, source.removeprefix("in/"), stem, frame, *size_wh, engine)
+    return ImageInfo(source, source.removeprefix("in/"), stem, frame, *size_wh, engine)
 
 
-def write(folder: Path, name: str, *shots: tuple[Shot, Detections], names: dict[int, str] = NAMES) -> None:
+def write(folder: Path, name: str, *images: tuple[ImageInfo, Detections], names: dict[int, str] = NAMES) -> None:
     """One format, all pictures, closed."""
     writer = WRITERS[name](folder, names)
-    for each in shots:
+    for each in images:
         writer.add(*each)
     writer.close()
     writer.close()
@@ -41,7 +41,7 @@ def write(folder: Path, name: str, *shots: tuple[Shot, Detections], names: dict[
 
 def test_json_line_has_the_contract_keys() -> None:
     """The line is the contract's object, keys in its order, coordinates with four decimals."""
-    line = json_line(shot("in/a.jpg"), FOUND, NAMES)
+    line = json_line(image("in/a.jpg"), FOUND, NAMES)
 
     assert line == (
         '{"source": "in/a.jpg", "frame": null, "width": 64, "height": 48, "engine": "float", "detections": ['
@@ -52,7 +52,7 @@ def test_json_line_has_the_contract_keys() -> None:
 
 def test_json_line_of_nothing_and_of_a_frame() -> None:
     """No detections are an empty list; a video frame has its number."""
-    line = json_line(shot("v.mp4", 7, engine="emulated"), Detections.empty(), NAMES)
+    line = json_line(image("v.mp4", 7, engine="emulated"), Detections.empty(), NAMES)
 
     assert json.loads(line) == {
         "source": "v.mp4", "frame": 7, "width": 64, "height": 48, "engine": "emulated", "detections": []
@@ -63,7 +63,7 @@ def test_json_line_survives_any_name() -> None:
     """Quotes, line ends, other alphabets and names that are not UTF-8: one ASCII line that reads back equal."""
     source, name = 'in/"a"\n\udcff.jpg', "犬\x1b\u2028\\"
 
-    line = json_line(shot(source), FOUND[:1], {1: name})
+    line = json_line(image(source), FOUND[:1], {1: name})
 
     assert line.isascii() and "\n" not in line
     assert json.loads(line)["source"] == source and json.loads(line)["detections"][0]["class"] == name
@@ -76,7 +76,7 @@ def test_json_line_keeps_a_thousandth_of_a_pixel() -> None:
         rng.uniform(0, 8192, (500, 4)).astype(np.float32), rng.random(500).astype(np.float32), np.zeros(500, int)
     )
 
-    read = json.loads(json_line(shot("a", size_wh=(8192, 8192)), many, NAMES))["detections"]
+    read = json.loads(json_line(image("a", size_wh=(8192, 8192)), many, NAMES))["detections"]
 
     assert np.abs(np.array([d["xyxy"] for d in read]) - many.xyxy).max() < 1e-3
     assert np.abs(np.array([d["score"] for d in read]) - many.score).max() < 1e-6
@@ -84,16 +84,23 @@ def test_json_line_keeps_a_thousandth_of_a_pixel() -> None:
 
 def test_jsonl_is_one_line_a_picture(tmp_path: Path) -> None:
     """In order, the empty picture too."""
-    write(tmp_path, "jsonl", (shot("in/a.jpg"), FOUND), (shot("in/b.jpg"), Detections.empty()))
+    write(tmp_path, "jsonl", (image("in/a.jpg"), FOUND), (image("in/b.jpg"), Detections.empty()))
 
     lines = (tmp_path / "detections.jsonl").read_text().splitlines()
-    assert lines == [json_line(shot("in/a.jpg"), FOUND, NAMES), json_line(shot("in/b.jpg"), Detections.empty(), NAMES)]
+    assert lines == [
+        json_line(image("in/a.jpg"), FOUND, NAMES),
+        json_line(image("in/b.jpg"), Detections.empty(), NAMES),
+    ]
 
 
 def test_csv_has_the_contract_columns(tmp_path: Path) -> None:
     """One row a detection; no frame number for photographs; the empty picture has no row."""
     write(
-        tmp_path, "csv", (shot("in/a.jpg"), FOUND), (shot("b.jpg"), Detections.empty()), (shot("v.mp4", 3), FOUND[1:])
+        tmp_path,
+        "csv",
+        (image("in/a.jpg"), FOUND),
+        (image("b.jpg"), Detections.empty()),
+        (image("v.mp4", 3), FOUND[1:]),
     )
 
     assert (tmp_path / "detections.csv").read_text() == (
@@ -106,7 +113,7 @@ def test_csv_has_the_contract_columns(tmp_path: Path) -> None:
 
 def test_csv_survives_any_name(tmp_path: Path) -> None:
     """Quoted as RFC 4180 has it; a file name that is not UTF-8 keeps its bytes."""
-    write(tmp_path, "csv", (shot(AWKWARD), FOUND[:1]), names={0: "a", 1: 'say "b",\r\n犬'})
+    write(tmp_path, "csv", (image(AWKWARD), FOUND[:1]), names={0: "a", 1: 'say "b",\r\n犬'})
 
     raw = (tmp_path / "detections.csv").read_bytes()
     rows = list(csv.reader(raw.decode("utf-8", "surrogateescape").splitlines(keepends=True)))
@@ -120,7 +127,11 @@ def test_coco_is_complete(tmp_path: Path) -> None:
     Width of the first: 30.25 - 1.00049 = 29.24951; times 17.625 the area.
     """
     write(
-        tmp_path, "coco", (shot("in/a.jpg"), FOUND), (shot(AWKWARD), Detections.empty()), (shot("v.mp4", 3), FOUND[1:])
+        tmp_path,
+        "coco",
+        (image("in/a.jpg"), FOUND),
+        (image(AWKWARD), Detections.empty()),
+        (image("v.mp4", 3), FOUND[1:]),
     )
 
     data = json.loads((tmp_path / "coco.json").read_text())
@@ -150,7 +161,7 @@ def test_coco_without_anything(tmp_path: Path) -> None:
 
 def test_yolo_labels(tmp_path: Path) -> None:
     """Over the picture's sides: 15.625245/64, 11.3125/48, 29.24951/64, 17.625/48; and 6/64, 4.5/48, 12/64, 9/48."""
-    write(tmp_path, "txt", (shot("in/a.jpg"), FOUND), (shot("b.jpg", stem="b"), Detections.empty()))
+    write(tmp_path, "txt", (image("in/a.jpg"), FOUND), (image("b.jpg", stem="b"), Detections.empty()))
 
     lines = (tmp_path / "labels" / "a.txt").read_text().splitlines()
     assert lines[0] == "1 0.244144 0.235677 0.457024 0.367188 0.900000"
@@ -162,10 +173,10 @@ def test_yolo_labels(tmp_path: Path) -> None:
 def test_memory_does_not_grow_with_the_pictures(tmp_path: Path, name: str) -> None:
     """Ten thousand pictures of two detections leave nothing behind in memory."""
     writer = WRITERS[name](tmp_path, NAMES)
-    writer.add(shot("in/a.jpg"), FOUND)
+    writer.add(image("in/a.jpg"), FOUND)
     tracemalloc.start()
     for i in range(10_000):
-        writer.add(shot(f"in/{i}.jpg"), FOUND)
+        writer.add(image(f"in/{i}.jpg"), FOUND)
     size, _ = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     writer.close()

@@ -1,4 +1,4 @@
-"""Lines, annotated pictures, crops and a video: exact, safe, and all of them or none."""
+"""Lines, annotated pictures, crops and a video: correct, and written together or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,10 +17,10 @@ from hefkit.detect.detections import Detections
 from hefkit.errors import DataError, UsageError
 from hefkit.pictures.frames import Frame
 from hefkit.pictures.sources import Item
-from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
+from hefkit.pictures.video import VideoFacts, open_video, read_video
 from hefkit.results import outputs as sinks
-from hefkit.results.folder import Kinds, plan_run
-from hefkit.results.outputs import Outputs, Style, class_folders, crop
+from hefkit.results.folder import OutputOptions, plan_run
+from hefkit.results.outputs import Outputs, Style, crop
 
 FOUND = Detections(
     np.array([[1.00049, 2.5, 30.25, 20.125], [0, 0, 12, 9]], np.float32),
@@ -48,40 +49,17 @@ def test_crop_is_never_empty(xyxy: tuple[float, ...], size_wh: tuple[int, int]) 
     assert (cut.shape[1], cut.shape[0]) == size_wh
 
 
-def test_class_folders_are_safe_and_different() -> None:
-    """Names from a model cannot leave `crops`, clash by letter case, or be too long for a file system."""
-    names = {
-        0: "../../etc",
-        1: "a/b",
-        2: "a b",
-        3: "A_B",
-        4: "",
-        5: "...",
-        6: "犬",
-        7: "x" * 300,
-        8: "con\x00\n",
-        9: "-",
-    }
-
-    folders = class_folders(names)
-
-    assert folders[0] == "etc" and folders[6] == "犬" and folders[1] == "a_b"
-    assert len({f.casefold() for f in folders.values()}) == len(names)
-    for folder in folders.values():
-        assert folder and len(folder.encode()) <= 255 and not set(folder) & set("/\\\0\n.")
-
-
 class Run:
     """A run over two small pictures, one below a folder."""
 
-    def __init__(self, tmp_path: Path, kinds: Kinds | None = None, engine: str = "float") -> None:
+    def __init__(self, tmp_path: Path, options: OutputOptions | None = None, engine: str = "float") -> None:
         self.folder = tmp_path / "out"
-        self.kinds = kinds or Kinds()
+        self.options = options or OutputOptions()
         self.engine = engine
         self.items = [Item(tmp_path / n, f"in/{n}", PurePosixPath(n)) for n in ("a.png", "s/b.png")]
 
     def open(self) -> Outputs:
-        return Outputs(plan_run(self.folder, self.items, self.kinds), self.engine, NAMES)
+        return Outputs(plan_run(self.folder, self.items, self.options), self.engine, NAMES)
 
     def frame(self, index: int) -> Frame:
         return Frame(index, self.items[index].source, None, np.full((40, 50, 3), 90, np.uint8), 0.0)
@@ -119,19 +97,19 @@ def test_a_finished_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kinds", "expected"),
+    ("options", "expected"),
     [
-        pytest.param(Kinds(images=False), [], id="no images"),
+        pytest.param(OutputOptions(images=False), [], id="no images"),
         pytest.param(
-            Kinds(images=False, crops=True),
+            OutputOptions(images=False, crops=True),
             ["crops/bird/a-1.jpg", "crops/bird/b-1.jpg", "crops/drone/a-2.jpg", "crops/drone/b-2.jpg"],
             id="crops only",
         ),
     ],
 )
-def test_what_is_written(tmp_path: Path, kinds: Kinds, expected: list[str]) -> None:
+def test_what_is_written(tmp_path: Path, options: OutputOptions, expected: list[str]) -> None:
     """`--no-images` and `--save-crop`; a crop's number is the detection's rank in its picture."""
-    run = Run(tmp_path, kinds)
+    run = Run(tmp_path, options)
 
     run.finish()
 
@@ -140,7 +118,7 @@ def test_what_is_written(tmp_path: Path, kinds: Kinds, expected: list[str]) -> N
 
 def test_crops_come_from_the_photograph(tmp_path: Path) -> None:
     """A crop shows the object, not the box and label drawn over it."""
-    run = Run(tmp_path, Kinds(crops=True))
+    run = Run(tmp_path, OutputOptions(crops=True))
 
     run.finish()
 
@@ -150,7 +128,7 @@ def test_crops_come_from_the_photograph(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("engine", "stamped"), [("emulated", True), ("float", False), ("hailort", False)])
 def test_only_emulation_is_stamped(tmp_path: Path, engine: str, stamped: bool) -> None:
-    """The lower left corner of a picture says so when no chip and no float model made the boxes."""
+    """Pictures of the emulation have a stamp in the lower left corner; others have none."""
     run = Run(tmp_path, engine=engine)
 
     run.finish()
@@ -160,7 +138,7 @@ def test_only_emulation_is_stamped(tmp_path: Path, engine: str, stamped: bool) -
 
 
 def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
-    """The same folder again: our files are replaced, the user's others stay."""
+    """The same folder again: files of the first run are replaced, other files stay."""
     run = Run(tmp_path)
     run.finish()
     (run.folder / "notes.txt").write_text("mine")
@@ -173,7 +151,7 @@ def test_a_second_run_replaces_the_first(tmp_path: Path) -> None:
 
 
 def test_the_lines_appear_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sees `detections.jsonl` sees the pictures that it speaks of."""
+    """When `detections.jsonl` appears, its pictures are already there."""
     moved: list[str] = []
     replace = files.os.replace
     monkeypatch.setattr(files.os, "replace", lambda a, b: (moved.append(Path(b).name), replace(a, b)))
@@ -184,7 +162,7 @@ def test_the_lines_appear_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_failed_run_leaves_everything(tmp_path: Path) -> None:
-    """An error between two pictures: what was there before is there, and nothing else."""
+    """After an error between two pictures the folder is as it was before."""
     run = Run(tmp_path)
     run.finish()
     before = {name: (run.folder / name).read_bytes() for name in run.files()}
@@ -197,7 +175,7 @@ def test_a_failed_run_leaves_everything(tmp_path: Path) -> None:
 
 
 def test_a_failed_first_run_leaves_no_folder(tmp_path: Path) -> None:
-    """A folder made for a run that failed is gone again."""
+    """A folder made for a failed run is removed."""
     run = Run(tmp_path)
 
     with pytest.raises(ValueError, match="stop"), run.open():
@@ -229,8 +207,8 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
 
 
 def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is held back until the end: after many pictures the staged file has grown."""
-    run = Run(tmp_path, Kinds(images=False))
+    """Lines are written at once: after many pictures the staged file has grown."""
+    run = Run(tmp_path, OutputOptions(images=False))
 
     with run.open() as outputs:
         for _ in range(200):
@@ -242,7 +220,7 @@ def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_what_opencv_cannot_encode_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An encoder that gives up is an error, not a missing picture."""
+    """A failure of the encoder is an error, not a missing picture."""
     monkeypatch.setattr(sinks.cv2, "imencode", lambda suffix, image: (False, None))
 
     with pytest.raises(DataError, match="cannot encode a picture of 50x40"):
@@ -260,9 +238,9 @@ def test_a_video_is_one_film(tmp_path: Path) -> None:
     """Annotated frames at the source's rate and size; crops and labels are named by frame; one record."""
     video = VideoFacts(tmp_path / "in.avi", "in.avi", 12.5, (64, 48), 9)
     item = Item(video.path, video.source, PurePosixPath("in.avi"))
-    kinds = Kinds(("jsonl", "txt"), images=False, crops=True, video=True)
+    options = OutputOptions(("jsonl", "txt"), images=False, crops=True, video=True)
 
-    with Outputs(plan_run(tmp_path / "out", [item], kinds), "emulated", NAMES, Style(), video) as outputs:
+    with Outputs(plan_run(tmp_path / "out", [item], options), "emulated", NAMES, Style(), video) as outputs:
         for frame in frames_of(video, 9):
             outputs.write(frame, FOUND[1:] if frame.number == 7 else Detections.empty())
         outputs.commit({})
@@ -280,21 +258,31 @@ def test_a_video_is_one_film(tmp_path: Path) -> None:
 
 
 def test_a_film_that_was_cut_short_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """OpenCV says nothing of a full disk; the finished film is counted, and nothing is put in place."""
+    """OpenCV does not report a full disk: the frames of the finished film are counted, and nothing is put in place."""
     video = VideoFacts(tmp_path / "in.avi", "in.avi", 25, (64, 48), 5)
     item = Item(video.path, video.source, PurePosixPath("in.avi"))
-    monkeypatch.setattr("hefkit.pictures.video.VideoWriter.write", _lose_every_frame)
+    real = cv2.VideoWriter
+
+    class FullDisk:
+        """OpenCV's writer on a full disk: it loses every frame without an error."""
+
+        def __init__(self, *args: Any) -> None:
+            self.writer = real(*args)
+
+        def write(self, image_bgr: np.ndarray) -> None:
+            pass
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.writer, name)
+
+    monkeypatch.setattr(cv2, "VideoWriter", FullDisk)
 
     with (
         pytest.raises(DataError, match="the video has 0 of 5 frames"),
-        Outputs(plan_run(tmp_path / "out", [item], Kinds(video=True)), "float", NAMES, None, video) as outputs,
+        Outputs(plan_run(tmp_path / "out", [item], OutputOptions(video=True)), "float", NAMES, None, video) as outputs,
     ):
         for frame in frames_of(video, 5):
             outputs.write(frame, FOUND)
         outputs.commit({})
 
     assert not (tmp_path / "out").exists()
-
-
-def _lose_every_frame(self: VideoWriter, image_bgr: np.ndarray) -> None:
-    self._frames += 1

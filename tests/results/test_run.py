@@ -1,4 +1,4 @@
-"""Many photographs through the pipeline end in files and a tally."""
+"""Photographs through the pipeline: written in order, counted and timed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.helpers.fake_engine import engine_that_finds
 
 
 class Notebook:
-    """Stands for the outputs: remembers what was written."""
+    """Replaces the outputs: notes what was written."""
 
     def __init__(self) -> None:
         self.written: list[tuple[int, tuple[int, ...], int]] = []
@@ -85,7 +85,7 @@ def test_every_picture_is_written_in_order(reader: list[str], batch_size: int) -
 def test_unreadable_pictures_are_named_and_counted(
     reader: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, batch_size: int
 ) -> None:
-    """One bad file costs one warning, not the run, nor the order within a batch."""
+    """An unreadable file gives one warning; the run and the order within a batch go on."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
 
     tally, notebook = run(items("40x30", "bad\n.jpg", "41x30"), batch_size)
@@ -96,7 +96,7 @@ def test_unreadable_pictures_are_named_and_counted(
 
 
 def test_no_readable_picture_is_an_error(reader: list[str]) -> None:
-    """A run that saw nothing has no result."""
+    """A run without a readable picture has no result."""
     with pytest.raises(DataError, match="none of the images \\(100\\) can be read"):
         run(items(*["bad"] * 100), batch_size=4)
 
@@ -110,7 +110,7 @@ def test_a_bug_in_the_reader_stops_the_run(reader: list[str]) -> None:
 
 
 def test_few_pictures_are_read_ahead(reader: list[str]) -> None:
-    """The readers stay at most AHEAD pictures in front of a slow consumer, so memory stays flat."""
+    """The readers are at most AHEAD pictures in front of a slow consumer, so memory is bounded."""
     pictures = read_photographs(items(*["40x30"] * 30))
     most = 0
     for taken, _ in enumerate(pictures, start=1):
@@ -134,9 +134,40 @@ def test_a_consumer_that_leaves_stops_the_readers(reader: list[str]) -> None:
 def test_long_pictures_get_one_warning(
     reader: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond 3:1 fitting in shrinks a picture; said once for the run, not at exactly 3:1."""
+    """One warning per run for pictures longer than 3:1; none at exactly 3:1."""
     monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
 
     run(items("90x30", "91x30", "30x100"))
 
     assert len(caplog.messages) == 1 and caplog.messages[0].startswith("2 of 3 images are longer than 3:1")
+
+
+def test_tally_medians_and_latency() -> None:
+    """Stage times are medians in milliseconds; the latency is the median of sums, not the sum of medians."""
+    tally = Tally()
+    for infer, write in ((0.010, 0.003), (0.020, 0.001), (0.030, 0.002)):
+        tally.add([1, 1, 0], read=0.001, preprocess=0.0, infer=infer, decode=0.0, write=write)
+
+    assert tally.stage_ms() == {"read": 1.0, "preprocess": 0.0, "infer": 20.0, "decode": 0.0, "write": 2.0}
+    assert tally.latency_ms() == 22.0  # sums 14, 22, 33
+    assert [line.split() for line in tally.class_lines({0: "a", 1: "b\n\x1b"})] == [["6", "b", r"\x1b"], ["3", "a"]]
+
+
+@pytest.mark.parametrize(
+    ("most", "expected"),
+    [
+        pytest.param(1, ["9 a", "10 in 3 more classes"], id="three in one line"),
+        pytest.param(3, ["9 a", "5 b", "3 c", "2 in 1 more class"], id="one left"),
+        pytest.param(4, ["9 a", "5 b", "3 c", "2 d"], id="as many as fit"),
+    ],
+)
+def test_rare_classes_share_a_line(most: int, expected: list[str]) -> None:
+    """The most frequent classes have a line each; the last line sums up the others, and counts them."""
+    tally = Tally()
+    counts = {2: 3, 0: 9, 3: 2, 1: 5}
+    found = [class_id for class_id, count in counts.items() for _ in range(count)]
+    tally.add(found, read=0.0, preprocess=0.0, infer=0.0, decode=0.0, write=0.0)
+
+    lines = tally.class_lines(dict(enumerate("abcd")), most=most)
+
+    assert [" ".join(line.split()) for line in lines] == expected

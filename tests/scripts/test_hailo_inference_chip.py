@@ -219,7 +219,7 @@ def test_boxes_of_all_anchors_that_are_no_probabilities(
 
     assert done.code == 4
     [error] = done.errors
-    assert "the scores of net/nms are no probabilities" in error
+    assert "the scores of net/nms are not probabilities" in error
     assert not (tmp_path / "chip" / "detections.jsonl").exists()
 
 

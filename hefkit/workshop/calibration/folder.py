@@ -11,8 +11,7 @@ from typing import Any
 
 from hefkit.errors import UsageError
 from hefkit.files import check_writable, entries, existing, explained, own_json
-from hefkit.pictures.find import iter_images
-from hefkit.pictures.own import MANIFEST, PREVIEW
+from hefkit.pictures.find import MANIFEST, PREVIEW, iter_images
 
 ARRAY = "calib_set.npy"
 FILE_FORMATS = ("png", "npy")

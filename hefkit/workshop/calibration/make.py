@@ -26,7 +26,7 @@ import numpy as np
 from hefkit import __version__
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging, explained
-from hefkit.pictures.own import MANIFEST, PREVIEW
+from hefkit.pictures.find import MANIFEST, PREVIEW
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec

@@ -13,7 +13,7 @@ import numpy as np
 
 from hefkit.errors import DataError, ModelError
 from hefkit.files import MAX_JSON_BYTES
-from hefkit.pictures.own import MANIFEST
+from hefkit.pictures.find import MANIFEST
 from hefkit.spec import InputSpec, input_from_json
 from hefkit.workshop.calibration.folder import ARRAY, FORMAT
 
