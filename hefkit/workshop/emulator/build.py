@@ -129,9 +129,10 @@ class Emulator:
             self.corrected_on = len(feeds)
         return self._model(self._rounding)
 
-    def variant(self, precision: Precision) -> onnx.ModelProto:
-        """Another model from the same measurement, at level 0: a what-if; `head_spec` does not change."""
-        return self._model(self._measured().choose(self._storage(precision)))
+    def variant(self, precision: Precision) -> tuple[onnx.ModelProto, HeadSpec]:
+        """Another model from the same measurement, at level 0 and without `auto`, with its head."""
+        rounding = self._measured().choose(self._storage(precision))
+        return self._model(rounding), self._head(rounding)
 
     def output_names(self) -> list[str]:
         """box8, cls8, box16 ..., in the order of the heads."""
@@ -139,10 +140,13 @@ class Emulator:
 
     def head_spec(self) -> HeadSpec:
         """The head as the emulated model returns it: dtype, scale, zero point and activation of every output."""
+        return self._head(self._rounding)
+
+    def _head(self, rounding: Rounding) -> HeadSpec:
         head = self.layout.to_head_spec()
         outputs = []
         for output, tensor in zip(head.outputs, self.tensors, strict=True):
-            q = self._rounding.codes[tensor]
+            q = rounding.codes[tensor]
             activation = "sigmoid" if output.role == "cls" and not self.logits else "none"
             dtype, scale = np.dtype(STORED[q.bits]).name, float(np.float32(q.scale))
             outputs.append(replace(output, dtype=dtype, scale=scale, zero_point=q.zero_point, activation=activation))

@@ -150,7 +150,9 @@ def rename_reserved(model: onnx.ModelProto, reserved: Collection[str]) -> dict[s
     """
     names = {name for node in model.graph.node for name in (*node.input, *node.output) if name}
     made = {f"{name}/{suffix}" for name in names for suffix in EMULATION_SUFFIXES} | {
-        f"{name}/weight_{suffix}" for name in names for suffix in ("codes", "scale", "zero_point", "steps", "kernel_scale")
+        f"{name}/weight_{suffix}"
+        for name in names
+        for suffix in ("codes", "scale", "zero_point", "steps", "kernel_scale")
     }
     renamed = {}
     for name in sorted(n for n in names if n in reserved or n in made or n.startswith("input/")):
