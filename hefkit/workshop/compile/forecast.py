@@ -51,7 +51,7 @@ def explain(emulator: Emulator, heads: Heads, pictures: Pictures) -> dict[str, A
     exact = heads(lambda: islice(pictures(), TRIED_ON))
     what_if = []
     with progress(len(tried) + 1, "variant", delay_s=2.0) as bar:
-        blame = emulator.blame(pictures)
+        blame = emulator.blame(lambda: islice(pictures(), 1))
         bar.step()
         for what, variant in tried.items():
             model, head = emulator.variant(variant)
@@ -76,10 +76,9 @@ def sentences(quality: dict[str, Any]) -> list[str]:
     ]
     cures = ["--precision-16 auto", "--optimization-level 2 with a GPU (trains, not forecast here)"]
     if any("groups" in w["what"] for w in quality["what_if"]) and weights * MOSTLY > tensors:
-        pattern = "{dw*}" if causes["depthwise"] > DEPTHWISE_TO_BLAME else "{conv*}"
         cures.append(
-            f"the script line quantization_param({pattern}, quantization_groups={GROUPS}), which the compiler may "
-            "refuse, layer by layer"
+            f"the script line quantization_param([{{conv*}}, {{dw*}}], quantization_groups={GROUPS}), which the "
+            "compiler may refuse, layer by layer"
         )
     if causes["depthwise"] > DEPTHWISE_TO_BLAME:
         cures.append("a network without depthwise convolutions, such as YOLOv8")

@@ -119,9 +119,11 @@ class QdqWriter:
             self._pair("DequantizeLinear", inputs, base, wide=dtype == np.int16)
             return base
         self._pair("DequantizeLinear", inputs, f"{base}_steps", wide=dtype == np.int16)
-        full = np.broadcast_to(numbers.kernel_scale, numbers.codes.shape[:2] + (1,) * (numbers.codes.ndim - 2))
-        self._add("Mul", [f"{base}_steps", self._constant(f"{base}_kernel_scale", layer.restored(full))], base)
-        return base
+        name = f"{base}_steps"
+        for number, factor in enumerate(_step_factors(layer, numbers)):
+            source, name = name, f"{base}_times{number}"
+            self._add("Mul", [source, self._constant(f"{base}_kernel_scale{number}", factor)], name)
+        return name
 
     def _sigmoid(self, node: onnx.NodeProto) -> None:
         """The chip's sigmoid: straight pieces, summed up from the middle; its jump of 0.002 at 5.54 is left out."""
@@ -210,3 +212,12 @@ def _codes(tensor: str) -> str:
 
 def _onnx_dtype(codes: TensorCodes) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(STORED[codes.bits])))
+
+
+def _step_factors(layer: Layer, numbers: LayerNumbers) -> list[np.ndarray]:
+    """Arrays whose product is the weight's step: one by output and one by input channel where that is enough."""
+    step = numbers.kernel_scale
+    if layer.node.op_type == "Conv" and layer.groups in (1, len(layer.weight)):
+        by_output, by_input = step[:, :1], step[:1] / step[:1, :1]
+        return [by_output, by_input] if by_input.size > 1 else [by_output]
+    return [layer.restored(np.broadcast_to(step, numbers.codes.shape[:2] + (1,) * (numbers.codes.ndim - 2)))]

@@ -152,7 +152,7 @@ def rename_reserved(model: onnx.ModelProto, reserved: Collection[str]) -> dict[s
     made = {f"{name}/{suffix}" for name in names for suffix in EMULATION_SUFFIXES} | {
         f"{name}/weight_{suffix}"
         for name in names
-        for suffix in ("codes", "scale", "zero_point", "steps", "kernel_scale")
+        for suffix in ("codes", "scale", "zero_point", "steps", "times0", "times1", "kernel_scale0", "kernel_scale1")
     }
     renamed = {}
     for name in sorted(n for n in names if n in reserved or n in made or n.startswith("input/")):
