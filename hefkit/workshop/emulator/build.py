@@ -7,7 +7,7 @@ rounds, and what is known of the compiler.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
 
@@ -102,6 +102,7 @@ class Emulator:
         self.corrected_on = 0
         self._rounder: Rounder | None = None
         self._rounding = Rounding({}, {})
+        self._noisiest: frozenset[str] = frozenset()  # what `auto` chose
 
     def unknown_layers(self) -> list[str]:
         """Layer names asked for in 16 bit that are no layer of this network."""
@@ -117,11 +118,10 @@ class Emulator:
     def quantize(self, pictures: Pictures) -> onnx.ModelProto:
         """Choose every code and weight, write the model; its outputs are named box8, cls8, ..."""
         rounder = self._measured()
-        storage = self._storage(self.precision)
-        self._rounding = rounder.choose(storage)
+        self._rounding = rounder.choose(self._storage(replace(self.precision, auto=False)))
         if self.precision.auto:
-            storage = self._with_auto(storage, pictures)
-            self._rounding = rounder.choose(storage)
+            self._noisiest = noisiest(self._sensitivity(pictures).by_layer())
+            self._rounding = rounder.choose(self._storage(self.precision))
         if self.level == 1:
             feeds = list(islice(self._feeds(pictures()), picture_budget(self.plan)))
             numbers = corrected(self.plan, self._rounding, rounder.layers, feeds)
@@ -130,7 +130,7 @@ class Emulator:
         return self._model(self._rounding)
 
     def variant(self, precision: Precision) -> tuple[onnx.ModelProto, HeadSpec]:
-        """Another model from the same measurement, at level 0 and without `auto`, with its head."""
+        """Another model from the same measurement, at level 0, with its head; `auto` means what `quantize` chose."""
         rounding = self._measured().choose(self._storage(precision))
         return self._model(rounding), self._head(rounding)
 
@@ -209,24 +209,26 @@ class Emulator:
                 groups[tensor] = Groups(count, precision.groups_by_range)
         by_name = {self._name(p.tensor): p.tensor for p in self.plan.points}
         layers = {by_name[n] for n in precision.layers if n in by_name}
+        layers |= self._noisiest if precision.auto else set()
         outputs = {self.tensors[i] for i in precision.outputs}
         return Storage(
             frozenset(outputs | (layers - set(self._layers()))), frozenset(layers & set(self._layers())), groups
         )
 
-    def _with_auto(self, storage: Storage, pictures: Pictures) -> Storage:
-        """The layers that bring most noise to the heads get 16 bit: few layers, most of the noise."""
-        noise = self._sensitivity(pictures).by_layer()
-        total, chosen = sum(noise.values()), set[str]()
-        for tensor in sorted(noise, key=lambda t: -noise[t])[: max(1, round(AUTO_LAYERS * len(noise)))]:
-            if sum(noise[t] for t in chosen) >= AUTO_NOISE * total:
-                break
-            chosen.add(tensor)
-        layers = chosen & set(self._layers())
-        return replace(
-            storage, wide_layers=storage.wide_layers | layers, wide_outputs=storage.wide_outputs | (chosen - layers)
-        )
-
     def _sensitivity(self, pictures: Pictures) -> Sensitivity:
         feeds = list(islice(self._feeds(pictures()), PICTURES))
         return Sensitivity(self.plan, self._rounding, self._layers(), feeds)
+
+
+def noisiest(noise: Mapping[str, float]) -> frozenset[str]:
+    """The layers that `auto` stores in 16 bit: few layers, most of the noise at the heads.
+
+    Args:
+        noise: layer -> noise over signal.
+    """
+    total, chosen = sum(noise.values()), set[str]()
+    for layer in sorted(noise, key=lambda t: -noise[t])[: max(1, round(AUTO_LAYERS * len(noise)))]:
+        if sum(noise[t] for t in chosen) >= AUTO_NOISE * total:
+            break
+        chosen.add(layer)
+    return frozenset(chosen)

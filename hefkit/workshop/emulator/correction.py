@@ -21,7 +21,7 @@ from hefkit.workshop.emulator.arithmetic import LayerNumbers, bias_numbers
 from hefkit.workshop.emulator.layers import Layer
 from hefkit.workshop.emulator.plan import RoundingPlan, RoundingPoint
 from hefkit.workshop.emulator.rounding import Rounding
-from hefkit.workshop.emulator.scales import LEVELS, TensorCodes
+from hefkit.workshop.emulator.scales import LEVELS, TensorCodes, along_channels
 from hefkit.workshop.emulator.statistics import Feed
 from hefkit.workshop.network.cut import extract, tensor_types
 from hefkit.workshop.network.session import open_session, run_session
@@ -59,20 +59,15 @@ def picture_budget(plan: RoundingPlan) -> int:
 
 def round_to_codes(values: np.ndarray, codes: TensorCodes) -> np.ndarray:
     """Real values -> codes, of the shape of `values`; scales by channel count along axis 1."""
-    scale = _along_channels(codes.scale, values.ndim)
+    scale = along_channels(codes.scale, values.ndim)
     found = np.rint(values / scale) + codes.zero_point
     return np.clip(found, 0, LEVELS[codes.bits]).astype(np.uint8 if codes.bits == 8 else np.uint16)
 
 
 def real_values(stored: np.ndarray, codes: TensorCodes) -> np.ndarray:
     """Codes -> real values, float32."""
-    scale = _along_channels(codes.scale, stored.ndim)
+    scale = along_channels(codes.scale, stored.ndim)
     return ((stored.astype(np.float32) - codes.zero_point) * scale).astype(np.float32)
-
-
-def _along_channels(scale: float | np.ndarray, ndim: int) -> np.ndarray:
-    scale = np.asarray(scale, np.float32)
-    return scale.reshape(-1, *[1] * (ndim - 2)) if scale.ndim else scale
 
 
 def _boundary(plan: RoundingPlan, point: RoundingPoint) -> list[str]:

@@ -2,6 +2,8 @@
 
 A weight is brought into the order (output, input of its group, ...), whatever operation holds it. A layer knows the
 tensor that it reads: the nearest rounded tensor (or the picture) above it, through nodes that only move codes.
+
+Example: a ConvTranspose of 4 to 6 channels in 2 groups holds its weight as (4, 3, k, k), here (6, 2, k, k).
 """
 
 from __future__ import annotations
@@ -30,11 +32,17 @@ class Layer:
     activation: str  # "none", "relu", "leaky_relu", "relu6", "sigmoid", or "curve"
     source: str  # the rounded tensor or the picture that it reads
     factor: float  # by what number the nodes between source and layer multiply
+    shape: tuple[int, ...]  # of the weight in the node
 
     @property
     def depthwise(self) -> bool:
         """Whether every output channel reads one input channel."""
         return self.groups > 1 and self.weight.shape[1] == 1
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether the channels of its tensors lie along axis 1; those of a MatMul lie along the last axis."""
+        return self.node.op_type != "MatMul"
 
     @property
     def input_peak(self) -> np.ndarray:
@@ -44,7 +52,13 @@ class Layer:
 
     def restored(self, values: np.ndarray) -> np.ndarray:
         """An array of the shape of `weight` -> the order in which the node has its weight."""
-        return _restored(self.node, values, self.groups)
+        if self.node.op_type == "ConvTranspose":
+            outputs, inputs, *kernel = values.shape
+            split = values.reshape(self.groups, outputs // self.groups, inputs, *kernel).swapaxes(1, 2)
+            return np.ascontiguousarray(split.reshape(self.groups * inputs, outputs // self.groups, *kernel))
+        if _is_output_first(self.node):
+            return values
+        return np.ascontiguousarray(values.T) if values.ndim == 2 else values.reshape(self.shape)
 
 
 def find_layers(plan: RoundingPlan) -> dict[str, Layer]:
@@ -66,8 +80,8 @@ def reader_peak(plan: RoundingPlan, layers: dict[str, Layer], tensor: str) -> np
             return None
         for index in plan.graph.consumers.get(name, ()):
             layer = by_node.get(index)
-            if layer is not None and layer.node.input[0] == name:
-                peaks.append(layer.input_peak * abs(layer.factor))
+            if layer is not None and layer.by_channel and layer.node.input[0] == name:
+                peaks.append(layer.input_peak)
             elif plan.is_moving(plan.graph.nodes[index]) and plan.graph.nodes[index].op_type in CHANNEL_WISE:
                 todo += plan.graph.nodes[index].output[:1]
             else:
@@ -96,12 +110,13 @@ def _layer(plan: RoundingPlan, point: RoundingPoint) -> Layer:
     node = plan.graph.nodes[point.node]
     groups = attribute(node, "group", 1)
     assert point.weight is not None
-    weight = _output_first(node, constant_array(plan, point.weight), groups)
+    stored = constant_array(plan, point.weight)
+    weight = _output_first(node, stored, groups)
     has_bias = node.op_type != "MatMul" and len(node.input) > 2 and node.input[2]
     bias = constant_array(plan, node.input[2]).reshape(-1) if has_bias else np.zeros(len(weight), np.float32)
     bias = np.broadcast_to(bias, (len(weight),)).astype(np.float32)
     source, factor = source_of(plan, next(i for i in node.input if i in plan.dynamic))
-    return Layer(point, node, weight, bias, groups, _activation(plan, point), source, factor)
+    return Layer(point, node, weight, bias, groups, _activation(plan, point), source, factor, stored.shape)
 
 
 def _activation(plan: RoundingPlan, point: RoundingPoint) -> str:
@@ -126,18 +141,12 @@ def _output_first(node: onnx.NodeProto, weight: np.ndarray, groups: int) -> np.n
         inputs, outputs, *kernel = weight.shape
         split = weight.reshape(groups, inputs // groups, outputs, *kernel).swapaxes(1, 2)
         return np.ascontiguousarray(split.reshape(groups * outputs, inputs // groups, *kernel))
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
+    if _is_output_first(node):
         return weight
     if weight.ndim == 2:
         return np.ascontiguousarray(weight.T)
     return weight.reshape(1, 1, -1)  # a stack of matrices: one scale for all of it
 
 
-def _restored(node: onnx.NodeProto, values: np.ndarray, groups: int) -> np.ndarray:
-    if node.op_type == "ConvTranspose":
-        outputs, inputs, *kernel = values.shape
-        split = values.reshape(groups, outputs // groups, inputs, *kernel).swapaxes(1, 2)
-        return np.ascontiguousarray(split.reshape(groups * inputs, outputs // groups, *kernel))
-    if node.op_type == "Conv" or (node.op_type == "Gemm" and attribute(node, "transB", 0)):
-        return values
-    return np.ascontiguousarray(values.T) if values.ndim == 2 else values
+def _is_output_first(node: onnx.NodeProto) -> bool:
+    return node.op_type == "Conv" or (node.op_type == "Gemm" and bool(attribute(node, "transB", 0)))

@@ -19,7 +19,7 @@ from hefkit.workshop.emulator.layers import Layer
 from hefkit.workshop.emulator.pieces import SIGMOID
 from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.rounding import Rounding
-from hefkit.workshop.emulator.scales import LEVELS, TensorCodes
+from hefkit.workshop.emulator.scales import LEVELS, TensorCodes, along_channels
 from hefkit.workshop.network.cut import tensor_types
 
 DOMAIN = "com.microsoft"
@@ -108,8 +108,9 @@ class QdqWriter:
         """codes -> (codes - zero point) * scale; steps that differ by input channel are a product of their own."""
         base = f"{tensor}/weight"
         dtype = numbers.codes.dtype
-        one_step = numbers.kernel_scale.size == 1
-        scale = np.float32(numbers.kernel_scale.reshape(-1)[0]) if one_step else np.float32(1)
+        first = numbers.kernel_scale.flat[0]
+        one_step = bool((numbers.kernel_scale == first).all())
+        scale = np.float32(first if one_step else 1)
         inputs = [
             self._constant(f"{base}_codes", layer.restored(numbers.codes)),
             self._constant(f"{base}_scale", scale),
@@ -158,8 +159,9 @@ class QdqWriter:
 
     def _bounded(self, tensor: str, q: TensorCodes) -> str:
         """uint16 holds codes beyond 15 bits; the chip stops at 32767."""
-        high = np.asarray((LEVELS[15] - q.zero_point) * np.asarray(q.scale), np.float32)
-        high = high.reshape(-1, 1, 1) if high.ndim else high
+        # only weighted layers have scales by channel; their tensors have as many axes as their weights
+        axes = self.layers[tensor].weight.ndim if tensor in self.layers else 4
+        high = (LEVELS[15] - q.zero_point) * along_channels(q.scale, axes)
         self._add("Min", [tensor, self._constant(f"{tensor}/highest", high)], f"{tensor}/bounded")
         return f"{tensor}/bounded"
 
@@ -219,5 +221,5 @@ def _step_factors(layer: Layer, numbers: LayerNumbers) -> list[np.ndarray]:
     step = numbers.kernel_scale
     if layer.node.op_type == "Conv" and layer.groups in (1, len(layer.weight)):
         by_output, by_input = step[:, :1], step[:1] / step[:1, :1]
-        return [by_output, by_input] if by_input.size > 1 else [by_output]
+        return [by_output] if (by_input == 1).all() else [by_output, by_input]
     return [layer.restored(np.broadcast_to(step, numbers.codes.shape[:2] + (1,) * (numbers.codes.ndim - 2)))]

@@ -63,21 +63,17 @@ class Rounder:
         self.plan, self.layers = plan, find_layers(plan)
         self._extremes, self._probabilities = extremes, set(probabilities)
         self._std = np.asarray(std, np.float64)
-        self._peaks = {t: reader_peak(plan, self.layers, t) for t in self.layers}
+        self._peaks = {t: reader_peak(plan, self.layers, t) for t, layer in self.layers.items() if layer.by_channel}
 
-    def choose(self, storage: Storage, biases: Mapping[str, np.ndarray] | None = None) -> Rounding:
-        """Codes and weights of the whole network.
-
-        Args:
-            biases: layer -> (O,) float32 that replaces its bias: level 1.
-        """
+    def choose(self, storage: Storage) -> Rounding:
+        """Codes and weights of the whole network."""
         raised: dict[str, float] = {}
-        first = self._walk(storage, biases or {}, raised)
+        first = self._walk(storage, raised)
         for tensor, numbers in first.numbers.items():
             writer = self.layers[tensor].source
             if numbers.input_raise > 1 and self._can_be_raised(writer):
                 raised[writer] = max(raised.get(writer, 1.0), numbers.input_raise)
-        return self._walk(storage, biases or {}, raised) if raised else first
+        return self._walk(storage, raised) if raised else first
 
     def float_layer(self, tensor: str) -> FloatLayer:
         """A layer as the arithmetic takes it."""
@@ -92,7 +88,7 @@ class Rounder:
             high=output.high,
             activation=layer.activation,
             groups=layer.groups,
-            reader_peak=self._peaks[tensor],
+            reader_peak=self._peaks.get(tensor),
         )
         return without_static_channels(found) if layer.node.op_type == "Conv" else found
 
@@ -106,7 +102,7 @@ class Rounder:
     def _can_be_raised(self, tensor: str) -> bool:
         return tensor in self.layers and activation(self.layers[tensor].activation).fixed_range is None
 
-    def _walk(self, storage: Storage, biases: Mapping[str, np.ndarray], raised: Mapping[str, float]) -> Rounding:
+    def _walk(self, storage: Storage, raised: Mapping[str, float]) -> Rounding:
         result = Rounding({}, {})
         wide = storage.wide_outputs | storage.wide_layers
         for point in self.plan.points:
@@ -115,8 +111,6 @@ class Rounder:
                 result.codes[tensor] = self.plain_codes(tensor, 15 if tensor in wide else 8)
                 continue
             known = replace(self.float_layer(tensor), raised=raised.get(tensor, 1.0))
-            if tensor in biases:
-                known = replace(known, bias=biases[tensor])
             bits = 15 if tensor in storage.wide_layers else 8
             scale = self._input_scale(self.layers[tensor], result.codes, bits)
             if tensor in self._probabilities:

@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from hefkit.workshop.emulator.layers import Layer
 from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.rounding import Rounding
-from hefkit.workshop.emulator.scales import TensorCodes
+from hefkit.workshop.emulator.scales import along_channels
 from hefkit.workshop.emulator.statistics import Feed
 from hefkit.workshop.network.session import in_parallel, open_session, run_session
 
@@ -40,7 +40,8 @@ class Sensitivity:
         model = _steered(plan, list(rounding.codes), layers)
         self._outputs = [o.name for o in model.graph.output]
         self._session = open_session(model, threads=1)
-        self._exact_steps = {k: v for t, c in rounding.codes.items() for k, v in _steps(t, c, exact=True).items()}
+        self._axes = {t: layer.weight.ndim for t, layer in layers.items()}
+        self._exact_steps = {k: v for t in rounding.codes for k, v in self._steps(t, EXACT).items()}
         self._exact = [self._run(feed, (), ()) for feed in self._feeds]
         self._energy = [[max(float((t.astype(np.float64) ** 2).sum()), 1e-30) for t in heads] for heads in self._exact]
 
@@ -69,22 +70,21 @@ class Sensitivity:
         inputs = {**feed, **self._exact_steps, **self._float}
         inputs |= {_weight(t): self._rounded[_weight(t)] for t in weights if _weight(t) in self._rounded}
         for tensor in outputs:
-            inputs |= _steps(tensor, self._rounding.codes[tensor], exact=False)
+            inputs |= self._steps(tensor, 1.0)
         return run_session(self._session, self._outputs, inputs)
+
+    def _steps(self, tensor: str, factor: float) -> dict[str, np.ndarray]:
+        """The inputs that make `tensor` round to `factor` of its steps; () or (C, 1, 1) float32.
+
+        Nothing is clipped: the ranges hold all that the calibration pictures give.
+        """
+        # only weighted layers have scales by channel; their tensors have as many axes as their weights
+        step = along_channels(self._rounding.codes[tensor].scale, self._axes.get(tensor, 4)) * np.float32(factor)
+        return {f"{tensor}/step": np.asarray(step), f"{tensor}/inverse": np.asarray(1 / step)}
 
 
 def _weight(tensor: str) -> str:
     return f"{tensor}/free_weight"
-
-
-def _steps(tensor: str, codes: TensorCodes, *, exact: bool) -> dict[str, np.ndarray]:
-    """The inputs that make `tensor` round to its steps, or to far finer ones; (1,) or (C, 1, 1) float32.
-
-    Nothing is clipped: the ranges hold all that the calibration pictures give.
-    """
-    step = np.asarray(codes.scale, np.float32) * np.float32(EXACT if exact else 1)
-    step = step.reshape(-1, 1, 1) if step.ndim else step.reshape(1)
-    return {f"{tensor}/step": step, f"{tensor}/inverse": 1 / step}
 
 
 def _steered(plan: RoundingPlan, tensors: Collection[str], layers: Mapping[str, Layer]) -> onnx.ModelProto:

@@ -22,7 +22,7 @@ Feed = Mapping[str, np.ndarray]
 
 @dataclass
 class Extremes:
-    """What one tensor does over the set; both arrays are (C,) float32, C = 1 for tensors without channels."""
+    """What one tensor does over the set; both arrays are (C,) float32, C = 1 for a tensor of one axis."""
 
     low: np.ndarray
     high: np.ndarray
@@ -60,7 +60,7 @@ def _with_reductions(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...
     copy.CopyFrom(model)
     del copy.graph.output[:]
     for name, shape in shapes.items():
-        axes = [a for a in range(len(shape)) if a != 1 or len(shape) < 3]
+        axes = [a for a in range(len(shape)) if a != 1]
         for suffix, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
             _append_reduction(copy, op, name, f"{name}/{suffix}", axes, opset(model))
     return copy

@@ -93,18 +93,20 @@ def upgrade_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every BatchNormalization behind a Conv is part of its weights and bias, as on the chip.
 
-    One that other nodes read before, or whose numbers are computed, stays.
+    It stays where other nodes read the Conv too, and where its numbers are not constant.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
     graph = Graph(copy)
-    folded: dict[str, str] = {}  # what a removed node wrote -> what stands for it
+    folded: set[str] = set()  # what the removed nodes wrote
     for node in copy.graph.node:
         if node.op_type != "BatchNormalization" or len(graph.readers(node.input[0])) != 1:
             continue
         conv = graph.nodes[graph.producer[node.input[0]]] if node.input[0] in graph.producer else None
         values = [graph.constant(i) for i in node.input[1:5]]
         if conv is None or conv.op_type != "Conv" or any(v is None for v in values):
+            continue
+        if any(a.name == "training_mode" and a.i for a in node.attribute):
             continue
         weight, bias = graph.constant(conv.input[1]), graph.constant(conv.input[2]) if len(conv.input) > 2 else None
         if weight is None or node.input[0] in graph.output_names:
@@ -119,7 +121,7 @@ def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
             copy.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
         del conv.input[:]
         conv.input.extend(inputs)
-        folded[node.output[0]] = conv.output[0]
+        folded.add(node.output[0])
         conv.output[0] = node.output[0]
     kept = [n for n in copy.graph.node if not (n.op_type == "BatchNormalization" and n.output[0] in folded)]
     nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
