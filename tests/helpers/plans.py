@@ -11,7 +11,10 @@ from hefkit.workshop.emulator.statistics import Extremes, extremes
 
 
 def text_plan(body: str, shape: list[int], outputs: str = "y", opset: int = 14, **constants: object) -> RoundingPlan:
-    """The plan of a graph from `x`; constants are the initializers that it names, float32 unless they are int64."""
+    """The plan of a graph from `x`; constants are the initializers that it names.
+
+    Vectors of int64, as numpy arrays, are shapes and stay; everything else becomes float32.
+    """
     results = ", ".join(f"float[A, B, C, D] {o}" for o in outputs.split())
     model = onnx.parser.parse_model(
         f'<ir_version: 8, opset_import: ["" : {opset}]> toy (float[{", ".join(map(str, shape))}] x) => ({results}) '
@@ -20,8 +23,8 @@ def text_plan(body: str, shape: list[int], outputs: str = "y", opset: int = 14, 
     for output in model.graph.output:
         output.type.tensor_type.ClearField("shape")  # of any number of axes
     for name, value in constants.items():
-        array = np.asarray(value)
-        array = array if array.dtype == np.int64 else array.astype(np.float32)
+        is_shape = isinstance(value, np.ndarray) and value.dtype == np.int64 and value.ndim == 1
+        array = np.asarray(value, np.int64 if is_shape else np.float32)
         model.graph.initializer.append(numpy_helper.from_array(array, name))
     return RoundingPlan(model)
 
