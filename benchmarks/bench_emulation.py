@@ -206,7 +206,8 @@ def labels(shared: Path, work: Path) -> list[dict[str, Any]]:
         found = json.loads(out.splitlines()[-1])["results"]
         for name, figures in zip(made, found, strict=True):
             kept = {f"{k}_kept": round(figures[k] / found[0][k], 4) for k in ("map50", "map50_95")}
-            rows.append({"model": model.stem, "variant": name, "map50": figures["map50"], "map50_95": figures["map50_95"], **kept})  # fmt: skip
+            shown = {key: figures[key] for key in ("map50", "map50_95")}
+            rows.append({"model": model.stem, "variant": name, **shown, **kept})
     return rows
 
 

@@ -43,7 +43,7 @@ def extremes(model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Fee
     """Range of each channel (axis 1) of each tensor, over all feeds; at least one feed."""
     shapes = {name: shape for name, (_, shape) in tensor_types(model, tensors).items()}
     names = [f"{t}/{s}" for t in tensors for s in ("min", "max")]
-    session = open_session(_with_reductions(model, shapes), threads=1)
+    session = open_session(_with_reductions(model, shapes), threads=1, lean=True)
     totals: list[np.ndarray] = []
     for values in in_parallel(lambda feed: run_session(session, names, feed), feeds):
         flat = [v.reshape(-1) for v in values]
@@ -55,14 +55,22 @@ def extremes(model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Fee
 
 
 def _with_reductions(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """The model with two small outputs a tensor in place of its own outputs."""
+    """The model with two small outputs a tensor in place of its own outputs, each right behind its tensor."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)
-    del copy.graph.output[:]
-    for name, shape in shapes.items():
-        axes = [a for a in range(len(shape)) if a != 1]
-        for suffix, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
-            _append_reduction(copy, op, name, f"{name}/{suffix}", axes, opset(model))
+    del copy.graph.output[:], copy.graph.node[:]
+
+    def reduce(names: Iterable[str]) -> None:
+        for name in names:
+            if name in shapes:
+                axes = [a for a in range(len(shapes[name])) if a != 1 or len(shapes[name]) < 3]
+                for suffix, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
+                    _append_reduction(copy, op, name, f"{name}/{suffix}", axes, opset(model))
+
+    reduce(v.name for v in model.graph.input)
+    for node in model.graph.node:
+        copy.graph.node.append(node)
+        reduce(node.output)
     return copy
 
 

@@ -20,7 +20,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.InferenceSession:
+def open_session(model: onnx.ModelProto | Path, threads: int = 0, *, lean: bool = False) -> ort.InferenceSession:
     """A CPU session; Quantize/Dequantize pairs are computed in float.
 
     onnxruntime's fused integer kernels saturate on CPUs without VNNI, so the emulator's codes would depend on the
@@ -29,6 +29,8 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.Inferen
     Args:
         model: a model, or a path to one.
         threads: 0 means all cores this process may use.
+        lean: compute node by node in the order of the file, and free every tensor after its last reader: a fifth of
+            the memory for a graph with a small output behind every tensor.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -36,6 +38,11 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 0) -> ort.Inferen
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
+    if lean:
+        options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+        options.enable_mem_pattern = False
+        # the layouts of the highest level keep a second copy of tensors that others read as well
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.log_severity_level = 4  # fatal only; errors arrive as exceptions
     options.add_session_config_entry("session.disable_quant_qdq", "1")
     # spinning idle threads would use the core that the next stage of the pipeline needs
