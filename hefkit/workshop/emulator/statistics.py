@@ -63,7 +63,7 @@ def _with_reductions(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...
     def reduce(names: Iterable[str]) -> None:
         for name in names:
             if name in shapes:
-                axes = [a for a in range(len(shapes[name])) if a != 1 or len(shapes[name]) < 3]
+                axes = [a for a in range(len(shapes[name])) if a != 1]
                 for suffix, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
                     _append_reduction(copy, op, name, f"{name}/{suffix}", axes, opset(model))
 
