@@ -17,6 +17,8 @@ from hefkit.text import one_line
 from hefkit.workshop.dfc.graph import Output
 
 OUTSIDE = 0.02  # how far codes of a probability may reach beyond 0 and 1
+LARGEST = {"uint8": 255, "uint16": 32767}  # dtype -> largest code that the compiler uses: its 16 bit are 15
+OVERFLOW = 2.0  # times the range: the compiler doubles a scale whose codes would overflow
 
 
 def check_hef(
@@ -89,7 +91,7 @@ def _checked(output: OutputSpec, stream: VStream, *, wide: bool, baked: bool) ->
             f"{name} has the scale {scales[0]:.4g} and the zero point {zeros[0]:.6g}, which do not fit "
             f"{stream.dtype}; use another SDK release"
         )
-    sigmoid = output.role == "cls" and _is_probability(scales, zeros, largest)
+    sigmoid = output.role == "cls" and _is_probability(scales, zeros, LARGEST[stream.dtype])
     if output.role == "cls" and sigmoid != baked:
         found, expected = ("probabilities", "logits") if sigmoid else ("logits", "probabilities")
         cure = "remove change_output_activation from the script" if sigmoid else "use --logits"
@@ -105,10 +107,15 @@ def _checked(output: OutputSpec, stream: VStream, *, wide: bool, baked: bool) ->
 
 
 def _is_probability(scales: Sequence[float], zeros: Sequence[float], largest: int) -> bool:
-    """Do all codes lie between 0 and 1? Logits do not: those of the background are far below zero."""
+    """Do all codes lie between 0 and 1, or 0 and 2 after an overflow? Logits are far below 0 for the background.
+
+    8 bit: 1/255, 2/255, or in older releases a measured range, such as 0.00343: 0 to 0.875; 15 bits: 1/32767.
+    """
     features = max(len(scales), len(zeros))
-    pairs = zip(_repeated(scales, features), _repeated(zeros, features), strict=True)
-    return all(-zero * scale >= -OUTSIDE and (largest - zero) * scale <= 1 + OUTSIDE for scale, zero in pairs)
+    pairs = list(zip(_repeated(scales, features), _repeated(zeros, features), strict=True))
+    low = min(-zero * scale for scale, zero in pairs)
+    high = max((largest - zero) * scale for scale, zero in pairs)
+    return low >= -OUTSIDE and (high <= 1 + OUTSIDE or abs(high - OVERFLOW) <= OUTSIDE)
 
 
 def _repeated(values: Sequence[float], length: int) -> Sequence[float]:

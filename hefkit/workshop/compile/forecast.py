@@ -16,11 +16,18 @@ import numpy as np
 from hefkit.results.progress import progress
 from hefkit.text import one_line
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated
-from hefkit.workshop.emulator.build import Blame, Emulator
+from hefkit.workshop.emulator.build import Blame, Emulator, Precision
 
 GOOD_RECALL = 0.9
 TRIED_ON = 16  # pictures at most
 GROUPS = 4
+AS_IT_IS, OUTPUTS, AUTO, GROUPED = (
+    "as it is",
+    "outputs in 16 bit",
+    "the noisiest layers in 16 bit",
+    f"{GROUPS} quantization groups",
+)
+FLAGS = {OUTPUTS: "--precision-16 outputs", AUTO: "--precision-16 auto"}
 MOSTLY = 2.0  # times the noise of the other kind
 DEPTHWISE_TO_BLAME = 0.25  # share of the noise
 
@@ -37,17 +44,9 @@ def explain(emulator: Emulator, heads: Heads, pictures: Pictures) -> dict[str, A
 
     Returns:
         `causes`: weights and tensors (noise over signal at the heads), depthwise (share), layers (the worst, with
-        their shares); `what_if`: what was tried, with its recall and precision on the same pictures.
+        their shares); `what_if`: what was tried at level 0, with its recall and precision on the same pictures.
     """
-    precision = emulator.precision
-    tried = {
-        "as it is": precision,
-        "outputs in 16 bit": replace(precision, outputs=frozenset(range(len(emulator.layout.convs)))),
-    }
-    if precision.conv_groups == precision.depthwise_groups == 1:
-        groups = replace(precision, conv_groups=GROUPS, depthwise_groups=GROUPS)
-        tried[f"{GROUPS} quantization groups, channels in order"] = groups
-        tried[f"{GROUPS} quantization groups, channels sorted by range"] = replace(groups, groups_by_range=True)
+    tried = _variants(emulator)
     exact = heads(lambda: islice(pictures(), TRIED_ON))
     what_if = []
     with progress(len(tried) + 1, "variant", delay_s=2.0) as bar:
@@ -62,7 +61,7 @@ def explain(emulator: Emulator, heads: Heads, pictures: Pictures) -> dict[str, A
 
 
 def sentences(quality: dict[str, Any]) -> list[str]:
-    """`explain`'s result in words: the cause, what was tried, what to do."""
+    """`explain`'s result in words: the cause, what was tried, and of that what kept more boxes."""
     causes = quality["causes"]
     weights, tensors = causes["weights"], causes["tensors"]
     alike = "the weights and the tensors between layers alike"
@@ -72,10 +71,13 @@ def sentences(quality: dict[str, Any]) -> list[str]:
     told = [
         f"only {100 * quality['recall']:.0f} % of the boxes are left; the cause: {kind} lose too much in 8 bit; "
         f"depthwise convolutions bring {100 * causes['depthwise']:.0f} % of the noise; worst layers: {worst}",
-        "tried: " + "; ".join(f"{w['what']} {_percent(w['recall'])}" for w in quality["what_if"]),
+        "tried at level 0: " + "; ".join(f"{w['what']} {_percent(w['recall'])}" for w in quality["what_if"]),
     ]
-    cures = ["--precision-16 auto", "--optimization-level 2 with a GPU (trains, not forecast here)"]
-    if any("groups" in w["what"] for w in quality["what_if"]) and weights * MOSTLY > tensors:
+    tried = {w["what"]: w["recall"] or 0.0 for w in quality["what_if"]}
+    helped = [what for what, recall in tried.items() if recall > tried[AS_IT_IS]]
+    cures = [flag for what, flag in FLAGS.items() if what in helped]
+    cures.append("--optimization-level 2 with a GPU (trains, not forecast here)")
+    if any(what.startswith(GROUPED) for what in helped):
         cures.append(
             f"the script line quantization_param([{{conv*}}, {{dw*}}], quantization_groups={GROUPS}), which the "
             "compiler may refuse, layer by layer"
@@ -83,6 +85,22 @@ def sentences(quality: dict[str, Any]) -> list[str]:
     if causes["depthwise"] > DEPTHWISE_TO_BLAME:
         cures.append("a network without depthwise convolutions, such as YOLOv8")
     return [*told, "what helps: " + "; or ".join(cures)]
+
+
+def _variants(emulator: Emulator) -> dict[str, Precision]:
+    """What is worth a trial: what the script and the flags have already is not."""
+    precision = emulator.precision
+    outputs = frozenset(range(len(emulator.layout.convs)))
+    tried = {AS_IT_IS: precision}
+    if precision.outputs != outputs:
+        tried[OUTPUTS] = replace(precision, outputs=outputs)
+    if not precision.auto:
+        tried[AUTO] = replace(precision, auto=True)
+    if precision.conv_groups == precision.depthwise_groups == 1:
+        groups = replace(precision, conv_groups=GROUPS, depthwise_groups=GROUPS)
+        tried[f"{GROUPED}, channels in order"] = groups
+        tried[f"{GROUPED}, channels sorted by range"] = replace(groups, groups_by_range=True)
+    return tried
 
 
 def _causes(blame: Blame) -> dict[str, Any]:

@@ -130,7 +130,10 @@ class Emulator:
         return self._model(self._rounding)
 
     def variant(self, precision: Precision) -> tuple[onnx.ModelProto, HeadSpec]:
-        """Another model from the same measurement, at level 0, with its head; `auto` means what `quantize` chose."""
+        """Another model from the same measurement, at level 0, with its head.
+
+        `auto` means what `quantize` chose, or, where it was not asked to, what `blame` found.
+        """
         rounding = self._measured().choose(self._storage(precision))
         return self._model(rounding), self._head(rounding)
 
@@ -166,6 +169,8 @@ class Emulator:
         """Measure, layer by layer, where the noise at the heads comes from."""
         meter = self._sensitivity(pictures)
         noise = meter.by_layer()
+        if not self.precision.auto:
+            self._noisiest = noisiest(noise)
         total = sum(noise.values()) or 1.0
         worst = sorted(noise, key=lambda t: -noise[t])
         depthwise = sum(noise[t] for t, layer in self._layers().items() if layer.depthwise)

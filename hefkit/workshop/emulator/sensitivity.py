@@ -43,7 +43,10 @@ class Sensitivity:
         self._axes = {t: layer.weight.ndim for t, layer in layers.items()}
         self._exact_steps = {k: v for t in rounding.codes for k, v in self._steps(t, EXACT).items()}
         self._exact = [self._run(feed, (), ()) for feed in self._feeds]
-        self._energy = [[max(float((t.astype(np.float64) ** 2).sum()), 1e-30) for t in heads] for heads in self._exact]
+        # of boxes and of classes, over all strides and pictures: a stride without an object has hardly any signal
+        energies = [[float((t.astype(np.float64) ** 2).sum()) for t in heads] for heads in self._exact]
+        sums = np.sum(energies, axis=0)
+        self._energy = np.maximum([sums[0::2].sum(), sums[1::2].sum()], 1e-30)
 
     def by_layer(self) -> dict[str, float]:
         """Rounded tensor -> noise over signal, summed over the heads, when it and its layer's weights are rounded."""
@@ -62,8 +65,8 @@ class Sensitivity:
     def _noise(self, weights: Collection[str], outputs: Collection[str], picture: int) -> float:
         found = self._run(self._feeds[picture], weights, outputs)
         return sum(
-            float(((f.astype(np.float64) - e) ** 2).sum()) / s
-            for f, e, s in zip(found, self._exact[picture], self._energy[picture], strict=True)
+            float(((f.astype(np.float64) - e) ** 2).sum()) / self._energy[output % 2]
+            for output, (f, e) in enumerate(zip(found, self._exact[picture], strict=True))
         )
 
     def _run(self, feed: Feed, weights: Collection[str], outputs: Collection[str]) -> list[np.ndarray]:

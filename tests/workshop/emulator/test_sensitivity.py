@@ -70,20 +70,21 @@ def test_bad_tensors_are_found(bad: str) -> None:
 
 
 def test_noise_of_one_output_by_hand() -> None:
-    """y rounded alone: sum of squared rounding errors over sum of squares, added over the two pictures used."""
+    """y rounded alone: its squared rounding errors over its squares, both summed over the two pictures used."""
     plan, _, rounding = prepared()
     scale = float(rounding.codes["y"].scale)
-    expected = 0.0
+    noise = signal = 0.0
     for picture in pictures()[:PICTURES]:
         t = np.einsum("oi,nihw->nohw", WEIGHTS["a"][:, :, 0, 0], picture)
         p = t / (1 + np.exp(-t))
         r = np.maximum(np.einsum("oi,nihw->nohw", WEIGHTS["b"][:, :, 0, 0], p), 0)
         v = np.einsum("oi,nihw->nohw", WEIGHTS["c"][:, :, 0, 0], r) + p
         y = np.einsum("oi,nihw->nohw", WEIGHTS["d"][:, :, 0, 0], v)
-        expected += ((np.rint(y / scale) * scale - y) ** 2).sum() / (y**2).sum()
+        noise += ((np.rint(y / scale) * scale - y) ** 2).sum()
+        signal += (y**2).sum()
 
-    assert sensitivity().of((), ["y"]) == pytest.approx(expected, rel=0.01)
-    assert sensitivity().of((), ()) < 1e-6 * expected
+    assert sensitivity().of((), ["y"]) == pytest.approx(noise / signal, rel=0.01)
+    assert sensitivity().of((), ()) < 1e-6 * noise / signal
     assert [o.name for o in plan.model.graph.output] == ["y", "z"]
 
 
@@ -113,3 +114,22 @@ def test_scales_by_channel_of_dense_layers() -> None:
     assert np.shape(rounding.codes["r"].scale) == (2,)
     # y = 1.2 + 0.01 in place of 1.01
     assert meter.of((), ["r"]) == pytest.approx((0.2 / 1.01) ** 2, rel=1e-3)
+
+
+def test_a_stride_without_signal_does_not_decide() -> None:
+    """Class tensors of two strides, one always near 0: its noise is counted beside the signal of the other.
+
+    Outputs are a box and a class tensor of each stride, in turn. The first class tensor is 0.02, rounded to 0; the
+    second is 10, rounded to 9: (0.02**2 + 1) / (0.02**2 + 10**2). Each for itself would give 1 + 0.01.
+    """
+    plan = text_plan(
+        "a = Conv(x, one) b = Conv(x, small) c = Conv(x, one) d = Conv(x, ten)", [1, 1, 1, 1], outputs="a b c d",
+        one=[[[[1]]]], small=[[[[0.02]]]], ten=[[[[10]]]],
+    )  # fmt: skip
+    picture = np.ones((1, 1, 1, 1), np.float32)
+    rounder = Rounder(plan, measured(plan, picture), [255.0] * 3, [])
+    rounding = rounder.choose(Storage())
+    codes = {**rounding.codes, "b": TensorCodes(1.0, 0), "d": TensorCodes(9.0, 0)}
+    meter = Sensitivity(plan, Rounding(codes, rounding.numbers), rounder.layers, [{"x": picture}])
+
+    assert meter.of((), ["b", "d"]) == pytest.approx((0.02**2 + 1) / (0.02**2 + 100), rel=1e-3)
