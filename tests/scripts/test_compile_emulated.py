@@ -530,6 +530,13 @@ def test_groups_of_the_script(emulated: Run, yolo: Path, calib: Path, tmp_path: 
         assert done.code == 0, done.err
         nonlocal told
         told = [w for w in done.json["warnings"] if "groups the weights" in w or "--emulate ignores" in w]
+        quality = done.json["quality"]
+        if any("*" in line for line in lines):  # both figures: what the compiler does is not known
+            assert quality["quantization_groups"]["in_order"]["recall"] == quality["recall"]
+            assert set(quality["quantization_groups"]["sorted"]) == {"recall", "precision"}
+            assert "with channels grouped in order" in done.err and "sorted by range" in done.err
+        else:
+            assert "quantization_groups" not in quality
         found = [np.unique(layer.step).size for layer in layers(onnx.load(tmp_path / "g.emulated.onnx"))]
         return {count: found.count(count) for count in set(found)}
 

@@ -17,7 +17,7 @@ from hefkit.files import Staging, explained
 from hefkit.results.progress import progress
 from hefkit.spec import HeadSpec
 from hefkit.text import counted, log, one_line
-from hefkit.workshop.compile.forecast import GOOD_RECALL, explain, sentences
+from hefkit.workshop.compile.forecast import GOOD_RECALL, both_groupings, explain, sentences, told_groupings
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.build import Emulator, Precision
@@ -57,6 +57,9 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
         run.log_quality(quality)
         if quality["recall"] is None and run.options.gate is None:
             run.warn(no_boxes(quality))
+        if emulator.grouped:
+            quality["quantization_groups"] = both_groupings(emulator, heads(measured_on), quality)
+            log.info("  %s", told_groupings(quality["quantization_groups"]))
         if quality["recall"] is not None and quality["recall"] < GOOD_RECALL:
             quality.update(explain(emulator, heads, measured_on))
             for sentence in sentences(quality):

@@ -6,7 +6,7 @@ depthwise convolutions lose most at level 0. Which of its lines helps depends on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
@@ -96,11 +96,28 @@ def _variants(emulator: Emulator) -> dict[str, Precision]:
         tried[OUTPUTS] = replace(precision, outputs=outputs)
     if not precision.auto:
         tried[AUTO] = replace(precision, auto=True)
-    if precision.conv_groups == precision.depthwise_groups == 1:
+    if not emulator.grouped:
         groups = replace(precision, conv_groups=GROUPS, depthwise_groups=GROUPS)
         tried[f"{GROUPED}, channels in order"] = groups
         tried[f"{GROUPED}, channels sorted by range"] = replace(groups, groups_by_range=True)
     return tried
+
+
+def both_groupings(emulator: Emulator, exact: FloatHeads, in_order: Mapping[str, Any]) -> dict[str, Any]:
+    """What quantization_groups keep if the compiler groups channels in order, and if it sorts them by range.
+
+    Args:
+        in_order: the `quality` of the emulated model, which groups in order.
+    """
+    model, head = emulator.variant(replace(emulator.precision, groups_by_range=True))
+    found = {"in_order": in_order, "sorted": compare_emulated(exact, model, head)}
+    return {name: {key: q[key] for key in ("recall", "precision")} for name, q in found.items()}
+
+
+def told_groupings(groupings: Mapping[str, Any]) -> str:
+    """Both figures in words."""
+    shares = [_percent(groupings[name]["recall"]) for name in ("in_order", "sorted")]
+    return f"with channels grouped in order {shares[0]}, sorted by range {shares[1]}; which of them is not known"
 
 
 def _causes(blame: Blame) -> dict[str, Any]:

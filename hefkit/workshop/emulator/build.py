@@ -104,6 +104,11 @@ class Emulator:
         self._rounding = Rounding({}, {})
         self._noisiest: frozenset[str] = frozenset()  # what `auto` chose
 
+    @property
+    def grouped(self) -> bool:
+        """Whether some layers have several weight scales."""
+        return self.precision.conv_groups > 1 or self.precision.depthwise_groups > 1
+
     def unknown_layers(self) -> list[str]:
         """Layer names asked for in 16 bit that are no layer of this network."""
         known = {self._name(p.tensor) for p in self.plan.points}
