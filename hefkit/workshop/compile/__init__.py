@@ -13,5 +13,5 @@ Modules, in reading order:
     check     read the compiled HEF back before it gets its name
     folder    the run folder, runs/compile/NAME
 
-Others use: emulate, har, hef, paths, run.
+Others use: emulate, har, hef, paths, quality, run.
 """

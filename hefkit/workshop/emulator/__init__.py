@@ -12,9 +12,6 @@ Modules, in reading order:
     sensitivity  which layers bring most noise to the heads
     pieces       the sigmoid in straight pieces
     qdq          write the emulated ONNX, with Quantize/Dequantize pairs where the chip rounds
-    scales       the compiler's scales and zero points of tensors
-    arithmetic   the compiler's numbers of one layer: weight codes, bias codes, shifts
-    pieces       the chip's sigmoid in straight pieces
 
 Others use: arithmetic, build.
 """
