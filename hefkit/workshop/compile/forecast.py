@@ -20,6 +20,7 @@ from hefkit.workshop.emulator.build import Blame, Emulator, Precision
 
 GOOD_RECALL = 0.9
 TRIED_ON = 16  # pictures at most
+BLAMED_ON = 4  # pictures at most: one without an object says little of the classes
 GROUPS = 4
 AS_IT_IS, OUTPUTS, AUTO, GROUPED = (
     "as it is",
@@ -50,7 +51,7 @@ def explain(emulator: Emulator, heads: Heads, pictures: Pictures) -> dict[str, A
     exact = heads(lambda: islice(pictures(), TRIED_ON))
     what_if = []
     with progress(len(tried) + 1, "variant", delay_s=2.0) as bar:
-        blame = emulator.blame(lambda: islice(pictures(), 1))
+        blame = emulator.blame(lambda: islice(pictures(), BLAMED_ON))
         bar.step()
         for what, variant in tried.items():
             model, head = emulator.variant(variant)

@@ -20,7 +20,7 @@ from hefkit.workshop.emulator.layers import Layer
 from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.qdq import INPUT, STORED, QdqWriter
 from hefkit.workshop.emulator.rounding import Groups, Rounder, Rounding, Storage
-from hefkit.workshop.emulator.sensitivity import PICTURES, Sensitivity
+from hefkit.workshop.emulator.sensitivity import Sensitivity
 from hefkit.workshop.emulator.statistics import Feed, extremes
 from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.network.cut import cut
@@ -36,6 +36,7 @@ from hefkit.workshop.network.floatnet import (
 
 AUTO_NOISE = 0.9  # of the noise at the heads comes from the layers that `auto` stores in 16 bit
 AUTO_LAYERS = 0.25  # of the layers at most
+AUTO_PICTURES = 2  # each is run once for every layer
 BLAMED = 5  # layers named as the cause of a bad forecast
 
 Pictures = Callable[[], Iterator[np.ndarray]]  # (H, W, 3) uint8 RGB each; called once a pass
@@ -125,7 +126,7 @@ class Emulator:
         rounder = self._measured()
         self._rounding = rounder.choose(self._storage(replace(self.precision, auto=False)))
         if self.precision.auto:
-            self._noisiest = noisiest(self._sensitivity(pictures).by_layer())
+            self._noisiest = noisiest(self._sensitivity(islice(pictures(), AUTO_PICTURES)).by_layer(AUTO_PICTURES))
             self._rounding = rounder.choose(self._storage(self.precision))
         if self.level == 1:
             feeds = list(islice(self._feeds(pictures()), picture_budget(self.plan)))
@@ -171,9 +172,13 @@ class Emulator:
         return [self._name(t) for t in wide], sum(sizes[t] for t in wide), sum(sizes.values())
 
     def blame(self, pictures: Pictures) -> Blame:
-        """Measure, layer by layer, where the noise at the heads comes from."""
-        meter = self._sensitivity(pictures)
-        noise = meter.by_layer()
+        """Measure, layer by layer, where the noise at the heads comes from.
+
+        Args:
+            pictures: a few; the layers one by one are measured on the first.
+        """
+        meter = self._sensitivity(pictures())
+        noise = meter.by_layer(1)
         if not self.precision.auto:
             self._noisiest = noisiest(noise)
         total = sum(noise.values()) or 1.0
@@ -225,9 +230,8 @@ class Emulator:
             frozenset(outputs | (layers - set(self._layers()))), frozenset(layers & set(self._layers())), groups
         )
 
-    def _sensitivity(self, pictures: Pictures) -> Sensitivity:
-        feeds = list(islice(self._feeds(pictures()), PICTURES))
-        return Sensitivity(self.plan, self._rounding, self._layers(), feeds)
+    def _sensitivity(self, pictures: Iterator[np.ndarray]) -> Sensitivity:
+        return Sensitivity(self.plan, self._rounding, self._layers(), list(self._feeds(pictures)))
 
 
 def noisiest(noise: Mapping[str, float]) -> frozenset[str]:

@@ -20,7 +20,6 @@ from hefkit.workshop.emulator.scales import along_channels
 from hefkit.workshop.emulator.statistics import Feed
 from hefkit.workshop.network.session import in_parallel, open_session, run_session
 
-PICTURES = 2
 EXACT = 2.0**-12  # of a step: so fine that nothing is lost beside 8 bits
 
 
@@ -28,13 +27,13 @@ class Sensitivity:
     """Runs the float network with chosen layers rounded.
 
     Args:
-        feeds: pictures for the float network; the first PICTURES are used.
+        feeds: a few pictures for the float network; all are kept.
     """
 
     def __init__(
         self, plan: RoundingPlan, rounding: Rounding, layers: Mapping[str, Layer], feeds: Sequence[Feed]
     ) -> None:
-        self._rounding, self._feeds = rounding, feeds[:PICTURES]
+        self._rounding, self._feeds = rounding, feeds
         self._float = {_weight(t): layer.restored(layer.weight) for t, layer in layers.items()}
         self._rounded = {_weight(t): layers[t].restored(n.weight) for t, n in rounding.numbers.items()}
         model = _steered(plan, list(rounding.codes), layers)
@@ -48,10 +47,14 @@ class Sensitivity:
         sums = np.sum(energies, axis=0)
         self._energy = np.maximum([sums[0::2].sum(), sums[1::2].sum()], 1e-30)
 
-    def by_layer(self) -> dict[str, float]:
-        """Rounded tensor -> noise over signal, summed over the heads, when it and its layer's weights are rounded."""
+    def by_layer(self, pictures: int) -> dict[str, float]:
+        """Rounded tensor -> noise over signal at the heads when it and its layer's weights are rounded.
+
+        Args:
+            pictures: only the first so many are run, once for each tensor.
+        """
         tensors = list(self._rounding.codes)
-        jobs = [(tensor, picture) for tensor in tensors for picture in range(len(self._feeds))]
+        jobs = [(tensor, picture) for tensor in tensors for picture in range(min(pictures, len(self._feeds)))]
         noise = dict.fromkeys(tensors, 0.0)
         found = in_parallel(lambda job: self._noise([job[0]], [job[0]], job[1]), jobs)
         for (tensor, _), value in zip(jobs, found, strict=True):

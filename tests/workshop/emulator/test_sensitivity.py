@@ -12,7 +12,7 @@ from hefkit.workshop.emulator.arithmetic import LayerNumbers
 from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.rounding import Rounder, Rounding, Storage
 from hefkit.workshop.emulator.scales import TensorCodes
-from hefkit.workshop.emulator.sensitivity import PICTURES, Sensitivity
+from hefkit.workshop.emulator.sensitivity import Sensitivity
 from tests.helpers.plans import measured, text_plan
 
 RNG = np.random.default_rng(0)
@@ -51,7 +51,7 @@ def spoilt(tensor: str) -> LayerNumbers:
 @pytest.mark.parametrize("bad", ["p", "r", "u", "y", "z"])
 def test_bad_weights_are_found(bad: str) -> None:
     """The layer whose weights lost four bits brings most of the noise; the others bring what they brought before."""
-    good, found = sensitivity().by_layer(), sensitivity(**{bad: spoilt(bad)}).by_layer()
+    good, found = sensitivity().by_layer(3), sensitivity(**{bad: spoilt(bad)}).by_layer(3)
 
     assert max(found, key=lambda t: found[t]) == bad
     assert found[bad] > 10 * good[bad]
@@ -64,17 +64,17 @@ def test_bad_tensors_are_found(bad: str) -> None:
     """The same for a tensor with few codes, a sum included."""
     codes = prepared()[2].codes[bad]
     rough = TensorCodes(np.multiply(codes.scale, 16), codes.zero_point // 16)
-    found = sensitivity({bad: rough}).by_layer()
+    found = sensitivity({bad: rough}).by_layer(1)
 
     assert max(found, key=lambda t: found[t]) == bad and list(found) == ["p", "r", "u", "v", "y", "z"]
 
 
 def test_noise_of_one_output_by_hand() -> None:
-    """y rounded alone: its squared rounding errors over its squares, both summed over the two pictures used."""
+    """y rounded alone: its squared rounding errors over its squares, both summed over the pictures."""
     plan, _, rounding = prepared()
     scale = float(rounding.codes["y"].scale)
     noise = signal = 0.0
-    for picture in pictures()[:PICTURES]:
+    for picture in pictures():
         t = np.einsum("oi,nihw->nohw", WEIGHTS["a"][:, :, 0, 0], picture)
         p = t / (1 + np.exp(-t))
         r = np.maximum(np.einsum("oi,nihw->nohw", WEIGHTS["b"][:, :, 0, 0], p), 0)
@@ -133,3 +133,12 @@ def test_a_stride_without_signal_does_not_decide() -> None:
     meter = Sensitivity(plan, Rounding(codes, rounding.numbers), rounder.layers, [{"x": picture}])
 
     assert meter.of((), ["b", "d"]) == pytest.approx((0.02**2 + 1) / (0.02**2 + 100), rel=1e-3)
+
+
+def test_few_pictures_are_a_part_of_all() -> None:
+    """Noise adds up over the pictures; the signal is that of all of them."""
+    meter = sensitivity()
+    one, two, three, more = (meter.by_layer(n) for n in (1, 2, 3, 9))
+
+    assert all(0 < one[t] < two[t] < three[t] == more[t] for t in one)
+    assert three["y"] == pytest.approx(meter.of(["y"], ["y"]), rel=1e-6)
