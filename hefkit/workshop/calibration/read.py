@@ -16,6 +16,7 @@ from hefkit.files import MAX_JSON_BYTES
 from hefkit.pictures.find import MANIFEST
 from hefkit.spec import InputSpec
 from hefkit.spec_file import input_from_json
+from hefkit.staging.journal import settle
 from hefkit.workshop.calibration.folder import ARRAY, FORMAT
 
 HELD_OUT_FROM = 80  # pictures; all of a smaller set are used for calibration
@@ -36,6 +37,7 @@ class CalibrationSet:
         self.fit: str | None = None  # unknown for a bare .npy
         self.digest: str | None = None
         self.source = str(path)  # what it was made from, if the manifest says so
+        settle(path if path.is_dir() else path.parent)
         if path.is_dir():
             self._open_folder(path)
         elif path.suffix == ".npy" and path.is_file():

@@ -13,8 +13,9 @@ import onnx
 from onnx import helper
 
 from hefkit.errors import UsageError
-from hefkit.files import Staging, explained
+from hefkit.files import explained
 from hefkit.spec import HeadSpec
+from hefkit.staging.stage import Staging
 from hefkit.text import counted, log, one_line
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
 from hefkit.workshop.compile.run import Compilation

@@ -20,9 +20,9 @@ import pytest
 import hefkit.files
 from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError, UsageError
-from hefkit.files import Staging
 from hefkit.pictures.read import read_image
 from hefkit.spec import InputSpec
+from hefkit.staging.stage import Staging
 from hefkit.workshop.calibration.dataset import find_dataset
 from hefkit.workshop.calibration.folder import check_target
 from hefkit.workshop.calibration.make import SetRequest, make_set
