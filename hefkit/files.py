@@ -13,7 +13,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from hefkit.errors import DataError, UsageError
 
@@ -91,13 +91,39 @@ def check_appendable(path: Path) -> None:
 def own_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file that hefkit wrote; {} where there is none, or another program's."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_JSON_BYTES:
-            return {}
-        value = json.loads(path.read_bytes())
+        raw = read_start(path, MAX_JSON_BYTES + 1)
+        value = json.loads(raw) if len(raw) <= MAX_JSON_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}
     ours = isinstance(value, dict) and str(value.get("tool")).startswith("hefkit ")
     return value if ours else {}
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """At most `size` bytes from the start of a regular file.
+
+    Raises:
+        OSError: also for a pipe or a device, where a read could wait for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        kind = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(kind):
+            wrong = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+            reason = os.strerror(wrong) if stat.S_ISDIR(kind) else "it is a pipe or a device, not a file"
+            raise OSError(wrong, reason, str(path))
+        return file.read(size)
+
+
+def is_plain(name: object) -> TypeGuard[str]:
+    """Whether a value from a file may be the relative path of a file: text, storable, without `..`, not too long."""
+    if not isinstance(name, str) or not name or "\0" in name or name.startswith("/"):
+        return False
+    try:
+        longest = max(len(os.fsencode(part)) for part in name.split("/"))
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows
+        return False
+    return longest <= 255 and len(name) <= 2048 and ".." not in name.split("/")
 
 
 def entries(folder: Path) -> list[Path]:

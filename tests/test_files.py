@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import DataError, UsageError
-from hefkit.files import check_writable, existing, explained, replacing
+from hefkit.files import check_writable, existing, explained, is_plain, read_start, replacing
 from tests.helpers.kills import every_event
 
 needs_permissions = pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
@@ -115,3 +115,23 @@ def test_check_writable_without_permission(tmp_path: Path) -> None:
 def test_existing_never_raises(path: str) -> None:
     """Impossible names do not exist."""
     assert not existing(Path(path))
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    """Opening a pipe for reading waits for a writer, which may never come."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "file").write_text("text")
+
+    for name in ("pipe", ".", "missing"):
+        with pytest.raises(OSError):
+            read_start(tmp_path / name, 10)
+    assert read_start(tmp_path / "file", 2) == b"te"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "/etc/passwd", "../a", "a/../b", "a\0b", "\ud800", "x" * 300, "a/" * 2000, None, 7, ["a"]]
+)
+def test_names_that_no_file_has(name: object) -> None:
+    """A name that a file gives us is only used if it lies below the folder and can exist."""
+    assert not is_plain(name)
+    assert is_plain("s/é..png") and is_plain(os.fsdecode(b"\xff.png"))

@@ -16,7 +16,7 @@ from hefkit.files import check_writable, explained
 from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.find import SAVED_LIVE
-from hefkit.pictures.video import VideoWriter
+from hefkit.pictures.video import VideoWriter, opencv_path
 from hefkit.results.formats import ImageInfo, json_line
 from hefkit.text import counted, log, one_line
 
@@ -118,7 +118,7 @@ class Recorder(ThreadSink):
     """
 
     def __init__(self, path: Path, fps: float | None, nominal_fps: float = 25.0) -> None:
-        fresh_file(path)
+        opencv_path(fresh_file(path))
         check_writable(path.parent)
         self._wanted, self._fps, self._nominal_fps = path, fps, nominal_fps
         self._path = path

@@ -15,7 +15,7 @@ from typing import Any
 
 from hefkit import __version__
 from hefkit.errors import UsageError
-from hefkit.files import MAX_JSON_BYTES
+from hefkit.files import MAX_JSON_BYTES, is_plain, read_start
 from hefkit.pictures.find import RECORD
 from hefkit.pictures.sources import Item
 from hefkit.staging.journal import settle
@@ -153,11 +153,11 @@ def _read_record(folder: Path) -> tuple[list[str], list[str]]:
     """The files and the whole folders that earlier runs wrote into this folder."""
     path = folder / RECORD
     try:
-        with open(path, "rb") as file:
-            record = json.loads(file.read(MAX_JSON_BYTES))
+        record = json.loads(read_start(path, MAX_JSON_BYTES))
         if not record["tool"].startswith("hefkit ") or record["format"] != FORMAT:
             raise ValueError(record["format"])
-        return [str(name) for name in record["files"]], [str(name) for name in record["folders"]]
+        files, folders = ([name for name in record[key] if is_plain(name)] for key in ("files", "folders"))
+        return files, folders
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     except OSError as exc:

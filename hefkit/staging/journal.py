@@ -22,7 +22,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hefkit.errors import UsageError
-from hefkit.files import PARTIAL, explained, is_running, own_json, sync
+from hefkit.files import PARTIAL, explained, is_plain, is_running, own_json, sync
 
 NEW, JOURNAL = "new", "journal.json"
 MAX_WAIT_S = 60.0  # a commit of another run takes a few seconds
@@ -201,10 +201,5 @@ def _sync_all(folders: set[Path]) -> None:
 
 
 def _safe(names: Any) -> list[str]:
-    """The relative names among `names`: a journal must not reach outside its folder."""
-    texts = [name for name in names if isinstance(name, str) and name] if isinstance(names, list) else []
-    return [
-        name
-        for name in texts
-        if "\0" not in name and not name.startswith("/") and ".." not in PurePosixPath(name).parts
-    ]
+    """The names below the folder among `names`: a journal must not reach outside."""
+    return [name for name in names if is_plain(name)] if isinstance(names, list) else []

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.errors import UsageError
-from hefkit.files import check_writable, entries, existing, explained, own_json
+from hefkit.files import check_writable, entries, existing, explained, is_plain, own_json
 from hefkit.pictures.find import MANIFEST, PREVIEW, iter_images
 from hefkit.staging.journal import settle
 
@@ -91,13 +91,9 @@ def _old_files(output: Path, manifest: dict[str, Any] | None) -> list[Path]:
         return []
     # the names come from a file: only plain ones, so that nothing outside the folder is ever removed
     named = [image.get("file") for image in manifest["images"]]
-    names = [name for name in named if isinstance(name, str) and _is_plain(name)]
+    names = [name for name in named if is_plain(name) and not name.startswith(".") and not set("/\\") & set(name)]
     paths = [output / name for name in dict.fromkeys([MANIFEST, PREVIEW, *names])]
     return [path for path in paths if path.is_symlink() or path.is_file()]
-
-
-def _is_plain(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not any(c in name for c in "/\\\0")
 
 
 def _check_no_clash(output: Path, old: list[Path], count: int, file_format: str) -> None:

@@ -213,11 +213,11 @@ BAD_YAMLS = {
     "empty": ("", "not a dataset file"),
     "broken": ("train: [a\n", "not valid YAML"),
     "not text": ("\udc80abc", "not valid YAML"),
-    "python object": ("train: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+    "python object": ("train: !!python/object/apply:os.getcwd []\n", "names no pictures"),
     "deep": ("[" * 800, "not valid YAML"),
     "number": ("train: 7\n", "train is 7"),
     "mapping": ("train: {a: b}\n", "expected a path"),
-    "path is a number": ("path: 3\ntrain: images/train\n", "path is 3"),
+    "path is a mapping": ("path: {a: 3}\ntrain: images/train\n", "path is not text"),
 }
 
 
