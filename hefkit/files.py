@@ -34,6 +34,12 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as exc:
         if exc.errno in _DISK_FULL:
             raise DataError(f"the disk is full while writing {path}; free some space and run again") from exc
+        if exc.errno == errno.EFBIG:
+            raise DataError(
+                f"{path} would be larger than the disk or `ulimit -f` allows (4 GB on FAT32); choose another output"
+            ) from exc
+        if exc.errno == errno.EIO:
+            raise DataError(f"the disk reports an error while writing {path}; check it, or choose another") from exc
         if exc.errno in _NOT_WRITABLE:
             raise UsageError(f"cannot write {path}: {exc.strerror}; choose another output") from exc
         raise

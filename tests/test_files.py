@@ -65,6 +65,8 @@ def test_replacing_fails(tmp_path: Path) -> None:
     [
         (errno.ENOSPC, DataError, "the disk is full while writing out"),
         (errno.EDQUOT, DataError, "the disk is full"),
+        (errno.EFBIG, DataError, "4 GB on FAT32"),
+        (errno.EIO, DataError, "the disk reports an error"),
         (errno.EACCES, UsageError, "cannot write out: Permission denied; choose another output"),
         (errno.EROFS, UsageError, "Read-only file system"),
         (errno.ENAMETOOLONG, UsageError, "too long"),
@@ -79,7 +81,7 @@ def test_refusals_of_the_system_are_explained(code: int, error: type[Exception],
 def test_other_refusals_stay_bugs() -> None:
     """An unexpected error keeps its type."""
     with pytest.raises(OSError) as caught, explained(Path("out")):
-        raise OSError(errno.EIO, "I/O error")
+        raise OSError(errno.ETXTBSY, "Text file busy")
 
     assert not isinstance(caught.value, UsageError)
 
