@@ -74,7 +74,7 @@ def _is_at(descriptor: int, folder: Path) -> bool:
 
 
 def hold(stage: Path) -> int:
-    """Mark a new stage as in use until `let_go`, or until this process ends."""
+    """Mark a new stage, or a file that is being written, as in use until `let_go`, or until this process ends."""
     descriptor = os.open(stage, os.O_RDONLY)
     _lock(descriptor)
     _mine.add(os.path.realpath(stage))
@@ -87,7 +87,8 @@ def let_go(stage: Path, descriptor: int) -> None:
     os.close(descriptor)
 
 
-def _in_use(stage: Path) -> bool:
+def in_use(stage: Path) -> bool:
+    """Whether a running process holds a stage, or a file that it is writing."""
     if os.path.realpath(stage) in _mine:
         return True
     descriptor = os.open(stage, os.O_RDONLY)
@@ -121,7 +122,7 @@ def settle_locked(folder: Path) -> bool:
             if not is_running(left):
                 left.unlink(missing_ok=True)
                 found = True
-        elif not _in_use(left):
+        elif not in_use(left):
             found = True
             if (left / JOURNAL).exists():
                 carry_out(folder, left)
