@@ -141,8 +141,8 @@ def check_compiler(run: Compilation) -> list[dict[str, str | None]] | None:
 
 def resolve(args: argparse.Namespace) -> Options:
     """Flags -> Options; errors come in the order of exit codes 2, 4, 3, 5."""
-    from hefkit.files import fresh_folder
     from hefkit.names import parse_names
+    from hefkit.staging.stage import fresh_folder
     from hefkit.workshop.compile.paths import check_model_exists, check_output, check_places, check_run_dir
     from hefkit.workshop.script.read import read_script
 

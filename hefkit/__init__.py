@@ -6,6 +6,7 @@ What every package uses:
     text        words for people: the logger, one printable line of any text
     signals     Ctrl-C and SIGTERM wait for an import to end
     files       temporary name first, rename last
+    staging     several files in place together, whatever kills the run
     cli         shared flags, logging, error -> exit code
     chips       every fact about Hailo's chips
     spec        what a model expects and returns

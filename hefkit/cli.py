@@ -6,7 +6,9 @@ Imports only the standard library, so that `--help` answers at once on any machi
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
+import errno
 import importlib
 import json
 import logging
@@ -20,10 +22,11 @@ from typing import Any, NoReturn
 from hefkit import __version__
 from hefkit.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, HefkitError, ToolchainError
 from hefkit.signals import after_imports
-from hefkit.text import log, one_line
+from hefkit.text import log, one_line, printable
 
 MAX_SIDE = 8192  # pixels
 MAX_SECONDS = 366 * 86400  # a year
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 # import name -> (what pip calls it, what apt calls it on Raspberry Pi OS)
 PACKAGES = {
@@ -144,11 +147,13 @@ def set_up_logging(quiet: bool) -> None:
 
     class Plain(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            text = record.getMessage()
+            # names in files may hold terminal escapes; only a message of ours has several lines
+            text = printable(record.getMessage(), keep="\n" if "\n" in str(record.msg) and record.args else "")
             return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Plain())
+    logging.raiseExceptions = False  # a terminal that has gone must not end the run
     log.handlers[:] = [handler]
     log.propagate = False
     log.setLevel(logging.WARNING if quiet else logging.INFO)
@@ -186,14 +191,39 @@ def print_json(result: dict[str, Any]) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
     """Run a script's main() and end the process with its exit code."""
-    sys.exit(run_main(main, None))
+    ending = [1]  # a bug
+    atexit.register(_leave, ending)  # the first one is called last
+    try:
+        ending[0] = run_main(main, None)
+    except SystemExit as exc:  # argparse
+        ending[0] = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
+        raise
+    with contextlib.suppress(ValueError):  # not the main thread
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)  # all is done: a late signal changes nothing
+    sys.exit(ending[0])
+
+
+def _leave(ending: list[int]) -> None:
+    """End the process here: Python's own end aborts it where a daemon thread is inside of a C++ library."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(ending[0])
 
 
 def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     """Run main(argv), print an expected failure in one line, and return the exit code."""
     _install_handlers()
+    _open_standard_streams()
     try:
-        return main(argv)
+        os.getcwd()
+    except OSError:
+        return _fail("the working directory does not exist any more; change to another folder", 2)
+    try:
+        code = main(argv)
+        sys.stdout.flush()
+        return code
     except HefkitError as exc:
         return _fail(one_line(exc, 2000), exc.exit_code)
     except ImportError as exc:
@@ -206,9 +236,41 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
     except Terminated:
         return _fail("terminated", EXIT_TERMINATED)
     except BrokenPipeError:
-        # the reader of our stdout has closed it (`| head`); Python flushes stdout at exit, so replace it
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop(sys.stdout)  # the reader of our stdout has closed it (`| head`)
         return _fail("the reader of standard output closed it", 2)
+    except OSError as exc:
+        if exc.errno not in NO_SPACE:
+            raise
+        _drop(sys.stdout)
+        where = one_line(exc.filename or "standard output", 400)
+        return _fail(f"cannot write {where}: {exc.strerror}; free some space, or choose another output", 3)
+
+
+def _drop(stream: Any) -> None:
+    """Send what a stream still holds to nowhere: Python writes it at the end, which would fail again."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _open_standard_streams() -> None:
+    """Where the caller closed stdin, stdout or stderr, open something: else the next file gets that number.
+
+    A closed stdout becomes a pipe without a reader, so a result that cannot be printed is an error.
+    """
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest free number, this one
+            if number == 1:
+                reader, writer = os.pipe()
+                os.close(reader)
+                os.dup2(writer, 1)
+                os.close(writer)
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
 def _install_handlers() -> None:
@@ -219,7 +281,11 @@ def _install_handlers() -> None:
 
 
 def _fail(text: str, code: int) -> int:
-    sys.stderr.write(f"error: {text}\n")
+    try:
+        sys.stderr.write(f"error: {text}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError):
+        _drop(sys.stderr)
     return code
 
 

@@ -1,22 +1,19 @@
 """Write files so that a failed or killed run leaves the old ones, and files that are not ours stay.
 
-One file: `replacing(path)`. Several files that belong together: `Staging(folder)`. Both write under a temporary name
-in the target folder (the same file system) and rename at the end.
+One file: `replacing(path)`. Several files that belong together: `hefkit.staging`. Both write under a temporary name in
+the target folder (the same file system), wait until that is on the disk, and rename at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import itertools
 import json
 import os
-import shutil
-import signal
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeGuard
 
 from hefkit.errors import DataError, UsageError
 
@@ -26,6 +23,7 @@ _NOT_WRITABLE = (
     errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG,
 )  # fmt: skip
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+_NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EROFS, errno.EBADF)  # of file systems that cannot sync a folder
 
 
 @contextlib.contextmanager
@@ -36,6 +34,12 @@ def explained(path: Path) -> Iterator[None]:
     except OSError as exc:
         if exc.errno in _DISK_FULL:
             raise DataError(f"the disk is full while writing {path}; free some space and run again") from exc
+        if exc.errno == errno.EFBIG:
+            raise DataError(
+                f"{path} would be larger than the disk or `ulimit -f` allows (4 GB on FAT32); choose another output"
+            ) from exc
+        if exc.errno == errno.EIO:
+            raise DataError(f"the disk reports an error while writing {path}; check it, or choose another") from exc
         if exc.errno in _NOT_WRITABLE:
             raise UsageError(f"cannot write {path}: {exc.strerror}; choose another output") from exc
         raise
@@ -49,7 +53,9 @@ def replacing(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield temporary
+            sync(temporary)
             os.replace(temporary, path)
+            sync(path.parent)
         finally:
             temporary.unlink(missing_ok=True)
 
@@ -88,24 +94,42 @@ def check_appendable(path: Path) -> None:
         check_file(path)
 
 
-def fresh_folder(parent: Path, name: str) -> Path:
-    """`parent/name`, or the first of `name-2`, `name-3` ... that does not exist."""
-    candidate, number = parent / name, 2
-    while candidate.exists():
-        candidate, number = parent / f"{name}-{number}", number + 1
-    return candidate
-
-
 def own_json(path: Path) -> dict[str, Any]:
     """The content of a JSON file that hefkit wrote; {} where there is none, or another program's."""
     try:
-        if not path.is_file() or path.stat().st_size > MAX_JSON_BYTES:
-            return {}
-        value = json.loads(path.read_bytes())
+        raw = read_start(path, MAX_JSON_BYTES + 1)
+        value = json.loads(raw) if len(raw) <= MAX_JSON_BYTES else {}
     except (OSError, ValueError, RecursionError):
         return {}
     ours = isinstance(value, dict) and str(value.get("tool")).startswith("hefkit ")
     return value if ours else {}
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """At most `size` bytes from the start of a regular file.
+
+    Raises:
+        OSError: also for a pipe or a device, where a read could wait for ever.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with open(descriptor, "rb") as file:
+        kind = os.fstat(descriptor).st_mode
+        if not stat.S_ISREG(kind):
+            wrong = errno.EISDIR if stat.S_ISDIR(kind) else errno.EINVAL
+            reason = os.strerror(wrong) if stat.S_ISDIR(kind) else "it is a pipe or a device, not a file"
+            raise OSError(wrong, reason, str(path))
+        return file.read(size)
+
+
+def is_plain(name: object) -> TypeGuard[str]:
+    """Whether a value from a file may be the relative path of a file: text, storable, without `..`, not too long."""
+    if not isinstance(name, str) or not name or "\0" in name or name.startswith("/"):
+        return False
+    try:
+        longest = max(len(os.fsencode(part)) for part in name.split("/"))
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON allows
+        return False
+    return longest <= 255 and len(name) <= 2048 and ".." not in name.split("/")
 
 
 def entries(folder: Path) -> list[Path]:
@@ -113,105 +137,30 @@ def entries(folder: Path) -> list[Path]:
     return [p for p in folder.iterdir() if not p.name.startswith(PARTIAL)]
 
 
-class Staging:
-    """A set of files that appears in `target` together.
-
-        with Staging(target) as stage:
-            (stage.path / "a.txt").write_text("new")
-            stage.commit()  # target / "a.txt"
-
-    Without a commit everything written is removed, and so are the folders that were made for it.
-    """
-
-    _numbers = itertools.count(1)
-    _open: ClassVar[set[str]] = set()  # real paths; two stagings of one process may have the same target
-
-    def __init__(self, target: Path) -> None:
-        self.target = target
-        self.path = target / f"{PARTIAL}{os.getpid()}-{next(self._numbers)}"
-        self._made: list[Path] = []  # folders that did not exist before, innermost first
-
-    def __enter__(self) -> Staging:
-        with explained(self.target):
-            folder = self.target
-            while not folder.exists():
-                self._made.append(folder)
-                folder = folder.parent
-            self.target.mkdir(parents=True, exist_ok=True)
-            for stale in self.target.glob(f"{PARTIAL}*"):  # of a killed run
-                if os.path.realpath(stale) not in self._open:
-                    remove_if_dead(stale, PARTIAL)
-            self.path.mkdir()
-            self._open.add(os.path.realpath(self.path))
-        return self
-
-    def commit(self, *, remove: Iterable[Path] = (), last: str | None = None) -> None:
-        """Delete the files `remove`, then move every staged file to its place in `target`, and `last` after the others.
-
-        SIGINT and SIGTERM wait until all are moved, because some of the files would be half a result.
-        """
-        staged = sorted(p for p in self.path.rglob("*") if not p.is_dir())
-        if last is not None:
-            staged.sort(key=lambda p: p == self.path / last)
-        places = [self.target / file.relative_to(self.path) for file in staged]
-        with explained(self.target), _signals_held():
-            for place in places:  # check all before the first is moved
-                _refuse_folder(place)
-            for old in remove:
-                old.unlink(missing_ok=True)
-            for file, place in zip(staged, places, strict=True):
-                place.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(file, place)
-        self._made.clear()
-
-    def __exit__(self, *exc: object) -> None:
-        self._open.discard(os.path.realpath(self.path))
-        shutil.rmtree(self.path, ignore_errors=True)
-        for folder in self._made:
-            with contextlib.suppress(OSError):  # not empty: another program uses it now
-                folder.rmdir()
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    # pthread_sigmask would not do: one of numpy's threads would receive the signal, and Python handles it anyway
-    arrived: list[int] = []
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError):  # not the main thread: signals do not interrupt it
-            before[number] = signal.signal(number, lambda got, frame: arrived.append(got))
+def sync(path: Path) -> None:
+    """Wait until the content of a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        yield
+        os.fsync(descriptor)
+    except OSError as exc:
+        if exc.errno not in _NO_SYNC:
+            raise
     finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for got in dict.fromkeys(arrived):
-            signal.raise_signal(got)
+        os.close(descriptor)
 
 
-def _refuse_folder(place: Path) -> None:
-    if place.is_dir():
-        raise UsageError(f"cannot write {place}: there is a folder of that name; choose another output")
-
-
-def remove_if_dead(stale: Path, prefix: str) -> None:
-    """Remove `stale`, whose name is `prefix` and the id of the process that made it, unless that still runs.
-
-    A name with our own id is removed too: an earlier process had the same id.
-    """
-    pid = stale.name[len(prefix) :].partition("-")[0]
-    if pid.isascii() and pid.isdigit() and int(pid) != os.getpid():
-        try:
-            os.kill(int(pid), 0)
-            return  # it runs
-        except (ProcessLookupError, OverflowError):
-            pass
-        except OSError:
-            return
-    if stale.is_dir():
-        shutil.rmtree(stale, ignore_errors=True)
-    else:
-        stale.unlink(missing_ok=True)
+def is_running(left: Path) -> bool:
+    """Whether the process that made a temporary name still runs; our own id counts as an earlier process's."""
+    pid = left.name[len(PARTIAL) :].partition("-")[0]
+    if not (pid.isascii() and pid.isdigit()) or int(pid) == os.getpid():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except OSError:
+        pass  # another user's
+    return True
 
 
 def existing(path: Path) -> bool:

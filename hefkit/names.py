@@ -15,11 +15,12 @@ from typing import Any
 
 from hefkit.cli import need
 from hefkit.errors import ToolchainError, UsageError
-from hefkit.files import existing
+from hefkit.files import existing, read_start
 from hefkit.spec import MAX_NAME_LENGTH, ModelSpec, class_names
 from hefkit.text import log, one_line
 
 MAX_FILE_BYTES = 16 << 20
+MAX_YAML_BYTES = 1 << 20  # PyYAML reads about 200 kB a second
 MAX_LISTED = 100  # names in an error message
 MAX_CLASSES = 65536  # as many as a spec may have
 MAX_LABEL = 32  # characters of a name in a picture
@@ -143,8 +144,7 @@ def _from_file(path: Path) -> dict[int, str]:
 
 def _read(path: Path) -> str:
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_FILE_BYTES + 1)
+        raw = read_start(path, MAX_FILE_BYTES + 1)
     except OSError as exc:
         raise UsageError(f"--names: cannot read {path}: {exc.strerror}; expected a text file or a data.yaml") from exc
     if len(raw) > MAX_FILE_BYTES:
@@ -157,13 +157,9 @@ def _read(path: Path) -> str:
 
 def _yaml_names(text: str, path: Path) -> dict[Any, Any]:
     """The `names` of a data.yaml, keys and values as written there."""
-    need("yaml")
-    import yaml
-
     try:
-        # BaseLoader makes only texts, lists and dicts: a class called `no` stays "no", `1` stays "1"
-        top = yaml.load(text, Loader=yaml.BaseLoader)  # (safer than safe_load)
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        top = plain_yaml(text)
+    except ValueError as exc:
         raise UsageError(f"--names: {path} is not valid YAML; expected `names:` as a list or as 0: name lines") from exc
     names = top.get("names") if isinstance(top, dict) else None
     if isinstance(names, list):
@@ -171,6 +167,26 @@ def _yaml_names(text: str, path: Path) -> dict[Any, Any]:
     if isinstance(names, dict):
         return names
     raise UsageError(f"--names: {path} has no names; expected `names:` as a list or as 0: name lines")
+
+
+def plain_yaml(text: str | bytes) -> Any:
+    """YAML without types: only texts, lists and dicts, so a class called `no` stays "no" and `1` stays "1".
+
+    Lists may hold each other many times over (aliases): do not print or copy them.
+
+    Raises:
+        ValueError: not YAML, or larger than MAX_YAML_BYTES.
+        ToolchainError: PyYAML is missing.
+    """
+    need("yaml")
+    import yaml
+
+    if len(text) > MAX_YAML_BYTES:
+        raise ValueError(f"it is larger than {MAX_YAML_BYTES >> 20} MiB")
+    try:
+        return yaml.load(text, Loader=yaml.BaseLoader)  # (safer than safe_load)
+    except (yaml.YAMLError, RecursionError) as exc:
+        raise ValueError(one_line(exc, 200)) from exc
 
 
 def _checked(given: dict[Any, Any], where: str) -> dict[int, str]:

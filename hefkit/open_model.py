@@ -8,6 +8,7 @@ from pathlib import Path
 
 from hefkit.detect.engine import Engine, EngineOptions
 from hefkit.errors import DataError, DeviceError, ModelError, ToolchainError
+from hefkit.staging.journal import settle
 
 
 def check_model_file(model: Path) -> None:
@@ -16,6 +17,7 @@ def check_model_file(model: Path) -> None:
         raise ModelError(f"{model} is a PyTorch checkpoint; expected a .onnx or a .hef file; export it to ONNX first")
     if model.suffix.lower() not in (".onnx", ".hef"):
         raise ModelError(f"{model} is not a model file (.onnx, .hef); the order is MODEL SOURCE")
+    settle(model.parent)  # model and spec of a killed run must belong together
     if not model.is_file():
         raise ModelError(f"the model {model} does not exist; check the path")
 

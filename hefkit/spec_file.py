@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.errors import ModelError
+from hefkit.files import read_start
 from hefkit.spec import (
     ACTIVATIONS,
     CODE_DTYPES,
@@ -23,6 +24,7 @@ from hefkit.spec import (
     ModelSpec,
     OutputSpec,
 )  # fmt: skip
+from hefkit.text import is_text
 
 MAX_SPEC_BYTES = 16 << 20
 
@@ -34,8 +36,7 @@ def read_spec(path: Path) -> ModelSpec:
         ModelError: the file is missing, not JSON, of an unknown format, or contradicts itself.
     """
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_SPEC_BYTES + 1)
+        raw = read_start(path, MAX_SPEC_BYTES + 1)
     except OSError as exc:
         raise ModelError(f"cannot read the spec {path}: {exc.strerror}; it must be beside the model") from exc
     if len(raw) > MAX_SPEC_BYTES:
@@ -203,6 +204,8 @@ def _names(value: Any, num_classes: int) -> dict[int, str]:
         if not key.isdecimal() or len(key) > 5 or int(key) >= num_classes:
             raise ModelError(f"names has the key {key[:40]!r}, expected 0 to {num_classes - 1}")
         names[int(key)] = _text(name, f"names[{key}]", limit=MAX_NAME_LENGTH)
+        if not is_text(name):
+            raise ModelError(f"names[{key}] holds a NUL or half a character")
     if len(names) != num_classes:
         raise ModelError(f"names has {len(names)} entries for {num_classes} classes")
     return names

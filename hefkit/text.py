@@ -9,9 +9,20 @@ log = logging.getLogger("hefkit")
 
 def one_line(value: object, limit: int = 300) -> str:
     """Any text as one printable line of at most `limit` characters: white space folded, control characters escaped."""
-    text = " ".join(str(value).split())
-    text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+    text = printable(" ".join(str(value).split()))
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def printable(text: str, keep: str = "") -> str:
+    """The text with control characters, terminal escapes and halves of characters escaped, but for those in `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def is_text(value: str) -> bool:
+    """Whether a text from a file can be written to a file again: without NUL, without half of a surrogate pair."""
+    return "\0" not in value and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def counted(number: int, noun: str) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from hefkit import cli, errors
+from hefkit.text import log
 from tests.conftest import ROOT
 
 SCRIPTS = sorted(path.name for path in ROOT.glob("*.py"))
@@ -281,3 +282,95 @@ def test_argparse_types_keep_their_sentence() -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="out of range"):
         cli.fraction("2")
     assert cli.whole_number(0)("7") == 7 and os.sep
+
+
+LARGE = (
+    "from hefkit import cli\ndef main(argv):\n    cli.print_json({'a': 'x' * 100000})\n    return 0\ncli.run(main)\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("shell", "code", "words"),
+    [
+        ('exec "$0" -c "$1" >/dev/full', 3, "error: cannot write standard output: No space left on device"),
+        ('exec "$0" -c "$1" >&-', 2, "error: the reader of standard output closed it"),
+        ('exec "$0" -c "$1" >/dev/full 2>&-', 3, ""),
+        ('exec "$0" -c "$1" >/dev/full 2>/dev/full', 3, ""),
+        ('exec "$0" -c "$1" <&- >/dev/null', 0, ""),
+        ('exec "$0" -c "$1" <&- >&- 2>&-', 2, ""),
+        ('mkdir gone; cd gone; rmdir ../gone; exec "$0" -c "$1"', 2, "error: the working directory does not exist"),
+    ],
+)
+def test_where_standard_output_or_the_folder_is_missing(tmp_path: Path, shell: str, code: int, words: str) -> None:
+    """One line, if it can be read, and the exit code; never a traceback, never a wrong 0."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        ["bash", "-c", shell, sys.executable, LARGE], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+
+    assert (done.returncode, done.stderr.count("\n")) == (code, bool(words)) and words in done.stderr
+
+
+def test_the_file_size_limit(tmp_path: Path) -> None:
+    """What FAT32 says of 4 GB, `ulimit -f` says of less."""
+    program = (
+        "from pathlib import Path\nfrom hefkit import cli, files\n"
+        "def main(argv):\n"
+        "    with files.explained(Path('big')):\n        Path('big').write_bytes(bytes(1 << 20))\n"
+        "cli.run(main)\n"
+    )
+    done = subprocess.run(
+        ["bash", "-c", 'ulimit -f 8; exec "$0" -c "$1"', sys.executable, program],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+
+    assert done.returncode == 3 and done.stderr.startswith("error: big would be larger than")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_after_the_end(number: signal.Signals) -> None:
+    """What is done is done: the code is that of the finished run."""
+    program = (
+        "import atexit, os, sys\nfrom hefkit import cli\n"
+        "def main(argv):\n"
+        f"    atexit.register(lambda: os.kill(os.getpid(), {int(number)}))\n    return 7\n"
+        "cli.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (7, "")
+
+
+def test_a_daemon_thread_does_not_abort_the_end() -> None:
+    """Python ends daemon threads by pthread_exit, which aborts the process where C++ is on their stack."""
+    program = (
+        "import threading, time\nfrom hefkit import cli\n"
+        "def main(argv):\n"
+        "    for _ in range(20):\n"
+        "        threading.Thread(target=lambda: [time.sleep(0) for _ in iter(int, 1)], daemon=True).start()\n"
+        "    print('done')\n    return 0\n"
+        "cli.run(main)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+    assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
+
+
+def test_terminal_escapes_stay_out_of_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    """A name from a file cannot clear the screen, forge a line or set the title; our own lines end as written."""
+    cli.set_up_logging(quiet=False)
+    evil = "a\x1b[2J\x07\rerror: x\n\u202eb\x9b0m\udcff"
+
+    log.info("reading %s", evil)
+    log.warning(f"reading {evil}")
+    log.info("two\nlines of %s", "é")
+
+    lines = capsys.readouterr().err
+    assert lines == (
+        "reading a\\x1b[2J\\x07\\rerror: x\\n\\u202eb\\x9b0m\\udcff\n"
+        "warning: reading a\\x1b[2J\\x07\\rerror: x\\n\\u202eb\\x9b0m\\udcff\n"
+        "two\nlines of é\n"
+    )

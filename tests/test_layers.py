@@ -23,6 +23,7 @@ from tests.helpers.imports import OURS, PI, SCRIPTS, WORKSHOP, WORKSTATION, impo
 LAYERS = (
     ("errors", "text"),
     ("files", "signals"),
+    ("staging",),
     ("spec", "chips", "cli"),
     ("names", "spec_file"),
     ("pictures", "hef"),

@@ -22,8 +22,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
 from hefkit import cli
 from hefkit.errors import UsageError
-from hefkit.files import Staging, check_writable, entries, explained
+from hefkit.files import check_writable, entries, explained
 from hefkit.results.progress import progress
+from hefkit.staging.stage import Staging
 from hefkit.text import log
 
 if TYPE_CHECKING:  # --help must not wait for numpy and OpenCV

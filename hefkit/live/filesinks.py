@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import os
 import shutil
 import sys
@@ -12,15 +13,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
-from hefkit.files import check_writable, explained
+from hefkit.files import check_writable, explained, sync
 from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.find import SAVED_LIVE
-from hefkit.pictures.video import VideoWriter
+from hefkit.pictures.video import VideoWriter, opencv_path
 from hefkit.results.formats import ImageInfo, json_line
+from hefkit.staging.journal import hold, in_use, let_go
 from hefkit.text import counted, log, one_line
 
 LEAST_FREE_BYTES = 256 << 20  # a disk with less counts as full: the system needs some space itself
+SEGMENT_S = 300.0  # of a camera's recording; a kill or a power cut loses the file that is not closed yet
 LONGEST_GAP_S = 10.0  # seconds for which a recording repeats a frame at most, however long the camera was away
 
 
@@ -106,7 +109,9 @@ def check_free(folder: Path) -> None:
 class Recorder(ThreadSink):
     """`--record`: annotated frames in an .mp4, written as NAME.part.mp4 and renamed when it is complete.
 
-    A full disk ends the file, which is kept; when there is space again, the next file begins.
+    An .mp4 can only be played once it is closed, so a camera's recording goes on in a new file, NAME-2.mp4 ..., every
+    SEGMENT_S. What a killed run left open is named at the start. A full disk ends the file, which is kept; when there
+    is space again, the next file begins.
 
     Args:
         path: the file; if it exists already, NAME-2.mp4 ... is used.
@@ -118,11 +123,13 @@ class Recorder(ThreadSink):
     """
 
     def __init__(self, path: Path, fps: float | None, nominal_fps: float = 25.0) -> None:
-        fresh_file(path)
+        opencv_path(fresh_file(path))
         check_writable(path.parent)
+        _name_cut_off(path)
         self._wanted, self._fps, self._nominal_fps = path, fps, nominal_fps
         self._path = path
         self._video: VideoWriter | None = None
+        self._held: int | None = None
         self._begun = 0.0
         self._written = 0
         super().__init__(f"recording {path.name}", lossless=fps is None)
@@ -142,10 +149,13 @@ class Recorder(ThreadSink):
             video.write(result.annotated)
         self._written += max(times, 0)
         self.trouble.worked()
+        if self._fps and result.frame.captured - self._begun >= SEGMENT_S:
+            self.finish()
 
     def _open(self, result: LiveResult) -> VideoWriter:
         self._path = fresh_file(self._wanted)
         self._video = VideoWriter(part_of(self._path), self._fps or self._nominal_fps, result.size_wh)
+        self._held = hold(part_of(self._path))
         self._begun, self._written = result.frame.captured, 0
         return self._video
 
@@ -157,9 +167,14 @@ class Recorder(ThreadSink):
         """Complete the file and give it its final name."""
         if self._video is not None:
             video, self._video = self._video, None
+            part = part_of(self._path)
             video.close()
+            if self._held is not None:
+                let_go(part, self._held)
             video.check()
-            os.replace(part_of(self._path), self._path)
+            sync(part)
+            os.replace(part, self._path)
+            sync(self._path.parent)
             log.info("recorded %s, %s", one_line(self._path), counted(self._written, "frame"))
 
 
@@ -213,6 +228,13 @@ def fresh_file(path: Path) -> Path:
         while candidate.exists() or part_of(candidate).exists():
             candidate, number = path.with_name(f"{path.stem}-{number}{path.suffix}"), number + 1
     return candidate
+
+
+def _name_cut_off(path: Path) -> None:
+    """Warn of recordings of this name that a killed run has not closed."""
+    for part in sorted(path.parent.glob(f"{glob.escape(path.stem)}*.part.mp4")):
+        if part.is_file() and not in_use(part):
+            log.warning("%s is left of a run that was killed, and cannot be played; delete it", one_line(part))
 
 
 def part_of(path: Path) -> Path:

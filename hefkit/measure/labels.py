@@ -12,6 +12,7 @@ import numpy as np
 
 from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
+from hefkit.files import read_start
 from hefkit.text import one_line
 
 SLACK = 0.01  # share of the picture; boxes that cross its edge by less are clipped, because labelling tools write them
@@ -39,9 +40,10 @@ def read_labels(path: Path, size_wh: tuple[int, int], num_classes: int) -> Detec
         DataError: a wrong line, with its number.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
+        raw = read_start(path, MAX_BYTES + 1)
+        if len(raw) > MAX_BYTES:
             raise DataError(f"{path} is not a label file: it has more than {MAX_BYTES >> 20} MB")
-        text = path.read_text(encoding="utf-8-sig")
+        text = raw.decode("utf-8-sig")
     except FileNotFoundError:
         return Detections.empty()
     except (OSError, UnicodeDecodeError) as exc:

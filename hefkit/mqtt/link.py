@@ -23,6 +23,7 @@ KEEPALIVE_S = 20  # a broker that is silent for up to twice as long counts as lo
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # before attempts to reconnect; each pause is twice the one before
 HANDSHAKE_S = 5.0  # as long as paho-mqtt waits for a connection
 SEND_S = 0.1  # how long `ready` waits for the last message to leave
+MAX_PACKET = 1 << 20  # bytes; what a broker sends us are a few bytes
 END_S = 0.5  # for the last messages when closing
 LOST = ("Unspecified error", "The connection was lost.")  # paho's words for an end without a reason
 # what ends paho's thread: 1.6 lets some socket errors through, and both versions what malformed packets cause
@@ -140,6 +141,11 @@ def _client(lost: Callable[[object], None]) -> Any:
 
         def loop_write(self) -> Any:
             return self._survive(super().loop_write)
+
+        def _sock_recv(self, bufsize: int) -> Any:
+            if bufsize > MAX_PACKET:
+                raise ValueError(f"it sends a packet of {bufsize / 1e6:.0f} MB; expected at most 1 MB")
+            return super()._sock_recv(bufsize)
 
         def _survive(self, act: Callable[..., Any], *args: Any) -> Any:
             try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import threading
 import time
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -10,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hefkit.pictures.read import UnreadableImage, read_image
+from hefkit.pictures.read import UnreadableImage, decode_image, is_large, read_bytes
 from hefkit.pictures.sources import Item
 
 READERS = 2  # threads that decode pictures; OpenCV releases the GIL
@@ -36,24 +38,59 @@ class Frame:
 def read_photographs(items: Iterable[Item], readers: int = READERS) -> Generator[Frame, None, None]:
     """Yield every item as a frame, in order; the threads read at most AHEAD pictures in advance."""
     waiting: deque[Future[Frame]] = deque()
+    turn = _Turn()
     pool = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader")
     try:
         for index, item in enumerate(items):
-            waiting.append(pool.submit(_read, index, item))
+            waiting.append(pool.submit(_read, index, item, turn))
             if len(waiting) > AHEAD:
-                yield waiting.popleft().result()
+                yield turn.next(waiting.popleft())
         while waiting:
-            yield waiting.popleft().result()
+            yield turn.next(waiting.popleft())
     finally:
+        turn.end()
         # after an error or Ctrl-C: drop what has not begun, do not wait for the picture being read
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _read(index: int, item: Item) -> Frame:
+class _Turn:
+    """A large picture is decoded only when it is the next one to be taken, so that few are in memory."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._next: float = -1  # index of the frame that the caller waits for
+
+    def next(self, frame: Future[Frame]) -> Frame:
+        """Wait for the next frame."""
+        self._come_to(self._next + 1)
+        return frame.result()
+
+    def end(self) -> None:
+        """Let all threads go on; no frame is taken any more."""
+        self._come_to(math.inf)
+
+    def _come_to(self, index: float) -> None:
+        with self._changed:
+            self._next = index
+            self._changed.notify_all()
+
+    def wait_for(self, index: int) -> None:
+        """Wait, on a reader's thread, until frame `index` is the next."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._next >= index)
+
+
+def _read(index: int, item: Item, turn: _Turn) -> Frame:
     start = time.perf_counter()
     picture: Picture
+    waited = 0.0
     try:
-        picture = read_image(item.path)
+        data = read_bytes(item.path)
+        if is_large(data):
+            begun = time.perf_counter()
+            turn.wait_for(index)
+            waited = time.perf_counter() - begun
+        picture = decode_image(data)
     except UnreadableImage as exc:
         picture = exc
-    return Frame(index, item.source, None, picture, time.perf_counter() - start)
+    return Frame(index, item.source, None, picture, time.perf_counter() - start - waited)

@@ -7,10 +7,12 @@ So the headers are read here, and OpenCV only decodes the pixels as they are sto
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import stat
 import struct
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,9 @@ from hefkit.text import one_line
 
 MAX_BYTES = 1 << 30
 MAX_PIXELS = 1 << 28  # 800 MB decoded; the largest phone cameras have 200 million pixels
+LARGE_PIXELS = 1 << 25  # of such pictures one is decoded at a time; 100 MB decoded, up to 300 MB meanwhile
+MAX_SCANS = 100  # of a progressive JPEG; encoders write about 10, and each is a pass over the picture
+PIXELS_PER_BYTE = 512  # of a JPEG at most: a block of 64 pixels takes at least one bit
 MAX_TAGS = 4096  # entries read of one TIFF directory; cameras write about 20
 ORIENTATION, WIDTH, HEIGHT = 274, 256, 257  # TIFF tags
 
@@ -42,6 +47,9 @@ _TURNS: dict[
     7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
+
+
+_one_large = threading.Lock()
 
 
 class UnreadableImage(Exception):
@@ -98,13 +106,25 @@ def decode_image(data: bytes) -> np.ndarray:
         raise UnreadableImage(
             f"{header.width} x {header.height} pixels; at most {MAX_PIXELS // 10**6} million are read; scale it down"
         )
+    # four readers with a picture of 268 million pixels each would need 8 GB
+    with _one_large if header.width * header.height > LARGE_PIXELS else contextlib.nullcontext():
+        try:
+            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+            stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flags)
+        except cv2.error as exc:
+            raise UnreadableImage(f"OpenCV refuses it ({one_line(getattr(exc, 'err', exc), 100)})") from exc
+        if stored is None:
+            raise UnreadableImage("damaged, or of a kind that OpenCV does not decode; expected 8 or 16 bits a sample")
+        return _TURNS[header.orientation](stored)
+
+
+def is_large(data: bytes) -> bool:
+    """Whether the header of a picture file claims more than LARGE_PIXELS."""
     try:
-        stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
-    except cv2.error as exc:
-        raise UnreadableImage(f"OpenCV refuses it ({one_line(getattr(exc, 'err', exc), 100)})") from exc
-    if stored is None:
-        raise UnreadableImage("damaged, or of a kind that OpenCV does not decode; expected 8 or 16 bits a sample")
-    return _TURNS[header.orientation](stored)
+        header = _inspect(data)
+    except UnreadableImage:
+        return False
+    return header.width * header.height > LARGE_PIXELS
 
 
 def _inspect(data: bytes) -> _Header:
@@ -124,14 +144,19 @@ def _inspect(data: bytes) -> _Header:
 
 def _jpeg(data: bytes) -> _Header:
     """Walk over the segments to the end marker; the end marker of a thumbnail lies inside a segment and is skipped."""
-    orientation = width = height = 0
+    orientation = width = height = scans = 0
     at = 2
     while found := _JPEG_MARKER.search(data, at):
         marker, at = data[found.end() - 1], found.end()
         if marker == 0xD9:  # what follows (a second picture, a trailer of the camera) is ignored
+            if width * height > len(data) * PIXELS_PER_BYTE:
+                raise UnreadableImage(f"damaged: {len(data)} bytes cannot hold the {width} x {height} pixels it claims")
             return _Header(data, orientation or 1, width, height)
         if marker == 0xD8:
             continue
+        scans += marker == 0xDA
+        if scans > MAX_SCANS:
+            raise UnreadableImage(f"a JPEG with more than {MAX_SCANS} scans; expected a photograph; save it again")
         length = int.from_bytes(data[at : at + 2], "big")
         if marker == 0xE1 and not orientation and data[at + 2 : at + 8] == b"Exif\0\0":
             orientation = _orientation(data[at + 8 : at + length])

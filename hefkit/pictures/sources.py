@@ -5,6 +5,7 @@ SOURCE is an image, a folder (searched recursively), a glob, a text list, `-` fo
 
 from __future__ import annotations
 
+import fnmatch
 import glob
 import os
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from hefkit.errors import DataError
 from hefkit.files import existing
-from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images
+from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images, iter_images
 from hefkit.text import counted, log
 
 LIST_SUFFIX = ".txt"
@@ -98,13 +99,35 @@ def _in_folder(source: str, exclude: Sequence[Path]) -> list[Item]:
 def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
     """The items of a pattern such as `photos/**/*.jpg`; `relative` is the path below the part without wildcards."""
     fixed = _fixed_part(pattern)
-    matches = [m for m in glob.iglob(pattern, recursive=True) if Path(m).suffix.lower() in IMAGE_SUFFIXES]
+    if "**" in Path(pattern).parts:
+        matches = _recursive(pattern, fixed)
+    else:
+        matches = [m for m in glob.iglob(pattern) if Path(m).suffix.lower() in IMAGE_SUFFIXES]
     items = [
         Item(Path(m), m, PurePosixPath(Path(m).relative_to(fixed).as_posix())) for m in matches if os.path.isfile(m)
     ]
     items.sort(key=lambda item: item.relative.as_posix())
     what = f"the pattern {pattern}"
     return photographs(_some(_without(items, fixed, exclude), what), what, fixed)
+
+
+def _recursive(pattern: str, fixed: Path) -> list[str]:
+    """The images that a pattern with `**` matches; each folder is visited once, so linked folders end."""
+    parts = Path(pattern).parts[len(fixed.parts) :]
+    prefix = "./" if pattern.startswith("./") else ""
+    try:
+        return [f"{prefix}{path}" for path in iter_images(fixed) if _fits(path.relative_to(fixed).parts, parts)]
+    except OSError:  # no such folder
+        return []
+
+
+def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
+    """Whether a path matches a pattern, part by part; `**` stands for any number of folders."""
+    if not pattern:
+        return not parts
+    if pattern[0] == "**":
+        return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
+    return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
 
 
 def photographs(items: list[Item], what: str, below: Path | None = None) -> list[Item]:

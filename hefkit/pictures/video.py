@@ -11,7 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from hefkit.errors import DataError
+from hefkit.errors import DataError, HefkitError, UsageError
 from hefkit.pictures.frames import Frame
 from hefkit.text import log, one_line
 
@@ -77,10 +77,26 @@ def read_video(video: VideoFacts) -> Generator[Frame, None, None]:
 
 
 def _capture(path: Path, source: str) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(str(path))
+    capture = cv2.VideoCapture(opencv_path(path, DataError))
     if not capture.isOpened():
         raise DataError(f"{source} cannot be read as a video; expected one that OpenCV's FFmpeg decodes; convert it")
     return capture
+
+
+def opencv_path(path: Path, error: type[HefkitError] = UsageError) -> str:
+    """A path as OpenCV takes it: some releases crash on bytes that are not UTF-8.
+
+    Raises:
+        UsageError: the path has such bytes; or the `error` of the caller.
+    """
+    text = str(path)
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        raise error(
+            f"OpenCV cannot open {one_line(path)}: the name is not UTF-8; rename the file or its folder"
+        ) from None
+    return text
 
 
 class VideoWriter:
@@ -90,7 +106,7 @@ class VideoWriter:
         self.path = path
         self._size_wh, self._frames = size_wh, 0
         code = cv2.VideoWriter_fourcc(*CODEC)  # type: ignore[attr-defined]
-        self._writer = cv2.VideoWriter(str(path), code, fps, size_wh)
+        self._writer = cv2.VideoWriter(opencv_path(path), code, fps, size_wh)
         if not self._writer.isOpened():
             raise DataError(f"OpenCV cannot write a video of {size_wh[0]}x{size_wh[1]} at {fps:g} frames a second")
 
@@ -107,7 +123,7 @@ class VideoWriter:
 
     def check(self) -> None:
         """Raise DataError if the finished file lacks frames: OpenCV does not report a full disk."""
-        capture = cv2.VideoCapture(str(self.path))
+        capture = cv2.VideoCapture(opencv_path(self.path))
         written = int(capture.get(cv2.CAP_PROP_FRAME_COUNT)) if capture.isOpened() else 0
         capture.release()
         if written < self._frames:

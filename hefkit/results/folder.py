@@ -15,9 +15,11 @@ from typing import Any
 
 from hefkit import __version__
 from hefkit.errors import UsageError
-from hefkit.files import MAX_JSON_BYTES, fresh_folder
+from hefkit.files import MAX_JSON_BYTES, is_plain, read_start
 from hefkit.pictures.find import RECORD
 from hefkit.pictures.sources import Item
+from hefkit.staging.journal import settle
+from hefkit.staging.stage import fresh_folder
 
 DEFAULT_ROOT = Path("runs", "predict")
 JSONL, CSV, COCO, TXT = "jsonl", "csv", "coco", "txt"
@@ -71,6 +73,7 @@ def plan_run(folder: Path, items: Sequence[Item], options: OutputOptions) -> Run
     Raises:
         UsageError: a file would replace one that hefkit did not write, or one of the photographs.
     """
+    settle(folder)
     earlier, folders = _read_record(folder)
     pictures = unique(_picture_name(item.relative, video=options.video) for item in items)
     stems = [path.stem for path in unique(PurePosixPath(_short(item.relative.stem) + ".jpg") for item in items)]
@@ -104,8 +107,10 @@ def unique(wanted: Iterable[PurePosixPath]) -> list[PurePosixPath]:
 
 def write_record(path: Path, plan: RunPlan, written: Iterable[str], facts: dict[str, Any]) -> None:
     """Write `run.json`: how the run was made (`facts`), and which files and folders belong to it."""
-    still_there = [name for name in plan.earlier if (plan.folder / name).is_file()]
-    folders = {*plan.options.folders, *(name for name in plan.earlier_folders if (plan.folder / name).is_dir())}
+    earlier, earlier_folders = _read_record(plan.folder)  # another run may have ended since the plan was made
+    still_there = [name for name in {*plan.earlier, *earlier} if (plan.folder / name).is_file()]
+    folders = {*plan.earlier_folders, *earlier_folders}
+    folders = {*plan.options.folders, *(name for name in folders if (plan.folder / name).is_dir())}
     record = {
         "format": FORMAT,
         "tool": f"hefkit {__version__}",
@@ -148,11 +153,11 @@ def _read_record(folder: Path) -> tuple[list[str], list[str]]:
     """The files and the whole folders that earlier runs wrote into this folder."""
     path = folder / RECORD
     try:
-        with open(path, "rb") as file:
-            record = json.loads(file.read(MAX_JSON_BYTES))
+        record = json.loads(read_start(path, MAX_JSON_BYTES))
         if not record["tool"].startswith("hefkit ") or record["format"] != FORMAT:
             raise ValueError(record["format"])
-        return [str(name) for name in record["files"]], [str(name) for name in record["folders"]]
+        files, folders = ([name for name in record[key] if is_plain(name)] for key in ("files", "folders"))
+        return files, folders
     except (FileNotFoundError, NotADirectoryError):
         return [], []
     except OSError as exc:

@@ -13,7 +13,7 @@ import numpy as np
 
 from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
-from hefkit.files import Staging, explained
+from hefkit.files import explained
 from hefkit.names import class_folders
 from hefkit.pictures.find import RECORD
 from hefkit.pictures.frames import Frame
@@ -21,6 +21,7 @@ from hefkit.pictures.video import VideoFacts, VideoWriter
 from hefkit.results.draw import annotate
 from hefkit.results.folder import CROPS, FILES, RunPlan, write_record
 from hefkit.results.formats import WRITERS, ImageInfo, Writer
+from hefkit.staging.stage import Staging
 
 EMULATION_STAMP = "INT8 emulation"
 
@@ -103,8 +104,9 @@ class Outputs:
             if self._film is not None:
                 self._film.close()
                 self._film.check()
+        with self._stage.locked():  # the record lists what lies in the folder now, other runs' files included
             write_record(self._stage.path / RECORD, self.plan, self._written, facts)
-        self._stage.commit(last=FILES.get(self.plan.options.formats[0], RECORD))
+            self._stage.commit(last=FILES.get(self.plan.options.formats[0], RECORD))
 
     def _open_film(self, video: VideoFacts) -> VideoWriter:
         name = self.plan.pictures[0].as_posix()

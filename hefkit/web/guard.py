@@ -155,9 +155,13 @@ def _caused_by_another_site(request: Request) -> bool:
 class ConnectionLimit:
     """Limits the connections of listening sockets, and the time until the first request of each.
 
+    A connection is a stranger until a request on it has passed the guard. Where there are too many connections, the
+    oldest stranger is closed for a new one, so strangers cannot lock out a viewer who has the token. Strangers of one
+    address may have a quarter of the connections.
+
     Args:
         make_protocol: makes the asyncio protocol that serves one connection.
-        most: connections at a time; further ones are closed at once.
+        most: connections at a time; further ones are closed at once where no stranger is left.
         silent_s: seconds until the first request must be complete; then the connection is closed.
     """
 
@@ -165,17 +169,35 @@ class ConnectionLimit:
         self._make_protocol, self._most, self._silent_s = make_protocol, most, silent_s
         # transport -> time.monotonic() of its beginning, None after its first request
         self._open: dict[asyncio.Transport, float | None] = {}
+        self._strangers: dict[asyncio.Transport, str] = {}  # transport -> its address, the oldest first
 
     def protocol(self) -> asyncio.Protocol:
         """The protocol of a new connection, for `loop.create_server`."""
         return _Connection(self, self._make_protocol())
 
     def opened(self, transport: asyncio.Transport) -> bool:
-        """Count a new connection; False when there are too many."""
-        if len(self._open) >= self._most:
-            return False
+        """Count a new connection, perhaps at the cost of a stranger; False when there are too many."""
+        peer = transport.get_extra_info("peername")
+        address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
+        neighbours = [other for other, theirs in self._strangers.items() if theirs == address]
+        oldest = None
+        if len(neighbours) >= max(self._most // 4, 1):
+            oldest = neighbours[0]
+        elif len(self._open) >= self._most:
+            oldest = next(iter(self._strangers), None)
+            if oldest is None:
+                return False
+        if oldest is not None:
+            self.closed(oldest)
+            oldest.abort()
         self._open[transport] = time.monotonic()
+        self._strangers[transport] = address
         return True
+
+    def welcome(self, transport: asyncio.Transport | None) -> None:
+        """Note that a request on a connection has passed the guard."""
+        if transport is not None:
+            self._strangers.pop(transport, None)
 
     def asked(self, transport: asyncio.Transport | None) -> None:
         """Note that a request came on a connection."""
@@ -185,6 +207,7 @@ class ConnectionLimit:
     def closed(self, transport: asyncio.Transport) -> None:
         """Forget a connection that has ended."""
         self._open.pop(transport, None)
+        self._strangers.pop(transport, None)
 
     async def close_silent(self) -> None:
         """Close connections that stay silent, until cancelled."""

@@ -113,7 +113,10 @@ class WebServer:
         asked = Request(request.method, request.headers, request.cookies, request.query)
         refusal = self._guard.refusal(asked)
         if refusal is not None:
-            return self._web.Response(status=refusal.status, text=refusal.text + "\n")
+            response = self._web.Response(status=refusal.status, text=refusal.text + "\n")
+            response.force_close()  # who has no token keeps no connection
+            return response
+        self._limit.welcome(request.transport)
         if self._guard.enters(asked):
             return self._entered(request)
         return await handler(request)

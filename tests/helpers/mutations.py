@@ -6,6 +6,7 @@ container around the result, because otherwise the checksum would refuse nearly 
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -27,6 +28,7 @@ class Place(NamedTuple):
     parents: tuple[tuple[int, int], ...]  # (where its length begins, where its content begins) of the messages around
 
 
+@functools.lru_cache(maxsize=2)
 def places(data: bytes) -> list[Place]:
     """All fields, and the fields of every content that can be read as a message."""
     return list(_places(data, 0, len(data), ()))

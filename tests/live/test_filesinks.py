@@ -259,6 +259,34 @@ class TestRecorder:
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a-2.part.mp4", "a-3.mp4", "a.mp4"]
         assert (tmp_path / "a.mp4").read_text() == "precious"
 
+    def test_a_long_recording_goes_on_in_new_files(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
+    ) -> None:
+        """Closed files can be played whatever happens later; the files of a video are not divided."""
+        monkeypatch.setattr(filesinks, "SEGMENT_S", 1.0)
+        sink = Recorder(tmp_path / "a.mp4", 10.0)
+        self.put(sink, *(number / 10 for number in range(25)))
+        assert sorted(p.name for p in tmp_path.iterdir()) == ["a-2.mp4", "a-3.part.mp4", "a.mp4"]
+        sink.close()
+        whole = Recorder(tmp_path / "b.mp4", None)
+        self.put(whole, *(number / 10 for number in range(25)))
+        whole.close()
+
+        lengths = {path.name: len(frames_in(path)) for path in tmp_path.iterdir()}
+        assert lengths == {"a.mp4": 11, "a-2.mp4": 11, "a-3.mp4": 3, "b.mp4": 25}
+
+    def test_what_a_killed_run_left_is_named(self, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
+        """An open file of a dead run is named at the next start, that of a running one is not."""
+        part_of(tmp_path / "a-7.mp4").write_text("half")
+        first = Recorder(tmp_path / "a.mp4", 10.0)
+        self.put(first, 0.0)
+        second = Recorder(tmp_path / "a.mp4", 10.0)
+        second.close()
+        first.close()
+
+        left = f"{tmp_path}/a-7.part.mp4 is left of a run that was killed, and cannot be played; delete it"
+        assert [text for text in logged.messages if "killed, and" in text] == [left, left]
+
     def test_without_frames_there_is_no_file(self, tmp_path: Path) -> None:
         """Nothing recorded, nothing left."""
         Recorder(tmp_path / "a.mp4", 10.0).close()

@@ -356,6 +356,17 @@ class TestTrouble:
 
         assert logged.records[0].getMessage().endswith("; detection goes on")
 
+    def test_a_huge_packet_is_refused(self, sink_for: Make, logged: pytest.LogCaptureFixture) -> None:
+        """A packet may claim 256 MB; the connection is closed before that is read."""
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(20)
+            sink = sink_for(server.getsockname()[1])
+            connection, _ = server.accept()
+            connection.sendall(b"\x20\x02\x00\x00\x30\xff\xff\xff\x7f\x00\x01a")
+            wait_for(lambda: "a packet of 268 MB" in logged.text)
+            connection.close()
+            sink.close()
+
     @pytest.mark.parametrize("host", ["no-such-broker.invalid", "x" * 70])
     def test_a_name_that_does_not_exist(self, host: str, logged: pytest.LogCaptureFixture) -> None:
         """Perhaps it has one later."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hefkit.pictures import frames, read
 from hefkit.pictures.read import UnreadableImage, decode_image, read_image
+from hefkit.pictures.sources import find_items
 from tests.helpers.pictures import UPRIGHT, encode, exif, noise, quadrants, tiff, with_exif, write
 
 LOSSLESS_WEBP = (cv2.IMWRITE_WEBP_QUALITY, 101)
@@ -318,3 +321,51 @@ def test_real_photographs_look_as_opencv_shows_them(shared: Path) -> None:
     """Without an EXIF orientation the pixels are those that OpenCV reads."""
     for path in sorted((shared / "images").glob("*.jpg"), key=lambda p: p.stat().st_size)[:6]:
         np.testing.assert_array_equal(read_image(path), cv2.imread(str(path), cv2.IMREAD_COLOR))
+
+
+def jpeg_header(width: int, height: int) -> bytes:
+    """A JPEG that claims a size and holds nothing."""
+    frame = b"\xff\xc0\x00\x11\x08" + struct.pack(">HH", height, width) + b"\x03\x01\x22\x00\x02\x11\x01\x03\x11\x01"
+    return b"\xff\xd8" + frame + b"\xff\xda\x00\x0c\x03\x01\x00\x02\x11\x03\x11\x00\x3f\x00" + bytes(900) + b"\xff\xd9"
+
+
+def test_a_jpeg_that_claims_more_than_it_can_hold() -> None:
+    """1 KB for 268 million pixels: OpenCV would return a grey picture of 800 MB."""
+    with pytest.raises(UnreadableImage, match="bytes cannot hold the 16384 x 16384 pixels"):
+        decode_image(jpeg_header(16384, 16384))
+    grey = cv2.imencode(".jpg", np.full((4096, 4096, 3), 128, np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1]
+    assert decode_image(grey.tobytes()).shape == (4096, 4096, 3)  # the smallest that an encoder makes
+
+
+def test_a_jpeg_of_thousands_of_scans() -> None:
+    """Each is a pass over the whole picture."""
+    good = cv2.imencode(".jpg", np.zeros((64, 64, 3), np.uint8), [cv2.IMWRITE_JPEG_PROGRESSIVE, 1])[1].tobytes()
+    scan = good[good.rindex(b"\xff\xda") : -2]
+
+    assert decode_image(good).shape == (64, 64, 3)
+    with pytest.raises(UnreadableImage, match="more than 100 scans"):
+        decode_image(good[:-2] + scan * 3000 + good[-2:])
+
+
+def test_large_pictures_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many readers there are, a large picture is decoded when it is the next; the order stays."""
+    monkeypatch.setattr(read, "LARGE_PIXELS", 100)
+    for number in range(12):
+        side = 8 if number % 3 else 64
+        (tmp_path / f"{number:02d}.png").write_bytes(encode(noise(side, side, seed=number), ".png"))
+    decoded: list[int] = []
+    decode = frames.decode_image
+    monkeypatch.setattr(frames, "decode_image", lambda data: decoded.append(len(data)) or decode(data))
+
+    taken: list[int] = []
+    large: list[int] = []
+    for frame in frames.read_photographs(find_items(str(tmp_path)), readers=4):
+        taken.append(frame.index)
+        large.append(sum(size > 1000 for size in decoded))
+        time.sleep(0.005)
+
+    assert taken == list(range(12))
+    assert all(count <= index // 3 + 2 for index, count in enumerate(large))
+    stopped = frames.read_photographs(find_items(str(tmp_path)), readers=4)
+    next(stopped)
+    stopped.close()  # leaves no thread that waits for its turn

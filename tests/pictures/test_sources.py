@@ -241,3 +241,23 @@ def test_what_is_a_video(here: Path, source: str, video: bool) -> None:
         assert [(i.source, str(i.relative)) for i in find_items(source, videos=True)] == [("clip.MP4", "clip.MP4")]
         with pytest.raises(DataError, match=r"clip\.MP4 is a video; expected photographs"):
             find_items(source)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "found"),
+    [
+        ("**/*.jpg", ["a.jpg", "s/b.jpg", "s/t/c.jpg"]),
+        ("s/**/*.jpg", ["s/b.jpg", "s/t/again/a.jpg", "s/t/c.jpg"]),  # the folder above, through a link
+        ("**/t/*", ["s/t/c.jpg"]),
+        ("**/**/b.*", ["s/b.jpg"]),
+        ("**", ["a.jpg", "s/b.jpg", "s/t/c.jpg"]),
+        ("./s/**/[bc].jpg", ["./s/b.jpg", "./s/t/c.jpg"]),
+    ],
+)
+def test_a_recursive_pattern_ends(here: Path, pattern: str, found: list[str]) -> None:
+    """With two links that lead back up, Python's own `**` visits 2 ** 40 folders; here each is visited once."""
+    touch("a.jpg", "s/b.jpg", "s/t/c.jpg", "s/.hidden/d.jpg")
+    Path("s/up").symlink_to("..")
+    Path("s/t/again").symlink_to("../..")
+
+    assert sorted(item.source for item in find_items(pattern)) == found

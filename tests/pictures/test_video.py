@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit.errors import DataError
+from hefkit.errors import DataError, UsageError
 from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
 
 
@@ -126,3 +127,15 @@ def test_a_film_that_cannot_be_written(tmp_path: Path) -> None:
     """A missing folder is an error, not an empty film."""
     with pytest.raises(DataError, match="OpenCV cannot write a video of 64x48"):
         VideoWriter(tmp_path / "gone" / "a.mp4", 10, (64, 48))
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    """OpenCV 4.6 and 5 crash on it, so it is refused before."""
+    bad = tmp_path / os.fsdecode(b"\xff.mp4")
+    bad.write_bytes(film(tmp_path / "a.mp4").read_bytes())
+
+    with pytest.raises(DataError, match="the name is not UTF-8; rename the file"):
+        open_video(bad, "source")
+    with pytest.raises(UsageError, match="the name is not UTF-8"):
+        VideoWriter(bad, 10, (64, 48))
+    assert open_video(film(tmp_path / "ü.mp4"), "ü").frames

@@ -158,7 +158,7 @@ def test_the_lines_appear_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     Run(tmp_path).finish()
 
-    assert moved == ["a.png", "run.json", "b.png", "detections.jsonl"]
+    assert moved == ["journal.json", "a.png", "run.json", "b.png", "detections.jsonl"]
 
 
 def test_a_failed_run_leaves_everything(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.Monk
     with run.open() as outputs:
         for _ in range(200):
             outputs.write(run.frame(0), FOUND)
-        [staged] = run.folder.glob(".hefkit-partial-*/detections.jsonl")
+        [staged] = run.folder.glob(".hefkit-partial-*/new/detections.jsonl")
         size = staged.stat().st_size
 
     assert size > 10_000

@@ -562,7 +562,8 @@ def test_a_run_folder_that_is_named_is_used_again(compiled: Compile, tmp_path: P
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     (tmp_path / "run" / "scratch-notes.txt").write_text("mine, too")
-    (tmp_path / "run" / ".hefkit-scratch-old.npy").write_text("left by a killed run")
+    (tmp_path / "run" / ".hefkit-partial-old" / "new").mkdir(parents=True)
+    (tmp_path / "run" / ".hefkit-partial-old" / "new" / "measured.npy").write_text("left by a killed run")
 
     assert compiled("--run-dir", "run", at={"parse": {"kill": 9}}).code == 5
     done = compiled("--run-dir", "run")

@@ -471,22 +471,44 @@ class TestViewers:
             viewer.close()
 
     def test_connections_are_counted(self, serve: Serve) -> None:
-        """One too many is closed at once."""
-        sink = serve(connections=4, silent_s=600)
+        """An address may have a quarter of them without having asked; then its oldest is closed for the newest."""
+        sink = serve(connections=8, silent_s=600)
         silent = [socket.create_connection(("127.0.0.1", sink.port), 5) for _ in range(6)]
-        assert [sock.recv(1) for sock in silent[4:]] == [b"", b""]
-        for sock in silent[:4]:
+        assert [sock.recv(1) for sock in silent[:4]] == [b""] * 4
+        for sock in silent[4:]:
             sock.setblocking(False)
             with pytest.raises(BlockingIOError):
                 sock.recv(1)
+        assert answers(sink.port)
+        for sock in silent:
             sock.close()
-        wait_for(lambda: answers(sink.port))
-        for sock in silent[4:]:
-            sock.close()
+
+    def test_strangers_do_not_lock_out(self, serve: Serve) -> None:
+        """Connections without the token, however many, neither end a viewer who has it nor keep a new one out."""
+        sink = serve(token="t" * 20, connections=4, silent_s=600)
+        viewer = socket.create_connection(("127.0.0.1", sink.port), 5)
+        ask = f"GET /stats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {'t' * 20}\r\n\r\n".encode()
+        for _ in range(3):
+            viewer.sendall(ask)
+            assert viewer.recv(4096).startswith(b"HTTP/1.1 200")
+            strangers = [socket.create_connection(("127.0.0.1", sink.port), 5) for _ in range(20)]
+            other = socket.create_connection(("127.0.0.1", sink.port), 5)
+            other.sendall(ask)
+            assert other.recv(4096).startswith(b"HTTP/1.1 200")
+            for sock in (*strangers, other):
+                sock.close()
+        refused = socket.create_connection(("127.0.0.1", sink.port), 5)
+        refused.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        data = b""
+        while piece := refused.recv(4096):  # until the server closes it
+            data += piece
+        assert data.startswith(b"HTTP/1.1 401") and b"Connection: close" in data
+        refused.close()
+        viewer.close()
 
     def test_silent_connections_are_closed(self, serve: Serve) -> None:
         """Open connections without a request cannot keep others out; half a request does not count."""
-        sink = serve(connections=4, silent_s=0.3)
+        sink = serve(connections=16, silent_s=0.3)
         silent = [socket.create_connection(("127.0.0.1", sink.port), 5) for _ in range(4)]
         silent[0].sendall(b"GET / HTTP/1.1\r\nHost: loc")
         assert [sock.recv(1) for sock in silent] == [b""] * 4

@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hefkit.cli import need
 from hefkit.errors import DataError
-from hefkit.files import existing
+from hefkit.files import existing, read_start
+from hefkit.names import MAX_YAML_BYTES, plain_yaml
 from hefkit.pictures.sources import Item, find_items, photographs
 from hefkit.text import one_line
 
 YAML_SUFFIXES = (".yaml", ".yml")
-MAX_YAML_BYTES = 16 << 20
+NOTHING = ("", "~", "null", "Null", "NULL")  # how YAML writes that there is no value
 SPLITS = ("train", "val", "test")
 SPLIT_CHOICES = ("train", "val", "valid", "validation", "all")
 ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
@@ -123,33 +123,29 @@ def _from_yaml(source: str, wanted: str | None) -> Dataset:
 
 
 def _load_yaml(path: Path) -> dict[str, Any]:
-    need("yaml")
-    import yaml
-
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_YAML_BYTES + 1)
-        described = yaml.safe_load(raw) if len(raw) <= MAX_YAML_BYTES else None
+        described = plain_yaml(read_start(path, MAX_YAML_BYTES + 1))
     except OSError as exc:
         raise DataError(f"cannot read {path}: {exc.strerror}; expected a data.yaml") from exc
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
+    except ValueError as exc:
         raise DataError(f"{path} is not valid YAML ({one_line(exc, 200)}); expected a data.yaml") from exc
     if not isinstance(described, dict):
         raise DataError(f"{path} is not a dataset file; expected lines such as `train: images/train`")
-    return described
+    return {key: None if value in NOTHING else value for key, value in described.items()}
 
 
 def _texts(source: str, key: str, value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
     if not all(isinstance(item, str) and item and "\0" not in item for item in values):
-        raise DataError(f"{source}: {key} is {one_line(value, 80)}; expected a path or a list of paths")
+        shown = one_line(value, 80) if isinstance(value, str) else "not text"  # a list may be endless
+        raise DataError(f"{source}: {key} is {shown}; expected a path or a list of paths")
     return values
 
 
 def _bases(source: str, path: Any) -> list[str]:
     """Where relative paths may start: the yaml's folder, then its `path:`."""
     folder = os.path.dirname(source)
-    if path is None:
+    if not path:
         return [folder]
     return [folder, os.path.join(folder, _texts(source, "path", path)[0])]
 

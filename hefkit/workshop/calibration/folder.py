@@ -6,12 +6,14 @@ Standard library only: an output that we must not touch is refused before numpy 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from hefkit.errors import UsageError
-from hefkit.files import check_writable, entries, existing, explained, own_json
+from hefkit.files import check_writable, entries, existing, explained, is_plain, own_json
 from hefkit.pictures.find import MANIFEST, PREVIEW, iter_images
+from hefkit.staging.journal import settle
 
 ARRAY = "calib_set.npy"
 FILE_FORMATS = ("png", "npy")
@@ -38,6 +40,7 @@ def check_target(output: Path, source: str, count: int, file_format: str, *, ove
             f"the source {source} lies in the output {output}; expected a source outside of it; choose another --output"
         )
     check_writable(output)
+    settle(output)
     with explained(output):
         if not output.is_dir() or not entries(output):
             return []
@@ -53,6 +56,22 @@ def check_target(output: Path, source: str, count: int, file_format: str, *, ove
     old = _old_files(output, manifest)
     _check_no_clash(output, old, count, file_format)
     return old
+
+
+def files_to_replace(output: Path, old: Sequence[Path], count: int, file_format: str) -> list[Path]:
+    """The files of the set that lies in `output` at the moment of the commit; `old` were those at the start.
+
+    Raises:
+        UsageError: another run has made a set since, where there was none; a file has a name that we write.
+    """
+    manifest = output / MANIFEST
+    if manifest.exists() and manifest not in old:
+        raise UsageError(
+            f"another run has made a set in {output} meanwhile; choose another --output, or replace it with --overwrite"
+        )
+    now = _old_files(output, read_manifest(output))  # another run may have replaced the set, with other names
+    _check_no_clash(output, now, count, file_format)
+    return now
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
@@ -72,13 +91,9 @@ def _old_files(output: Path, manifest: dict[str, Any] | None) -> list[Path]:
         return []
     # the names come from a file: only plain ones, so that nothing outside the folder is ever removed
     named = [image.get("file") for image in manifest["images"]]
-    names = [name for name in named if isinstance(name, str) and _is_plain(name)]
+    names = [name for name in named if is_plain(name) and not name.startswith(".") and not set("/\\") & set(name)]
     paths = [output / name for name in dict.fromkeys([MANIFEST, PREVIEW, *names])]
     return [path for path in paths if path.is_symlink() or path.is_file()]
-
-
-def _is_plain(name: str) -> bool:
-    return bool(name) and not name.startswith(".") and not any(c in name for c in "/\\\0")
 
 
 def _check_no_clash(output: Path, old: list[Path], count: int, file_format: str) -> None:

@@ -24,14 +24,15 @@ import cv2
 import numpy as np
 
 from hefkit import __version__
-from hefkit.errors import DataError, UsageError
-from hefkit.files import Staging, explained
+from hefkit.errors import DataError
+from hefkit.files import explained
 from hefkit.pictures.find import MANIFEST, PREVIEW
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec
+from hefkit.staging.stage import Staging
 from hefkit.text import log
-from hefkit.workshop.calibration.folder import ARRAY, FORMAT, picture_names
+from hefkit.workshop.calibration.folder import ARRAY, FORMAT, files_to_replace, picture_names
 from hefkit.workshop.calibration.stage import Skipped, Staged, Workers, read_back, stage_picture, write_picture
 
 MAX_ASPECT = 3.0  # beyond it a letterboxed picture fills less than a third of the input
@@ -83,18 +84,10 @@ def make_set(
         digest = _assemble(workers, request, staged, stage.path)
         manifest = _manifest(request, staged, skipped, digest)
         (stage.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="ascii")
-        _check_still_free(request.output, old)
-        stage.commit(remove=old, last=MANIFEST)
-    return manifest
-
-
-def _check_still_free(output: Path, old: Sequence[Path]) -> None:
-    """Refuse to replace a set that another run has made since the output was checked."""
-    manifest = output / MANIFEST
-    if manifest.exists() and manifest not in old:
-        raise UsageError(
-            f"another run has made a set in {output} meanwhile; choose another --output, or replace it with --overwrite"
+        stage.commit(
+            remove=lambda: files_to_replace(request.output, old, len(staged), request.file_format), last=MANIFEST
         )
+    return manifest
 
 
 def _stage_pictures(

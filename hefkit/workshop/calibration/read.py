@@ -12,10 +12,11 @@ import cv2
 import numpy as np
 
 from hefkit.errors import DataError, ModelError
-from hefkit.files import MAX_JSON_BYTES
+from hefkit.files import MAX_JSON_BYTES, is_plain, read_start
 from hefkit.pictures.find import MANIFEST
 from hefkit.spec import InputSpec
 from hefkit.spec_file import input_from_json
+from hefkit.staging.journal import settle
 from hefkit.workshop.calibration.folder import ARRAY, FORMAT
 
 HELD_OUT_FROM = 80  # pictures; all of a smaller set are used for calibration
@@ -36,6 +37,7 @@ class CalibrationSet:
         self.fit: str | None = None  # unknown for a bare .npy
         self.digest: str | None = None
         self.source = str(path)  # what it was made from, if the manifest says so
+        settle(path if path.is_dir() else path.parent)
         if path.is_dir():
             self._open_folder(path)
         elif path.suffix == ".npy" and path.is_file():
@@ -91,7 +93,7 @@ class CalibrationSet:
         self.fit = spec.fit
         self.digest, self.source = str(manifest.get("digest")), str(manifest.get("source") or folder)
         names = [entry.get("file") for entry in manifest["images"] if isinstance(entry, dict)]
-        if any(not isinstance(n, str) or not n or n != Path(n).name for n in names):
+        if any(not is_plain(n) or "/" in n for n in names):
             raise DataError(f"the manifest in {folder} names files outside of it; run prepare_calibration.py again")
         if set(names) == {ARRAY}:
             self._array = _open_array(folder / ARRAY, self.size)
@@ -140,9 +142,10 @@ def _wrong_size(path: Path, found: tuple[int, int], wanted: tuple[int, int]) -> 
 def _read_manifest(folder: Path) -> dict[str, Any]:
     file = folder / MANIFEST
     try:
-        if file.stat().st_size > MAX_JSON_BYTES:
+        raw = read_start(file, MAX_JSON_BYTES + 1)
+        if len(raw) > MAX_JSON_BYTES:
             raise DataError(f"{file} is too large for a manifest; run prepare_calibration.py again")
-        manifest = json.loads(file.read_bytes())
+        manifest = json.loads(raw)
     except FileNotFoundError as exc:
         raise DataError(
             f"{folder} holds no {MANIFEST}; expected a folder made by prepare_calibration.py; run it on your pictures"

@@ -6,7 +6,9 @@ of the set is that of the files on the disk.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -19,10 +21,11 @@ import numpy as np
 
 from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError
-from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
+from hefkit.pictures.read import UnreadableImage, decode_image, is_large, read_bytes
 from hefkit.pictures.sources import Item
 from hefkit.spec import InputSpec
 
+_one_large = threading.Lock()  # held as long as a large picture is in memory
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -52,13 +55,15 @@ def stage_picture(numbered: tuple[int, Item], spec: InputSpec, folder: Path) -> 
     number, item = numbered
     try:
         data = read_bytes(item.path)
-        picture = decode_image(data)  # (h, w, 3) uint8 BGR
+        with _one_large if is_large(data) else contextlib.nullcontext():
+            picture = decode_image(data)  # (h, w, 3) uint8 BGR
+            height, width = picture.shape[:2]
+            tensor, _ = letterbox(picture, spec)  # (H, W, 3) uint8 RGB
+            del picture
     except UnreadableImage as exc:
         return Skipped(item.source, str(exc))
-    tensor, _ = letterbox(picture, spec)  # (H, W, 3) uint8 RGB
     path = folder / f"staged-{number}.png"
     write_picture(path, tensor)
-    height, width = picture.shape[:2]
     return Staged(
         item.source, path, hashlib.sha256(data).hexdigest(), width, height, hashlib.sha256(tensor.data).digest()
     )

@@ -13,9 +13,10 @@ import onnx
 from onnx import helper
 
 from hefkit.errors import UsageError
-from hefkit.files import Staging, explained
+from hefkit.files import explained
 from hefkit.results.progress import progress
 from hefkit.spec import HeadSpec
+from hefkit.staging.stage import Staging
 from hefkit.text import counted, log, one_line
 from hefkit.workshop.compile.forecast import GOOD_RECALL, both_groupings, explain, sentences, told_groupings
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes

@@ -12,7 +12,6 @@ sdk.log              all that the SDK printed, beside the logs that it writes it
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -20,13 +19,13 @@ from typing import Any
 import numpy as np
 import onnx
 
-from hefkit.files import explained, remove_if_dead, replacing
+from hefkit.files import explained, replacing
+from hefkit.staging.stage import Staging
 from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.dfc.client import CalibrationFile
 from hefkit.workshop.network.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer
-SCRATCH = ".hefkit-scratch-"  # begins the names of temporary files; the process id follows
 
 
 class RunFolder:
@@ -35,12 +34,11 @@ class RunFolder:
     def __init__(self, path: Path, stem: str) -> None:
         self.path = path.resolve()
         self.stem = stem
+        self._scratch = Staging(self.path)  # never committed
 
     def make(self) -> None:
         """Create it and remove temporary files of killed runs; raises UsageError where that is not possible."""
-        with explained(self.path):
-            self.path.mkdir(parents=True, exist_ok=True)
-        self.clean()
+        self._scratch.__enter__()
 
     def file(self, suffix: str) -> Path:
         """NAME + suffix, such as `.parsed.har`."""
@@ -48,7 +46,7 @@ class RunFolder:
 
     def scratch(self, name: str) -> Path:
         """A temporary file, or a prefix of several; other runs in this folder have other names."""
-        return self.path / f"{SCRATCH}{os.getpid()}-{name}"
+        return self._scratch.path / name
 
     def write_json(self, name: str, value: dict[str, Any]) -> None:
         """job.json, report.json."""
@@ -84,9 +82,8 @@ class RunFolder:
         return path
 
     def clean(self) -> None:
-        """Remove the temporary files of this run and of killed runs."""
-        for path in self.path.glob(f"{SCRATCH}*"):
-            remove_if_dead(path, SCRATCH)
+        """Remove the temporary files of this run."""
+        self._scratch.__exit__()
 
 
 def float_bytes(count: int, size: tuple[int, int]) -> int:

@@ -17,7 +17,7 @@ from typing import Any
 
 from hefkit import __version__
 from hefkit.errors import ModelError
-from hefkit.files import replacing
+from hefkit.files import read_start, replacing
 from hefkit.text import one_line
 
 PARSED, QUANTIZED = "parsed", "quantized"
@@ -67,8 +67,7 @@ def move_har(har: Path, target: Path) -> None:
 def read_record(har: Path) -> HarRecord | None:
     """The record beside a HAR; None where it is missing, of another file, or of another format."""
     try:
-        with open(record_path(har), "rb") as file:
-            value = json.loads(file.read(MAX_RECORD_BYTES))
+        value = json.loads(read_start(record_path(har), MAX_RECORD_BYTES))
         if value.pop("format") != FORMAT or not str(value.pop("tool")).startswith("hefkit "):
             return None
         record = HarRecord(**{**value, "end_nodes": tuple(value["end_nodes"])})

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from hefkit.errors import HefkitError, ModelError, ToolchainError
-from hefkit.files import Staging, explained
+from hefkit.files import explained
 from hefkit.hef.file import read_hef
 from hefkit.spec import HeadSpec
+from hefkit.staging.stage import Staging
 from hefkit.text import log, one_line
 from hefkit.workshop.compile import har as hars
 from hefkit.workshop.compile import quality

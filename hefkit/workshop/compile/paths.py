@@ -11,6 +11,7 @@ from pathlib import Path
 
 from hefkit.errors import DataError, ModelError, UsageError
 from hefkit.files import check_file, check_writable, existing, own_json
+from hefkit.staging.journal import settle
 
 EMULATED = ".emulated.onnx"
 RUN_FILES = ("report.json", "script.mscript", "job.json", "sdk.log")  # of a run folder; the first two with --emulate
@@ -46,6 +47,7 @@ def check_places(name: Path, *, emulate: bool) -> None:
     check_file(model)
     spec = model.with_suffix(".json")
     check_file(spec)
+    settle(model.parent)
     if existing(spec) and not own_json(spec):
         raise UsageError(
             f"{spec} is not hefkit's and would be replaced by the spec of the model; choose another --output"
@@ -59,6 +61,7 @@ def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -
     its own record is. The HAR to resume from is read, not replaced.
     """
     check_writable(folder)
+    settle(folder)
     names = RUN_FILES[:2] if emulate else (*RUN_FILES, *(name + suffix for suffix in RUN_SUFFIXES))
     kept = None if har is None else os.path.realpath(har)
     there = [path for path in (folder / n for n in names) if existing(path) and os.path.realpath(path) != kept]

@@ -5,6 +5,7 @@
     operators   operators outside of standard ONNX
     cut         the part of a graph above chosen tensors
     fold        other forms of weights -> plain initializers
+    limits      bounds, checked before anything is computed
     image       the image input: one, RGB, of fixed size, 0 to 1
     file        an ONNX file -> a checked, static model with class names
     floatnet    the cut network in float32, class scores after the sigmoid

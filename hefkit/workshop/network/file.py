@@ -23,6 +23,7 @@ from hefkit.text import log, one_line
 from hefkit.workshop.network.fold import dense_weights, fold_constants, slices_for_sequences
 from hefkit.workshop.network.graph import name_nodes, sort_nodes
 from hefkit.workshop.network.image import DTYPES, find_image_input, fix_size, refuse_scaling
+from hefkit.workshop.network.limits import check_nodes, check_size, check_types, check_work
 from hefkit.workshop.network.operators import check_runtime_operators, name_plugins, opset
 
 OPSETS = range(11, 23)  # ONNX operator sets that we read
@@ -98,9 +99,14 @@ def read_model(path: Path) -> tuple[onnx.ModelProto, str]:
     if not model.graph.node or not model.opset_import:
         raise ModelError(f"{path} holds no network; expected an exported YOLO; export it again")
     _check_versions(path, model)
+    check_nodes(path, model)
     _load_external(path, model)
     if model.functions:
-        model = onnx.inliner.inline_local_functions(model)
+        try:
+            model = onnx.inliner.inline_local_functions(model)
+        except (RuntimeError, ValueError) as exc:  # it has no error of its own
+            raise ModelError(f"{path} has functions that cannot be inlined: {one_line(exc)}; export again") from exc
+    check_types(path, model)
     sort_nodes(model)
     name_plugins(model)
     try:
@@ -118,12 +124,14 @@ def make_static(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[in
     dense_weights(model)
     image = find_image_input(path, model)
     size = fix_size(path, image, imgsz)
+    check_size(path, size)
     _clear_shapes(model)
     warnings: list[str] = []
     if renamed := name_nodes(model):
         warnings.append(f"{len(renamed)} nodes had no name of their own; hefkit gave them names such as {renamed[0]}")
     check_runtime_operators(path, model, warnings)
     _refuse_bfloat16(path, model)
+    check_work(path, model)
     fold_constants(model)
     slices_for_sequences(model)
     refuse_scaling(path, model, image.name)

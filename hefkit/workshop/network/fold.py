@@ -23,7 +23,7 @@ from hefkit.workshop.network.session import open_session, run_session
 UNFOLDED = frozenset(
     ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 ) | frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap"))
-MAX_DENSE_BYTES = 2 << 30  # bytes of one weight, as in a whole ONNX
+MAX_DENSE_BYTES = 256 << 20  # bytes of one weight
 FLOATS = ("float16", "float32", "float64")
 
 
@@ -63,7 +63,7 @@ def dense_weights(model: onnx.ModelProto) -> None:
         if math.prod(sparse.dims) * values.itemsize > MAX_DENSE_BYTES:
             raise ModelError(
                 f"the sparse weight {sparse.values.name!r} claims the shape {list(sparse.dims)}; expected at most "
-                f"{MAX_DENSE_BYTES >> 30} GiB; the file is damaged, export it again"
+                f"{MAX_DENSE_BYTES >> 20} MiB; the file is damaged, export it again"
             )
         places = numpy_helper.to_array(sparse.indices)  # of the flattened tensor, or a row of indices for each
         if places.ndim == 2:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,6 +17,8 @@ import onnxruntime as ort
 
 from hefkit.errors import ModelError
 from hefkit.text import one_line
+
+MAX_RUN_S = 120  # the largest YOLO needs 10 s on a slow computer
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -64,9 +68,26 @@ def available_cores() -> int:
 def run_session(
     session: ort.InferenceSession, outputs: Sequence[str], feeds: Mapping[str, np.ndarray]
 ) -> list[np.ndarray]:
-    """Run once; raises ModelError where onnxruntime cannot compute the graph."""
+    """Run once; Ctrl-C and SIGTERM end it.
+
+    Raises:
+        ModelError: onnxruntime cannot compute the graph, or needs more than MAX_RUN_S.
+    """
+    options = ort.RunOptions()
     try:
-        return list(session.run(list(outputs), dict(feeds)))
+        if threading.current_thread() is not threading.main_thread():
+            return list(session.run(list(outputs), dict(feeds), options))
+        # Python handles signals in the main thread only, between its own instructions: so another thread computes
+        with ThreadPoolExecutor(1) as pool:
+            try:
+                return list(pool.submit(session.run, list(outputs), dict(feeds), options).result(MAX_RUN_S))
+            except BaseException:
+                options.terminate = True  # between two operators
+                raise
+    except FutureTimeout as exc:
+        raise ModelError(
+            f"the model needs more than {MAX_RUN_S} s for one picture; expected an exported YOLO; export it again"
+        ) from exc
     except Exception as exc:  # no public common base, as above
         if type(exc).__module__.startswith("onnxruntime"):
             raise ModelError(f"onnxruntime cannot run the model; export it again; it says: {one_line(exc)}") from exc

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hefkit.errors import ModelError
+from hefkit.files import read_start
 from hefkit.workshop.script.commands import Script, normalization_fault
 from hefkit.workshop.script.grammar import Fault, parse
 from hefkit.workshop.script.lint import fault_finding, message
@@ -16,8 +17,7 @@ MAX_SCRIPT_BYTES = 1 << 20
 def read_script(path: Path) -> Script:
     """Read and parse a model script file (UTF-8). Raises ModelError."""
     try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_SCRIPT_BYTES + 1)
+        raw = read_start(path, MAX_SCRIPT_BYTES + 1)
     except OSError as exc:
         raise ModelError(f"cannot read the model script {path}: {exc.strerror}; name one with --script") from exc
     if len(raw) > MAX_SCRIPT_BYTES:

@@ -20,9 +20,9 @@ import pytest
 import hefkit.files
 from hefkit.detect.preprocess import letterbox
 from hefkit.errors import DataError, UsageError
-from hefkit.files import Staging
 from hefkit.pictures.read import read_image
 from hefkit.spec import InputSpec
+from hefkit.staging.stage import Staging
 from hefkit.workshop.calibration.dataset import find_dataset
 from hefkit.workshop.calibration.folder import check_target
 from hefkit.workshop.calibration.make import SetRequest, make_set
@@ -213,11 +213,11 @@ BAD_YAMLS = {
     "empty": ("", "not a dataset file"),
     "broken": ("train: [a\n", "not valid YAML"),
     "not text": ("\udc80abc", "not valid YAML"),
-    "python object": ("train: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
+    "python object": ("train: !!python/object/apply:os.getcwd []\n", "names no pictures"),
     "deep": ("[" * 800, "not valid YAML"),
     "number": ("train: 7\n", "train is 7"),
     "mapping": ("train: {a: b}\n", "expected a path"),
-    "path is a number": ("path: 3\ntrain: images/train\n", "path is 3"),
+    "path is a mapping": ("path: {a: 3}\ntrain: images/train\n", "path is not text"),
 }
 
 
