@@ -23,7 +23,12 @@ def picture_names(count: int, file_format: str) -> list[str]:
     """The file of each picture of a set, in order; with npy they share one."""
     if file_format == "npy":
         return [ARRAY] * count
-    return [f"calib_{i:04d}.png" for i in range(count)]
+    return [picture_name(i) for i in range(count)]
+
+
+def picture_name(index: int) -> str:
+    """The PNG of one picture."""
+    return f"calib_{index:04d}.png"
 
 
 def check_target(output: Path, source: str, count: int, file_format: str, *, overwrite: bool) -> list[Path]:
