@@ -1,4 +1,4 @@
-"""Photographs -> a calibration set: letterboxed UINT8 pictures, a manifest, and a contact sheet to look at.
+"""Photographs -> a calibration set: letterboxed UINT8 pictures, a manifest, and pictures to look at.
 
 Workers decode and letterbox the chosen pictures; in their final order these are written, read back, and added to the
 digest. The set depends on the photographs, the input, the count, the selection and the seed only: not on the number of
@@ -12,11 +12,9 @@ import hashlib
 import itertools
 import json
 import os
-import random
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,18 +23,26 @@ import numpy as np
 from hefkit import __version__
 from hefkit.errors import DataError, UsageError
 from hefkit.files import Staging, explained
-from hefkit.pictures.find import MANIFEST, PREVIEW
+from hefkit.pictures.find import COVERAGE, MANIFEST, PREVIEW
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec
 from hefkit.text import log
 from hefkit.workshop.calibration.array_file import ArrayFile
+from hefkit.workshop.calibration.choice.chart import chart
+from hefkit.workshop.calibration.choice.cluster import open_lookers
+from hefkit.workshop.calibration.choice.coverage import count_in, figures, notes
+from hefkit.workshop.calibration.choice.look import Look
+from hefkit.workshop.calibration.choice.plan import Plan, plan_set
+from hefkit.workshop.calibration.choice.scan import table_of
 from hefkit.workshop.calibration.folder import ARRAY, FORMAT, picture_name, picture_names
 from hefkit.workshop.calibration.sheet import SHEET_PICTURES, contact_sheet, thumbnail
-from hefkit.workshop.calibration.stage import Record, Skipped, Workers, make_picture, write_picture
+from hefkit.workshop.calibration.stage import Maker, Record, Skipped, Workers, write_picture
+from hefkit.workshop.calibration.videos import Frames
 
 MAX_ASPECT = 3.0  # beyond it a letterboxed picture fills less than a third of the input
 COARSEST_STRIDE = 32  # of a YOLO, in pixels
+LOOKS = 256  # pictures of a set that are looked at for its coverage, if not all of the dataset are
 MAX_NAMED_SKIPS = 10  # on the console; the manifest lists all
 
 
@@ -48,10 +54,13 @@ class SetRequest:
     output: Path
     input: InputSpec
     count: int
-    select: str  # "random" | "first"
+    select: str  # "diverse" | "random" | "first"
     seed: int
     file_format: str  # "png" | "npy"
     workers: int
+    scheduler: str | None = None  # address of a Dask cluster that looks at the pictures
+    names: Mapping[int, str] = field(default_factory=dict)  # of the classes in the label files
+    val: Sequence[Item] = ()  # pictures of the val split, where another one is used
 
 
 def make_set(
@@ -71,27 +80,17 @@ def make_set(
     """
     _warn_about_size(request.input)
     with explained(request.output), Staging(request.output) as stage, Workers(request.workers) as workers:
-        order = in_order(items, request.count, request.select, request.seed)
+        with open_lookers(request.scheduler, workers) as lookers:
+            plan = plan_set(items, request.count, request.select, request.seed, request.input, lookers, quiet=quiet)
         with progress(request.count, "picture", quiet=quiet) as bar:
-            made = _make_pictures(workers, request, order, stage.path, bar)
+            made = _make_pictures(workers, request, plan, stage.path, bar)
         _warn_about_pictures(request, made)
-        manifest = _manifest(request, made)
+        coverage = _cover(request, plan, made, stage.path)
+        manifest = _manifest(request, made, coverage)
         (stage.path / MANIFEST).write_text(json.dumps(manifest, indent=1) + "\n", encoding="ascii")
         _check_still_free(request.output, old)
         stage.commit(remove=old, last=MANIFEST)
     return manifest
-
-
-def in_order(items: Sequence[Item], count: int, select: str, seed: int) -> list[Item]:
-    """Every item: the first `count` are the set, in its order; the others replace unreadable ones, in their order."""
-    shuffle = random.Random(seed).shuffle
-    order = list(items)
-    if select == "random":
-        shuffle(order)
-        return order
-    first = order[:count]
-    shuffle(first)
-    return first + order[count:]
 
 
 def _check_still_free(output: Path, old: Sequence[Path]) -> None:
@@ -107,22 +106,28 @@ def _check_still_free(output: Path, old: Sequence[Path]) -> None:
 class _Made:
     """The pictures of the set so far."""
 
-    records: list[Record]
     skipped: list[Skipped]
+    records: list[Record] = field(default_factory=list)
+    numbers: list[int] = field(default_factory=list)  # of each record in the plan
+    looks: list[Look] = field(default_factory=list)
     digest: str = ""
 
 
-def _make_pictures(workers: Workers, request: SetRequest, order: Sequence[Item], folder: Path, bar: Progress) -> _Made:
+def _make_pictures(workers: Workers, request: SetRequest, plan: Plan, folder: Path, bar: Progress) -> _Made:
     """Write the first `request.count` usable pictures in their order, and the contact sheet."""
-    made, digest = _Made([], []), hashlib.sha256()
+    made, digest = _Made(list(plan.skipped)), hashlib.sha256()
+    for skipped in plan.skipped[:MAX_NAMED_SKIPS]:
+        bar.warn("%s is left out: %s", skipped.source, skipped.reason)
     thumbnails: list[np.ndarray] = []
     low, high = 255, 0
-    waiting = enumerate(order)
+    waiting = enumerate(plan.items)
     png = request.file_format == "png"
-    work = partial(make_picture, spec=request.input, folder=folder if png else None)
+    frames = Frames(request.input, folder)
+    work = Maker(request.input, folder, png, 0 if plan.table else LOOKS, frames)
     with contextlib.nullcontext() if png else ArrayFile(folder / ARRAY, request.input.size) as array:
         # never more than are still missing: which pictures are chosen must not depend on the speed of the workers
         while batch := list(itertools.islice(waiting, request.count - len(made.records))):
+            frames.fetch(item for _, item in batch)
             for result in workers.map(work, batch):
                 if isinstance(result, Skipped):
                     made.skipped.append(result)
@@ -139,6 +144,9 @@ def _make_pictures(workers: Workers, request: SetRequest, order: Sequence[Item],
                 if index < SHEET_PICTURES:
                     thumbnails.append(thumbnail(tensor, index))
                 made.records.append(result.record)
+                made.numbers.append(result.number)
+                if result.look is not None:
+                    made.looks.append(result.look)
                 bar.step()
     if not made.records:
         first = made.skipped[0]
@@ -153,7 +161,33 @@ def _make_pictures(workers: Workers, request: SetRequest, order: Sequence[Item],
     return made
 
 
-def _manifest(request: SetRequest, made: _Made) -> dict[str, Any]:
+def _cover(request: SetRequest, plan: Plan, made: _Made, folder: Path) -> dict[str, Any]:
+    """What the set covers, for the manifest; writes coverage.png and says what is lacking."""
+    copies = 0
+    dataset, selection = plan.table, table_of(made.looks)
+    if dataset is not None and plan.near is not None:
+        rows = [plan.rows[number] for number in made.numbers]
+        selection = dataset.rows(rows)
+        copies = int(plan.near[rows].sum())
+    of_selection = figures(selection, request.input)
+    of_dataset = None if dataset is None else figures(dataset, request.input)
+    in_val = count_in(request.val, [plan.items[number] for number in made.numbers], made.records)
+    warnings, remarks = notes(of_selection, of_dataset, request.names, in_val, copies)
+    for text in warnings:
+        log.warning("%s", text)
+    for text in remarks:
+        log.info("note: %s", text)
+    write_picture(folder / COVERAGE, chart(selection, dataset, request.input, request.names))
+    return {
+        "dataset": of_dataset,
+        "selection": of_selection,
+        "near_duplicates": None if plan.near is None else int(plan.near.sum()),
+        "in_val": in_val,
+        "notes": [*warnings, *remarks],
+    }
+
+
+def _manifest(request: SetRequest, made: _Made, coverage: dict[str, Any]) -> dict[str, Any]:
     names = picture_names(len(made.records), request.file_format)
     return {
         "format": FORMAT,
@@ -166,6 +200,7 @@ def _manifest(request: SetRequest, made: _Made) -> dict[str, Any]:
         "count": len(made.records),
         "images": [{"file": name, **asdict(record)} for name, record in zip(names, made.records, strict=True)],
         "skipped": [asdict(skipped) for skipped in made.skipped],
+        "coverage": coverage,
         "digest": made.digest,
     }
 

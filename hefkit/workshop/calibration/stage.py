@@ -17,11 +17,14 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from hefkit.detect.preprocess import letterbox
+from hefkit.detect.preprocess import letterbox, plan
 from hefkit.errors import DataError
 from hefkit.pictures.read import UnreadableImage, decode_image, read_bytes
+from hefkit.pictures.small import shrink
 from hefkit.pictures.sources import Item
 from hefkit.spec import InputSpec
+from hefkit.workshop.calibration.choice.look import THUMBNAIL, Look, look_at
+from hefkit.workshop.calibration.videos import NO_FRAME, Frames, VideoFrame
 
 AHEAD = 4  # results a thread may be ahead of the one that is taken: a large picture must not stop the others
 
@@ -46,6 +49,8 @@ class Made:
     record: Record
     tensor: np.ndarray  # (H, W, 3) uint8 RGB
     file: Path | None  # the staged PNG; None for an array
+    number: int  # in the order of choice
+    look: Look | None  # where the maker was to look at it
 
 
 @dataclass(frozen=True)
@@ -56,22 +61,47 @@ class Skipped:
     reason: str
 
 
-def make_picture(numbered: tuple[int, Item], spec: InputSpec, folder: Path | None) -> Made | Skipped:
-    """Read, decode and letterbox one photograph; write it to `folder` as a PNG, if there is one."""
-    number, item = numbered
-    try:
-        data = read_bytes(item.path)
-        picture = decode_image(data)  # (h, w, 3) uint8 BGR
-    except UnreadableImage as exc:
-        return Skipped(item.source, str(exc))
-    tensor, _ = letterbox(picture, spec)
-    height, width = picture.shape[:2]
-    file = None if folder is None else folder / f"staged-{number}.png"
-    if file is not None:
-        data_written = write_picture(file, tensor)
-        if file.read_bytes() != data_written:
-            raise damaged(item.source)
-    return Made(Record(item.source, hashlib.sha256(data).hexdigest(), width, height), tensor, file)
+@dataclass(frozen=True)
+class Maker:
+    """Makes pictures of one set; called by the threads."""
+
+    spec: InputSpec
+    folder: Path
+    png: bool  # write each picture as a PNG
+    looks: int  # at how many pictures it looks, for the coverage
+    frames: Frames
+
+    def __call__(self, numbered: tuple[int, Item]) -> Made | Skipped:
+        """Read, decode and letterbox one picture; write it to the folder as a PNG, if the set has these."""
+        number, item = numbered
+        if isinstance(item, VideoFrame):
+            fetched = self.frames.take(item)
+            if fetched is None:
+                return Skipped(item.source, NO_FRAME)
+            tensor, (width, height), sha256 = fetched
+        else:
+            try:
+                data = read_bytes(item.path)
+                picture = decode_image(data)  # (h, w, 3) uint8 BGR
+            except UnreadableImage as exc:
+                return Skipped(item.source, str(exc))
+            tensor = letterbox(picture, self.spec)[0]
+            height, width = picture.shape[:2]
+            sha256 = hashlib.sha256(data).hexdigest()
+        file = None
+        if self.png:
+            file = self.folder / f"staged-{number}.png"
+            if write_picture(file, tensor) != file.read_bytes():
+                raise damaged(item.source)
+        look = self._look(item, tensor, (width, height)) if number < self.looks else None
+        return Made(Record(item.source, sha256, width, height), tensor, file, number, look)
+
+    def _look(self, item: Item, tensor: np.ndarray, size_wh: tuple[int, int]) -> Look:
+        place = plan((size_wh[1], size_wh[0]), self.spec)
+        height, width = place.resized_hw
+        inside = tensor[place.top : place.top + height, place.left : place.left + width]
+        small = cv2.cvtColor(shrink(np.ascontiguousarray(inside), THUMBNAIL), cv2.COLOR_RGB2BGR)
+        return look_at(small, size_wh, None if isinstance(item, VideoFrame) else item.path)
 
 
 def damaged(source: str) -> DataError:
