@@ -36,7 +36,7 @@ def open_lookers(scheduler: str | None, workers: Workers) -> Iterator[Lookers]:
             "python3 -m pip install 'dask[distributed]'"
         ) from exc
     try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        client = Client(scheduler, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError) as exc:
         raise ToolchainError(
             f"no Dask scheduler at {one_line(scheduler)} ({one_line(exc, 100)}); start one with: dask scheduler, and "
