@@ -33,6 +33,7 @@ from hefkit.errors import DataError
 from hefkit.text import log
 
 SIDE = 640  # pixels
+SMALL_SIDE = 64  # pixels; for the memory of many pictures, which must not need 25 GB of disk
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -144,14 +145,14 @@ def naive_png(files: Sequence[str], out: Path) -> None:
         cv2.imwrite(str(out / f"{i}.png"), naive(file)[..., ::-1])
 
 
-def ours(files: Sequence[str], out: Path, file_format: str, workers: int) -> None:
+def ours(files: Sequence[str], out: Path, file_format: str, workers: int, side: int = SIDE) -> None:
     """A whole set of every file."""
     from hefkit.pictures.sources import Item
     from hefkit.spec import InputSpec
     from hefkit.workshop.calibration.make import SetRequest, make_set
 
     items = [Item(Path(file), file, PurePosixPath(file)) for file in files]
-    request = SetRequest("bench", out / "set", InputSpec((SIDE, SIDE)), len(items), "random", 0, file_format, workers)
+    request = SetRequest("bench", out / "set", InputSpec((side, side)), len(items), "random", 0, file_format, workers)
     level, _ = log.level, log.setLevel("ERROR")
     try:
         make_set(request, items, quiet=True)
@@ -174,7 +175,7 @@ def memory(counts: Sequence[int], scratch: Path) -> dict[str, Any]:
 def one(args: argparse.Namespace) -> int:
     """The child: make one set, print the peak."""
     files = [str(path) for path in sorted(args.folder.iterdir())[: args.memory[0]]]
-    ours(files, args.one, "npy", args.workers)
+    ours(files, args.one, "npy", args.workers, SMALL_SIDE)
     cli.print_json({"peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024})
     return 0
 
