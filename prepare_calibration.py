@@ -5,7 +5,8 @@ Examples:
   prepare_calibration.py ~/datasets/drones/data.yaml
   prepare_calibration.py photos/ --imgsz 416 --num-samples 128 --output calib_416
 
-Writes DIR/calib_0000.png ... (or DIR/calib_set.npy), DIR/preview.jpg to look at, and DIR/manifest.json.
+Writes DIR/calib_0000.png ... (or DIR/calib_set.npy), DIR/preview.jpg and DIR/coverage.png to look at, and
+DIR/manifest.json.
 Use pictures like those of your camera, and the --imgsz of the model. Then run compile_to_hef.py.
 """
 
@@ -18,17 +19,23 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hefkit.cli import ImageSize, Parser, need, print_json, run, set_up_logging, whole_number
-from hefkit.pictures.find import PREVIEW
+from hefkit.pictures.find import COVERAGE, PREVIEW
 from hefkit.spec import FITS, InputSpec
 from hefkit.text import counted, log
-from hefkit.workshop.calibration.dataset import SPLIT_CHOICES, find_dataset
+from hefkit.workshop.calibration.dataset import SPLIT_CHOICES
 from hefkit.workshop.calibration.folder import FILE_FORMATS, SELECTIONS, check_target
+from hefkit.workshop.calibration.sources import find_sources
 
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line and check every value; no file is opened."""
     parser = Parser(__doc__)
-    parser.add_argument("source", metavar="SOURCE", help="folder, data.yaml, text list (.txt), glob in quotes or image")
+    parser.add_argument(
+        "source",
+        nargs="+",
+        metavar="SOURCE",
+        help="one or several: folder, data.yaml, text list (.txt), glob in quotes, image or video",
+    )
     parser.add_argument(
         "--output", type=Path, default=Path("calibration_data"), metavar="DIR", help="default ./calibration_data"
     )
@@ -45,15 +52,22 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--fit", choices=FITS, default=FITS[0], help=f"how a picture fills the input ({FITS[0]})")
     parser.add_argument(
-        "--select", choices=SELECTIONS, default="random", help="random, or first by path; both end up shuffled (random)"
+        "--select",
+        choices=SELECTIONS,
+        default=SELECTIONS[0],
+        help="diverse: a look at every picture, near-duplicates out, then a spread; random; first by path; all end up "
+        f"shuffled ({SELECTIONS[0]})",
     )
     parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="seed of selection and order (0)")
     parser.add_argument("--split", choices=SPLIT_CHOICES, help="which part of a dataset (train where there are splits)")
     parser.add_argument("--format", choices=FILE_FORMATS, default="png", help="single pictures or one array (png)")
     parser.add_argument("--workers", type=whole_number(1, 256), metavar="N", help="threads (all cores)")
+    parser.add_argument(
+        "--scheduler", metavar="ADDRESS", help="look at the pictures on this Dask cluster, e.g. tcp://host:8786"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace the set that is in DIR; other files stay")
     args = parser.parse_args(argv)
-    if not args.source:
+    if not all(args.source):
         parser.error("SOURCE is empty")
     return args
 
@@ -63,14 +77,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     set_up_logging(args.quiet)
     old = check_target(args.output, args.source, args.num_samples, args.format, overwrite=args.overwrite)
-    dataset = find_dataset(args.source, args.split, args.output)
+    found = find_sources(args.source, args.split, args.output)
     need("numpy", "cv2")
     from hefkit.workshop.calibration.make import SetRequest, make_set  # late: --help works without numpy and OpenCV
 
-    splits = f"; splits: {', '.join(dataset.splits)}; using {dataset.split}" if dataset.splits else ""
-    log.info("%s in %s%s", counted(len(dataset.items), "picture"), args.source, splits)
+    source = ", ".join(args.source)
+    splits = f"; {found.splits}" if found.splits else ""
+    log.info("%s in %s%s", counted(len(found.items), "picture"), source, splits)
     request = SetRequest(
-        source=args.source,
+        source=source,
         output=args.output,
         input=InputSpec(args.imgsz, args.fit),
         count=args.num_samples,
@@ -78,10 +93,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed=args.seed,
         file_format=args.format,
         workers=args.workers or os.cpu_count() or 1,
+        scheduler=args.scheduler,
+        names=found.names,
+        val=found.val,
     )
-    manifest = make_set(request, dataset.items, old, quiet=args.quiet)
+    manifest = make_set(request, found.items, old, quiet=args.quiet)
     log.info("%s: %s, digest %s", args.output, counted(manifest["count"], "picture"), manifest["digest"][:12])
     log.info("look at %s: these pictures must be like those of your camera", args.output / PREVIEW)
+    log.info("%s shows how they cover the dataset", args.output / COVERAGE)
     log.info("next: python3 compile_to_hef.py MODEL.onnx --calib %s", shlex.quote(str(args.output)))
     if args.json:
         print_json({**{k: v for k, v in manifest.items() if k != "images"}, "output": str(args.output)})

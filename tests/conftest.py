@@ -92,6 +92,12 @@ def as_hef(tmp_path: Path) -> AsHef:
     return write_and_read
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What prepare_calibration.py remembers of pictures does not go to the user's own cache."""
+    os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+
+
 @pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
     """Restore the logger after each test, because a script that runs in this process changes it."""

@@ -47,6 +47,7 @@ LATE = {
     "tqdm": {"hefkit.results.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.calibration.dataset"},
     "xxhash": {"hefkit.hef.container"},
+    "distributed": {"hefkit.workshop.calibration.choice.cluster"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},

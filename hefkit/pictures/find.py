@@ -22,7 +22,7 @@ READABLE = frozenset(
 # HEIC and AVIF are found, so that an error names them; files with other suffixes are ignored
 IMAGE_SUFFIXES = READABLE | {".heic", ".heif", ".avif"}
 
-RECORD, MANIFEST, PREVIEW = "run.json", "manifest.json", "preview.jpg"
+RECORD, MANIFEST, PREVIEW, COVERAGE = "run.json", "manifest.json", "preview.jpg", "coverage.png"
 SAVED_LIVE = re.compile(r"hefkit-\d{8}-\d{6}-\d{6}\.jpg")
 
 
@@ -120,7 +120,7 @@ def _read_records(folder: Path) -> _Record | None:
     run, manifest = (own_json(folder / name) for name in (RECORD, MANIFEST))
     files = [*_texts(run.get("files")), *(_texts([image.get("file") for image in _dicts(manifest.get("images"))]))]
     if manifest:
-        files.append(PREVIEW)
+        files += [PREVIEW, COVERAGE]
     return _Record(frozenset(files), frozenset(_texts(run.get("folders")))) if run or manifest else None
 
 

@@ -35,7 +35,7 @@ _NO_FRAMES = frozenset((0xC4, 0xC8, 0xCC))  # among C0..CF: tables, not the star
 # entropy-coded data contain FF00 and the restart markers D0..D7; FF may also be repeated as padding
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
-_TURNS: dict[
+TURNS: dict[
     int, Callable[[np.ndarray], np.ndarray]
 ] = {  # EXIF orientation -> the operation that makes the picture upright
     1: lambda pixels: pixels,
@@ -57,7 +57,7 @@ class UnreadableImage(Exception):
 
 
 @dataclass(frozen=True)
-class _Header:
+class Header:
     """What the header of a file says; a size of 0 is unknown."""
 
     data: bytes  # to be decoded by OpenCV
@@ -101,21 +101,31 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         UnreadableImage: see `read_image`.
     """
+    header = checked_header(data)
+    return TURNS[header.orientation](decode_stored(header, cv2.IMREAD_COLOR))
+
+
+def checked_header(data: bytes) -> Header:
+    """The header of a picture that is not too large."""
     header = _inspect(data)
     if header.width * header.height > MAX_PIXELS:
         raise UnreadableImage(
             f"{header.width} x {header.height} pixels; at most {MAX_PIXELS // 10**6} million are read; scale it down"
         )
+    return header
+
+
+def decode_stored(header: Header, flag: int) -> np.ndarray:
+    """The pixels as they are stored, BGR."""
     # four readers with a picture of 268 million pixels each would need 8 GB
     with _one_large if header.width * header.height > LARGE_PIXELS else contextlib.nullcontext():
         try:
-            flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-            stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flags)
+            stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error as exc:
             raise UnreadableImage(f"OpenCV refuses it ({one_line(getattr(exc, 'err', exc), 100)})") from exc
         if stored is None:
             raise UnreadableImage("damaged, or of a kind that OpenCV does not decode; expected 8 or 16 bits a sample")
-        return _TURNS[header.orientation](stored)
+        return stored
 
 
 def is_large(data: bytes) -> bool:
@@ -127,7 +137,7 @@ def is_large(data: bytes) -> bool:
     return header.width * header.height > LARGE_PIXELS
 
 
-def _inspect(data: bytes) -> _Header:
+def _inspect(data: bytes) -> Header:
     """The header, read by the kind of the file; raises UnreadableImage for unsupported kinds."""
     if not data:
         raise UnreadableImage("the file is empty")
@@ -142,7 +152,7 @@ def _inspect(data: bytes) -> _Header:
     raise UnreadableImage(f"not a JPEG, PNG, WebP, TIFF, BMP or PNM file; it begins with {data[:12]!r}")
 
 
-def _jpeg(data: bytes) -> _Header:
+def _jpeg(data: bytes) -> Header:
     """Walk over the segments to the end marker; the end marker of a thumbnail lies inside a segment and is skipped."""
     orientation = width = height = scans = 0
     at = 2
@@ -151,7 +161,7 @@ def _jpeg(data: bytes) -> _Header:
         if marker == 0xD9:  # what follows (a second picture, a trailer of the camera) is ignored
             if width * height > len(data) * PIXELS_PER_BYTE:
                 raise UnreadableImage(f"damaged: {len(data)} bytes cannot hold the {width} x {height} pixels it claims")
-            return _Header(data, orientation or 1, width, height)
+            return Header(data, orientation or 1, width, height)
         if marker == 0xD8:
             continue
         scans += marker == 0xDA
@@ -166,21 +176,21 @@ def _jpeg(data: bytes) -> _Header:
     raise UnreadableImage("cut off or damaged: the JPEG has no end marker")
 
 
-def _png(data: bytes) -> _Header:
+def _png(data: bytes) -> Header:
     orientation = 1
     width, height = int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     at = 8
     while at + 12 <= len(data):
         length, name = int.from_bytes(data[at : at + 4], "big"), data[at + 4 : at + 8]
         if name == b"IEND":
-            return _Header(data, orientation, width, height)
+            return Header(data, orientation, width, height)
         if name == b"eXIf":
             orientation = _orientation(data[at + 8 : at + 8 + length])
         at += 12 + length
     raise UnreadableImage("cut off: the PNG has no end chunk")
 
 
-def _webp(data: bytes) -> _Header:
+def _webp(data: bytes) -> Header:
     if data[8:12] != b"WEBP":
         raise UnreadableImage("a RIFF file without a WebP picture")
     end = 8 + int.from_bytes(data[4:8], "little")
@@ -195,25 +205,25 @@ def _webp(data: bytes) -> _Header:
         if name == b"EXIF":
             orientation = _orientation(data[at + 8 : at + 8 + length])
         at += 8 + length + length % 2
-    return _Header(data, orientation)  # the format itself ends at 16383 x 16383, which is within MAX_PIXELS
+    return Header(data, orientation)  # the format itself ends at 16383 x 16383, which is within MAX_PIXELS
 
 
-def _tiff(data: bytes) -> _Header:
+def _tiff(data: bytes) -> Header:
     tags = _tags(data)
     orientation = _orientation(data)
     if orientation != 1:  # OpenCV always turns a TIFF: give it one that says "upright"
         tag = tags[ORIENTATION]
         data = data[: tag.at] + struct.pack(tag.form, 1) + data[tag.at + struct.calcsize(tag.form) :]
     width, height = (tags[key].value if key in tags else 0 for key in (WIDTH, HEIGHT))
-    return _Header(data, orientation, width, height)
+    return Header(data, orientation, width, height)
 
 
-def _bmp(data: bytes) -> _Header:
+def _bmp(data: bytes) -> Header:
     if len(data) < 26:
         raise UnreadableImage("cut off: the BMP has no header")
     if int.from_bytes(data[14:18], "little") < 40:  # OS/2
-        return _Header(data, 1, *struct.unpack_from("<HH", data, 18))
-    return _Header(data, 1, *(abs(side) for side in struct.unpack_from("<ii", data, 18)))
+        return Header(data, 1, *struct.unpack_from("<HH", data, 18))
+    return Header(data, 1, *(abs(side) for side in struct.unpack_from("<ii", data, 18)))
 
 
 def _iso_media(brand: bytes) -> str:
@@ -236,7 +246,7 @@ class _Tag:
 def _orientation(block: bytes) -> int:
     """1 to 8 from an EXIF block; 1 (upright) if it is missing, malformed or out of range."""
     tag = _tags(block.removeprefix(b"Exif\0\0")).get(ORIENTATION)
-    return tag.value if tag and tag.value in _TURNS else 1
+    return tag.value if tag and tag.value in TURNS else 1
 
 
 def _tags(block: bytes) -> dict[int, _Tag]:
@@ -267,7 +277,7 @@ def _unpack(form: str, block: bytes, at: int) -> int:
     return int(struct.unpack_from(form, block, at)[0]) if at + struct.calcsize(form) <= len(block) else 0
 
 
-_HEADER_READERS: tuple[tuple[bytes, Callable[[bytes], _Header]], ...] = (
+_HEADER_READERS: tuple[tuple[bytes, Callable[[bytes], Header]], ...] = (
     (b"\xff\xd8\xff", _jpeg),
     (b"\x89PNG\r\n\x1a\n", _png),
     (b"RIFF", _webp),
@@ -276,7 +286,7 @@ _HEADER_READERS: tuple[tuple[bytes, Callable[[bytes], _Header]], ...] = (
     (b"II+\0", _tiff),
     (b"MM\0+", _tiff),
     (b"BM", _bmp),
-    *((b"P%d" % digit, _Header) for digit in range(1, 7)),
+    *((b"P%d" % digit, Header) for digit in range(1, 7)),
 )
 _REFUSED = (
     (b"GIF8", "a GIF, which not every OpenCV reads; convert it to PNG"),

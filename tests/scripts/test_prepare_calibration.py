@@ -57,13 +57,14 @@ def test_a_newcomer_s_first_run(prepare: Run, photos: Path, tmp_path: Path) -> N
     manifest = json.loads((out / "manifest.json").read_bytes())
     assert manifest["count"] == 8
     assert manifest["input"]["size"] == [640, 640]
-    assert (manifest["seed"], manifest["select"], manifest["source"]) == (0, "random", str(photos))
+    assert (manifest["seed"], manifest["select"], manifest["source"]) == (0, "diverse", str(photos))
     for words in (
         "9 pictures in",
         "broken.jpg is left out",
         "only 8 usable",
         "(8, 640, 640, 3) uint8 RGB",
         "preview.jpg",
+        "coverage.png",
         "compile_to_hef.py",
     ):
         assert words in done.err
@@ -99,7 +100,7 @@ USAGE = {
     "no source": ((), "SOURCE"),
     "empty source": (("",), "empty"),
     "abbreviated flag": (("x", "--num", "3"), "unrecognized"),
-    "unknown choice": (("x", "--select", "diverse"), "diverse"),
+    "unknown choice": (("x", "--select", "best"), "best"),
     "no picture asked for": (("x", "--num-samples", "0"), "out of range"),
     "imgsz 0": (("x", "--imgsz", "0"), "out of range"),
     "imgsz with three sides": (("x", "--imgsz", "1", "2", "3"), "height and width"),
@@ -170,7 +171,13 @@ def test_an_old_set_is_replaced_only_on_request(prepare: Run, photos: Path, tmp_
 
     assert prepare(*args, "--num-samples", 3, "--overwrite").code == 0
     after = snapshot(out)
-    assert sorted(after) == [*(f"calib_000{i}.png" for i in range(3)), "manifest.json", "notes.txt", "preview.jpg"]
+    assert sorted(after) == [
+        *(f"calib_000{i}.png" for i in range(3)),
+        "coverage.png",
+        "manifest.json",
+        "notes.txt",
+        "preview.jpg",
+    ]
     assert after["notes.txt"] == b"mine"
 
 
@@ -194,7 +201,7 @@ def test_source_and_output_are_never_the_same(prepare: Run, photos: Path, tmp_pa
 
     assert prepare(out, "--output", out, "--overwrite").code == 2
     other = prepare(out, "--output", tmp_path / "other")
-    assert (other.code, "pictures that hefkit made" in other.errors[0]) == (3, True)
+    assert (other.code, "only pictures that hefkit made" in other.errors[0]) == (3, True)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
@@ -247,7 +254,9 @@ def test_help_imports_nothing_heavy() -> None:
 
     assert done.returncode == 0
     assert done.stdout.splitlines()[-1] == "heavy: []"
-    for flag in "output num-samples imgsz fit select seed split format workers overwrite quiet json version".split():  # noqa: SIM905
+    for (
+        flag
+    ) in "output num-samples imgsz fit select seed split format workers scheduler overwrite quiet json version".split():  # noqa: SIM905
         assert f"--{flag}" in done.stdout
 
 

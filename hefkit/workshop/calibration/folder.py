@@ -12,12 +12,12 @@ from typing import Any
 
 from hefkit.errors import UsageError
 from hefkit.files import check_writable, entries, existing, explained, is_plain, own_json
-from hefkit.pictures.find import MANIFEST, PREVIEW, iter_images
+from hefkit.pictures.find import COVERAGE, MANIFEST, PREVIEW, iter_images
 from hefkit.staging.journal import settle
 
 ARRAY = "calib_set.npy"
 FILE_FORMATS = ("png", "npy")
-SELECTIONS = ("random", "first")
+SELECTIONS = ("diverse", "random", "first")
 FORMAT = 1  # of the manifest
 
 
@@ -25,17 +25,23 @@ def picture_names(count: int, file_format: str) -> list[str]:
     """The file of each picture of a set, in order; with npy they share one."""
     if file_format == "npy":
         return [ARRAY] * count
-    return [f"calib_{i:04d}.png" for i in range(count)]
+    return [picture_name(i) for i in range(count)]
 
 
-def check_target(output: Path, source: str, count: int, file_format: str, *, overwrite: bool) -> list[Path]:
+def picture_name(index: int) -> str:
+    """The PNG of one picture."""
+    return f"calib_{index:04d}.png"
+
+
+def check_target(output: Path, sources: Sequence[str], count: int, file_format: str, *, overwrite: bool) -> list[Path]:
     """Refuse an output that cannot or must not be written; returns the files of the old set, which may be removed.
 
     Raises:
-        UsageError: not writable; SOURCE lies in it; not empty without `overwrite`; it holds pictures or
+        UsageError: not writable; a SOURCE lies in it; not empty without `overwrite`; it holds pictures or
             files that are not of an old set of ours.
     """
-    if Path(os.path.realpath(source)).is_relative_to(os.path.realpath(output)):
+    inside = os.path.realpath(output)
+    for source in (s for s in sources if Path(os.path.realpath(s)).is_relative_to(inside)):
         raise UsageError(
             f"the source {source} lies in the output {output}; expected a source outside of it; choose another --output"
         )
@@ -92,14 +98,14 @@ def _old_files(output: Path, manifest: dict[str, Any] | None) -> list[Path]:
     # the names come from a file: only plain ones, so that nothing outside the folder is ever removed
     named = [image.get("file") for image in manifest["images"]]
     names = [name for name in named if is_plain(name) and not name.startswith(".") and not set("/\\") & set(name)]
-    paths = [output / name for name in dict.fromkeys([MANIFEST, PREVIEW, *names])]
+    paths = [output / name for name in dict.fromkeys([MANIFEST, PREVIEW, COVERAGE, *names])]
     return [path for path in paths if path.is_symlink() or path.is_file()]
 
 
 def _check_no_clash(output: Path, old: list[Path], count: int, file_format: str) -> None:
     """Refuse where a file that is not of the old set, and therefore stays, has a name that we are going to write."""
     ours = {path.name for path in old}
-    for name in (*dict.fromkeys(picture_names(count, file_format)), PREVIEW, MANIFEST):
+    for name in (*dict.fromkeys(picture_names(count, file_format)), PREVIEW, COVERAGE, MANIFEST):
         path = output / name
         if name not in ours and (path.is_symlink() or existing(path)):
             raise UsageError(f"{path} exists but is not of the old set; move it away, or choose another --output")

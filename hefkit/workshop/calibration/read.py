@@ -13,12 +13,14 @@ import numpy as np
 
 from hefkit.errors import DataError, ModelError
 from hefkit.files import MAX_JSON_BYTES, is_plain, read_start
-from hefkit.pictures.find import MANIFEST
+from hefkit.pictures.find import MANIFEST, READABLE
 from hefkit.spec import InputSpec
 from hefkit.spec_file import input_from_json
 from hefkit.staging.journal import settle
-from hefkit.workshop.calibration.folder import ARRAY, FORMAT
+from hefkit.text import counted, log
+from hefkit.workshop.calibration.folder import ARRAY, FORMAT, picture_name
 
+ARRAY_TYPES = (np.uint8, np.float32, np.float64)  # floats of other programs: whole numbers only
 HELD_OUT_FROM = 80  # pictures; all of a smaller set are used for calibration
 
 
@@ -72,7 +74,7 @@ class CalibrationSet:
 
     def _read(self, index: int) -> np.ndarray:
         if self._array is not None:
-            return np.ascontiguousarray(self._array[index])
+            return _as_uint8(self._array[index], self.path)
         file = self._files[index]
         try:
             data = np.fromfile(file, np.uint8)
@@ -86,6 +88,15 @@ class CalibrationSet:
         return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
     def _open_folder(self, folder: Path) -> None:
+        if not (folder / MANIFEST).exists() and (bare := _bare_pictures(folder)):
+            self._files = bare
+            log.info(
+                "%s has no manifest: its %s are taken in the order of their names; how they were fitted into the input "
+                "and how they were chosen is unknown",
+                folder,
+                counted(len(bare), "picture"),
+            )
+            return
         manifest = _read_manifest(folder)
         spec = _input_spec(folder, manifest)
         if spec.size != self.size:
@@ -111,6 +122,13 @@ class CalibrationSet:
             manifest = _read_manifest(path.parent)
             self.fit, self.digest = _input_spec(path.parent, manifest).fit, str(manifest.get("digest"))
             self.source = str(manifest.get("source") or path)
+            return
+        kind = "" if self._array.dtype == np.uint8 else f"{self._array.dtype}, its whole numbers are used as uint8; "
+        log.info(
+            "%s has no manifest: %staken as RGB of 0 to 255; how the pictures were fitted and chosen is unknown",
+            path,
+            kind,
+        )
 
     def _verify(self) -> None:
         """Read every picture and compare the digest of all with that of the manifest."""
@@ -124,6 +142,29 @@ class CalibrationSet:
                 "run prepare_calibration.py again"
             )
         self.digest = found
+
+
+def _bare_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder that another program made, by name; none where it is a set of ours without manifest."""
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith("."))
+    ours = {ARRAY, picture_name(0)} & {p.name for p in files} or (folder / ARRAY).exists()
+    return [] if ours else files
+
+
+def _as_uint8(picture: np.ndarray, path: Path) -> np.ndarray:
+    """(H, W, 3) of an array -> uint8; floats must be whole numbers from 0 to 255."""
+    if picture.dtype == np.uint8:
+        return np.ascontiguousarray(picture)
+    whole = (
+        picture.astype(np.uint8) if np.isfinite(picture).all() and 0 <= picture.min() <= picture.max() <= 255 else None
+    )
+    if whole is None or not np.array_equal(whole, picture):
+        low, high = float(np.nanmin(picture)), float(np.nanmax(picture))
+        raise DataError(
+            f"{path} holds {picture.dtype} of {low:g} to {high:g}; expected whole numbers from 0 to 255 (do not divide "
+            "by 255: the model script does); make it with prepare_calibration.py --format npy"
+        )
+    return whole
 
 
 def _nothing(path: Path) -> str:
@@ -173,7 +214,7 @@ def _open_array(path: Path, size: tuple[int, int]) -> np.ndarray:
         raise DataError(
             f"{path} cannot be read as a NumPy array; run prepare_calibration.py --format npy again"
         ) from exc
-    if not isinstance(array, np.ndarray) or array.dtype != np.uint8 or array.ndim != 4 or array.shape[3] != 3:
+    if not isinstance(array, np.ndarray) or array.dtype not in ARRAY_TYPES or array.ndim != 4 or array.shape[3] != 3:
         shape = getattr(array, "shape", None)
         raise DataError(
             f"{path} holds {getattr(array, 'dtype', 'several arrays')} {shape}; expected uint8 (N, H, W, 3) RGB; "

@@ -1,7 +1,7 @@
-"""Worker threads that turn photographs into pictures of the set: read, letterbox, write as PNG, read back.
+"""Worker threads that turn photographs into pictures of the set: read, decode, letterbox, for PNG encode and write.
 
-A picture is staged: it lies in a temporary folder until the set is complete. Reading it back makes sure that the digest
-of the set is that of the files on the disk.
+A PNG is staged: it lies in a temporary folder until the set is complete. Its file is read back and compared with the
+bytes that were encoded, so that the digest of the set is that of the files on the disk.
 """
 
 from __future__ import annotations
@@ -19,11 +19,16 @@ from typing import TypeVar
 import cv2
 import numpy as np
 
-from hefkit.detect.preprocess import letterbox
+from hefkit.detect.preprocess import letterbox, plan
 from hefkit.errors import DataError
 from hefkit.pictures.read import UnreadableImage, decode_image, is_large, read_bytes
+from hefkit.pictures.small import shrink
 from hefkit.pictures.sources import Item
 from hefkit.spec import InputSpec
+from hefkit.workshop.calibration.choice.look import THUMBNAIL, Look, look_at
+from hefkit.workshop.calibration.videos import NO_FRAME, Frames, VideoFrame
+
+AHEAD = 4  # results a thread may be ahead of the one that is taken: a large picture must not stop the others
 
 _one_large = threading.Lock()  # held as long as a large picture is in memory
 T = TypeVar("T")
@@ -31,15 +36,24 @@ R = TypeVar("R")
 
 
 @dataclass(frozen=True)
-class Staged:
-    """One picture of the set, staged as a PNG."""
+class Record:
+    """What the manifest says about one picture."""
 
     source: str
-    path: Path
     sha256: str  # of the source file's bytes
     width: int  # of the photograph, upright, in pixels
     height: int
-    pixels: bytes  # sha256 of the tensor
+
+
+@dataclass(frozen=True)
+class Made:
+    """One picture of the set."""
+
+    record: Record
+    tensor: np.ndarray  # (H, W, 3) uint8 RGB
+    file: Path | None  # the staged PNG; None for an array
+    number: int  # in the order of choice
+    look: Look | None  # where the maker was to look at it
 
 
 @dataclass(frozen=True)
@@ -50,42 +64,64 @@ class Skipped:
     reason: str
 
 
-def stage_picture(numbered: tuple[int, Item], spec: InputSpec, folder: Path) -> Staged | Skipped:
-    """Read, decode and letterbox one photograph and write it to `folder`."""
-    number, item = numbered
-    try:
-        data = read_bytes(item.path)
-        with _one_large if is_large(data) else contextlib.nullcontext():
-            picture = decode_image(data)  # (h, w, 3) uint8 BGR
-            height, width = picture.shape[:2]
-            tensor, _ = letterbox(picture, spec)  # (H, W, 3) uint8 RGB
-            del picture
-    except UnreadableImage as exc:
-        return Skipped(item.source, str(exc))
-    path = folder / f"staged-{number}.png"
-    write_picture(path, tensor)
-    return Staged(
-        item.source, path, hashlib.sha256(data).hexdigest(), width, height, hashlib.sha256(tensor.data).digest()
-    )
+@dataclass(frozen=True)
+class Maker:
+    """Makes pictures of one set; called by the threads."""
+
+    spec: InputSpec
+    folder: Path
+    png: bool  # write each picture as a PNG
+    looks: int  # at how many pictures it looks, for the coverage
+    frames: Frames
+
+    def __call__(self, numbered: tuple[int, Item]) -> Made | Skipped:
+        """Read, decode and letterbox one picture; write it to the folder as a PNG, if the set has these."""
+        number, item = numbered
+        if isinstance(item, VideoFrame):
+            fetched = self.frames.take(item)
+            if fetched is None:
+                return Skipped(item.source, NO_FRAME)
+            tensor, (width, height), sha256 = fetched
+        else:
+            try:
+                data = read_bytes(item.path)
+                with _one_large if is_large(data) else contextlib.nullcontext():
+                    picture = decode_image(data)  # (h, w, 3) uint8 BGR
+                    height, width = picture.shape[:2]
+                    tensor = letterbox(picture, self.spec)[0]
+                    del picture
+            except UnreadableImage as exc:
+                return Skipped(item.source, str(exc))
+            sha256 = hashlib.sha256(data).hexdigest()
+        file = None
+        if self.png:
+            file = self.folder / f"staged-{number}.png"
+            if write_picture(file, tensor) != file.read_bytes():
+                raise damaged(item.source)
+        look = self._look(item, tensor, (width, height)) if number < self.looks else None
+        return Made(Record(item.source, sha256, width, height), tensor, file, number, look)
+
+    def _look(self, item: Item, tensor: np.ndarray, size_wh: tuple[int, int]) -> Look:
+        place = plan((size_wh[1], size_wh[0]), self.spec)
+        height, width = place.resized_hw
+        inside = tensor[place.top : place.top + height, place.left : place.left + width]
+        small = cv2.cvtColor(shrink(np.ascontiguousarray(inside), THUMBNAIL), cv2.COLOR_RGB2BGR)
+        return look_at(small, size_wh, None if isinstance(item, VideoFrame) else item.path)
 
 
-def read_back(staged: Staged) -> np.ndarray:
-    """A staged PNG -> (H, W, 3) uint8 RGB. Raises DataError where it differs from what was written."""
-    stored = cv2.imdecode(np.frombuffer(staged.path.read_bytes(), np.uint8), cv2.IMREAD_COLOR)
-    tensor = None if stored is None else cv2.cvtColor(stored, cv2.COLOR_BGR2RGB)
-    if tensor is None or hashlib.sha256(tensor.data).digest() != staged.pixels:
-        raise DataError(
-            f"the picture made from {staged.source} is damaged on the disk; check the disk and run the command again"
-        )
-    return tensor
+def damaged(source: str) -> DataError:
+    """The error for a picture that is not on the disk as it was written."""
+    return DataError(f"the picture made from {source} is damaged on the disk; check the disk and run the command again")
 
 
-def write_picture(path: Path, rgb: np.ndarray) -> None:
-    """(h, w, 3) uint8 RGB -> a picture file; the suffix chooses the format."""
+def write_picture(path: Path, rgb: np.ndarray) -> bytes:
+    """(h, w, 3) uint8 RGB -> a picture file, whose bytes are returned; the suffix chooses the format."""
     done, data = cv2.imencode(path.suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
     if not done:
         raise RuntimeError(f"OpenCV cannot write {path.suffix}")
-    path.write_bytes(data.data)
+    written = data.tobytes()
+    path.write_bytes(written)
+    return written
 
 
 class Workers:
@@ -100,11 +136,11 @@ class Workers:
         self._cv2_threads = cv2.getNumThreads()
 
     def map(self, work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
-        """work(item) for each item, in order; at most one result a thread waits to be taken, to bound the memory."""
+        """work(item) for each item, in order; at most AHEAD results a thread wait to be taken, to bound the memory."""
         pending: deque[Future[R]] = deque()
         for item in items:
             pending.append(self._pool.submit(work, item))
-            if len(pending) > self._count:
+            if len(pending) > AHEAD * self._count:
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()

@@ -253,7 +253,7 @@ def test_our_own_output_inside_the_source_is_left_out(photos: Path) -> None:
 
     assert len(dataset.items) == 12
     (photos / "list.txt").write_text("calibration_data/calib_0000.png\n")
-    with pytest.raises(DataError, match="pictures that hefkit made"):
+    with pytest.raises(DataError, match="only pictures that hefkit made"):
         find_dataset(str(photos / "list.txt"), None, own)
 
 
@@ -268,7 +268,7 @@ def test_the_set_is_what_the_manifest_says(photos: Path, tmp_path: Path) -> None
 
     assert manifest == json.loads((out / "manifest.json").read_bytes())
     assert list(manifest) == (
-        "format created tool source seed select input count images skipped digest".split()  # noqa: SIM905
+        "format created tool source seed select input count images skipped coverage digest".split()  # noqa: SIM905
     )
     assert manifest["format"] == 1
     assert manifest["tool"].startswith("hefkit ")
@@ -288,7 +288,9 @@ def test_the_set_is_what_the_manifest_says(photos: Path, tmp_path: Path) -> None
     assert manifest["digest"] == digest.hexdigest()
     turned = manifest["images"][sources(manifest).index(str(photos / "turned.jpg"))]
     assert (turned["width"], turned["height"]) == (40, 60)
-    assert sorted(snapshot(out)) == sorted([f"calib_{i:04d}.png" for i in range(12)] + ["manifest.json", "preview.jpg"])
+    assert sorted(snapshot(out)) == sorted(
+        [f"calib_{i:04d}.png" for i in range(12)] + ["coverage.png", "manifest.json", "preview.jpg"]
+    )
 
 
 def test_npy_holds_the_same_set(photos: Path, tmp_path: Path) -> None:
@@ -301,10 +303,10 @@ def test_npy_holds_the_same_set(photos: Path, tmp_path: Path) -> None:
     assert {image["file"] for image in npy["images"]} == {"calib_set.npy"}
     assert npy["digest"] == png["digest"] == hashlib.sha256(array.tobytes()).hexdigest()
     assert sources(npy) == sources(png)
-    assert sorted(snapshot(tmp_path / "npy")) == ["calib_set.npy", "manifest.json", "preview.jpg"]
+    assert sorted(snapshot(tmp_path / "npy")) == ["calib_set.npy", "coverage.png", "manifest.json", "preview.jpg"]
 
 
-@pytest.mark.parametrize("select", ["random", "first"])
+@pytest.mark.parametrize("select", ["diverse", "random", "first"])
 def test_workers_change_nothing(photos: Path, tmp_path: Path, select: str) -> None:
     """One worker and seven draw the same pictures in the same order, also with unreadable ones among them."""
     for name in ("day/p03x.jpg", "a.jpg", "zz.png"):
@@ -433,7 +435,7 @@ def test_names_in_any_script_and_encoding(tmp_path: Path) -> None:
 
 
 def target(out: Path, overwrite: bool, count: int = 5, source: str = "elsewhere", kind: str = "png") -> list[str]:
-    return sorted(p.name for p in check_target(out, source, count, kind, overwrite=overwrite))
+    return sorted(p.name for p in check_target(out, [source], count, kind, overwrite=overwrite))
 
 
 def test_a_new_or_empty_folder_needs_no_overwrite(tmp_path: Path) -> None:
@@ -454,11 +456,19 @@ def test_overwrite_removes_the_old_set_and_nothing_else(photos: Path, tmp_path: 
 
     with pytest.raises(UsageError, match="not empty"):
         target(out, False)
-    old = check_target(out, str(photos), 2, "npy", overwrite=True)
+    old = check_target(out, [str(photos)], 2, "npy", overwrite=True)
     make(out, photos, old, count=2, file_format="npy")
 
     assert sorted(snapshot(out)) == sorted(
-        ["calib_set.npy", "manifest.json", "preview.jpg", "notes.txt", "holiday.jpg", "sub/calib_0000.png"]
+        [
+            "calib_set.npy",
+            "coverage.png",
+            "manifest.json",
+            "preview.jpg",
+            "notes.txt",
+            "holiday.jpg",
+            "sub/calib_0000.png",
+        ]
     )
     assert (out / "holiday.jpg").read_bytes() == b"x"
 
@@ -509,7 +519,7 @@ def test_an_old_manifest_cannot_name_files_elsewhere(photos: Path, tmp_path: Pat
     manifest["images"] += [{"file": name} for name in names] + [{}]
     (out / "manifest.json").write_text(json.dumps(manifest))
 
-    assert target(out, True) == ["calib_0000.png", "manifest.json", "preview.jpg"]
+    assert target(out, True) == ["calib_0000.png", "coverage.png", "manifest.json", "preview.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -559,7 +569,7 @@ def test_a_failing_run_leaves_the_folder_as_it_was(
     out = tmp_path / "out"
     make(out, photos, count=3)
     before = snapshot(out)
-    old = check_target(out, str(photos), 5, "png", overwrite=True)
+    old = check_target(out, [str(photos)], 5, "png", overwrite=True)
 
     def stop(*args: object, **options: object) -> None:
         raise Stop

@@ -77,6 +77,36 @@ def test_a_bare_array(tmp_path: Path) -> None:
     assert np.array_equal(found[2], array[2])
 
 
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_whole_numbers_as_floats(tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: type) -> None:
+    """What the SDK's own examples save: the same pictures and digest as uint8, with a sentence."""
+    array = np.stack([noise(48, 32, seed=i) for i in range(3)])
+    np.save(tmp_path / "bytes.npy", array)
+    np.save(tmp_path / "floats.npy", array.astype(kind))
+    caplog.set_level("INFO", "hefkit")
+
+    floats, plain = (CalibrationSet(tmp_path / f"{name}.npy", SIZE) for name in ("floats", "bytes"))
+
+    assert floats.digest == plain.digest and floats[1].dtype == np.uint8
+    assert f"{np.dtype(kind)}, its whole numbers are used" in caplog.text
+    assert caplog.text.count("how the pictures were fitted and chosen is unknown") == 2
+
+
+def test_a_bare_folder(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Pictures of the input's size without a manifest are taken by name, with a sentence; of another size refused."""
+    for i in (2, 0, 1):
+        write(tmp_path / "bare" / f"{i}.png", noise(48, 32, seed=i))
+    caplog.set_level("INFO", "hefkit")
+
+    found = CalibrationSet(tmp_path / "bare", SIZE)
+
+    assert (len(found), found.fit) == (3, None)
+    assert np.array_equal(found[2][..., ::-1], noise(48, 32, seed=2))
+    assert "bare has no manifest: its 3 pictures are taken" in caplog.text
+    with pytest.raises(DataError, match=r"pictures of 32x48, the model takes 64x64 .* --imgsz 64 64"):
+        CalibrationSet(tmp_path / "bare", (64, 64))
+
+
 def test_a_limit_takes_the_first(tmp_path: Path) -> None:
     """--num-samples: the first N in the manifest's order; more than there are is all; an index beyond is refused."""
     folder = make(tmp_path / "set")
@@ -161,7 +191,11 @@ def test_damaged_folders(tmp_path: Path, damage: Callable[[Path], object], words
 
 
 ARRAYS: dict[str, tuple[np.ndarray, str]] = {
-    "floats": (np.zeros((2, *SIZE, 3), np.float32), "float32"),
+    "floats of 0 to 1": (np.full((2, *SIZE, 3), 0.5, np.float32), "float32 of 0.5 to 0.5; expected whole numbers"),
+    "floats beyond 255": (np.full((2, *SIZE, 3), 256, np.float32), "of 256 to 256"),
+    "negative floats": (np.full((2, *SIZE, 3), -1, np.float32), "of -1 to -1"),
+    "not a number": (np.full((2, *SIZE, 3), [0, 1, np.nan], np.float32), "expected whole numbers"),
+    "float16": (np.zeros((2, *SIZE, 3), np.float16), "float16"),
     "channels first": (np.zeros((2, 3, *SIZE), np.uint8), "expected uint8"),
     "one picture": (np.zeros((*SIZE, 3), np.uint8), "expected uint8"),
     "grey": (np.zeros((2, *SIZE, 1), np.uint8), "expected uint8"),
