@@ -116,7 +116,7 @@ def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
 
     given_names = None if args.names is None else parse_names(args.names)
     check_outputs(args)
-    check_model_file(args.model)
+    args.model = check_model_file(args.model)
     options = EngineOptions(given_names, 1, args.conf, args.iou, lambda spec: decode_settings(args, spec))
     with contextlib.ExitStack() as stack:
         with model_first(args.model, options):
