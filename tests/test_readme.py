@@ -37,6 +37,7 @@ NOT_RUN = {
     "make demo": "its environment is made with the network; tests/examples/test_drone_sample.py runs what it runs",
     "source .venv/bin/activate": "the tests have an environment already",
     "yolo export model=best.pt format=onnx imgsz=640 opset=13": "ultralytics and torch: gigabytes; best.onnx is there",
+    "python3 -m pip install '.[cpu]'": "needs the network; tests/test_python_api_page.py looks at what is installed",
     "make test": "it is what runs this test",
     "python3 -m venv .venv": "make test has just done it",
     ".venv/bin/python -m pip install -r requirements.txt": "make test has just done it; needs the network",

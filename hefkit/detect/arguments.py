@@ -25,6 +25,8 @@ def checked_frame(frame: Any) -> np.ndarray:
         missing = "; cv2.imread and a camera return None where they fail" if frame is None else ""
         raise ValueError(f"{expected}; got {type(frame).__name__}{missing}")
     got = f"got {frame.shape} {frame.dtype}"
+    if frame.ndim == 3 and frame.shape[0] == 3 != frame.shape[2]:
+        raise ValueError(f"{expected}; {got}; move its colours last: frame.transpose(1, 2, 0)")
     if frame.ndim == 2 or (frame.ndim == 3 and frame.shape[2] in (1, 4)):
         gray = frame.ndim == 2 or frame.shape[2] == 1
         raise ValueError(
