@@ -280,7 +280,7 @@ def test_a_json_of_another_program_is_ignored(
     ]
     for broken in ('{"head"', '{"tool": "hefkit 0.1.0"}', '{"format": 2, "head": {}}'):
         (tmp_path / "m.json").write_text(broken)
-        with pytest.raises(ModelError, match="the spec .*m.json"):
+        with pytest.raises(ModelError, match=r"the spec .*m\.json"):
             match(read_hef(tmp_path / "m.hef"))
 
 
