@@ -16,7 +16,7 @@ from pathlib import Path
 from urllib.parse import SplitResult, urlsplit
 
 from hefkit.errors import DataError, UsageError
-from hefkit.files import existing
+from hefkit.files import existing, near_path
 from hefkit.pictures.find import IMAGE_SUFFIXES
 from hefkit.text import one_line
 
@@ -133,5 +133,6 @@ def _missing(text: str, path: Path) -> UsageError | DataError:
     """The error for a file that does not exist: a path is a missing file, a plain word a wrong SOURCE."""
     shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text  # an address that lost its scheme
     if path.suffix or len(path.parts) > 1:
-        return DataError(f"the video file {shown} does not exist; expected {EXPECTED}")
+        near = "" if "@" in text else near_path(path)
+        return DataError(f"the video file {shown} does not exist{near}; expected {EXPECTED}")
     return UsageError(f"the source {shown!r} is not known; expected {EXPECTED}")
