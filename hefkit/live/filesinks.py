@@ -16,7 +16,7 @@ from hefkit.files import check_writable, explained
 from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.find import SAVED_LIVE
-from hefkit.pictures.video import VideoWriter
+from hefkit.pictures.video import VideoWriter, codec
 from hefkit.results.formats import ImageInfo, json_line
 from hefkit.text import counted, log, one_line
 
@@ -120,6 +120,7 @@ class Recorder(ThreadSink):
     def __init__(self, path: Path, fps: float | None, nominal_fps: float = 25.0) -> None:
         fresh_file(path)
         check_writable(path.parent)
+        codec()  # found out now, which takes a second, and not while frames wait
         self._wanted, self._fps, self._nominal_fps = path, fps, nominal_fps
         self._path = path
         self._video: VideoWriter | None = None

@@ -5,13 +5,13 @@ from __future__ import annotations
 import colorsys
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from hefkit.detect.detections import Detections
-from hefkit.names import readable
+from hefkit.results.lettering import drawn_name, letters
 
 BGR = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
@@ -36,12 +36,17 @@ class Text:
     width: int
     height: int
     baseline: int  # from the bottom of the box to the baseline
+    ink: np.ndarray | None = field(default=None, compare=False)  # (h, w) uint8, of letters that OpenCV does not have
 
     @staticmethod
     @functools.lru_cache(maxsize=4096)
     def measure(text: str, scale: float) -> Text:
         """The size of a text. OpenCV 4 and 5 draw and measure letters differently; the padding covers both."""
         thickness = max(1, round(scale * 2))
+        if not text.isascii():
+            ink = letters(text, scale)
+            pad = max(2, round(ink.shape[0] * 0.3))
+            return Text(text, scale, thickness, pad, ink.shape[1] + 2 * pad, ink.shape[0] + 2 * pad, pad, ink)
         (width, height), below = cv2.getTextSize(text, FONT, scale, thickness)
         pad = max(2, round(height * 0.3))
         return Text(text, scale, thickness, pad, width + 2 * pad, height + below + 2 * pad, below + pad)
@@ -50,6 +55,11 @@ class Text:
         """Write the text on a box of `colour`."""
         right, bottom = left + self.width - 1, top + self.height - 1
         cv2.rectangle(image, (left, top), (right, bottom), colour, cv2.FILLED)
+        if self.ink is not None:
+            y, x, (height, width) = top + self.pad, left + self.pad, self.ink.shape
+            share = self.ink[..., None] / np.float32(255)
+            image[y : y + height, x : x + width] = np.rint(share * ink_on(colour) + (1 - share) * np.array(colour))
+            return
         origin = (left + self.pad, top + self.height - self.baseline)
         cv2.putText(image, self.text, origin, FONT, self.scale, ink_on(colour), self.thickness, cv2.LINE_AA)
 
@@ -68,7 +78,7 @@ def annotate(
     Args:
         image_bgr: (h, w, 3) uint8 BGR; not changed.
         detections: boxes in pixels of this picture, best first.
-        names: class id -> name, any text; drawn as printable ASCII.
+        names: class id -> name, any text; see `lettering` for those that are not in Latin letters.
         line_width: in pixels; None: chosen by the size of the picture.
         hide_labels: boxes only.
         stamp: text for the lower left corner, such as "INT8 emulation".
@@ -147,7 +157,7 @@ def _labels(
     for box, score, class_id in zip(
         outer.tolist(), detections.score.tolist(), detections.class_id.tolist(), strict=True
     ):
-        for text in _texts(readable(names.get(class_id, ""), class_id), score, scale, box[2] - box[0], image.shape):
+        for text in _texts(drawn_name(names.get(class_id, ""), class_id), score, scale, box[2] - box[0], image.shape):
             area = text.width * text.height
             if LABEL_SHARE * area > image.shape[0] * image.shape[1]:
                 continue  # a label must not cover a tiny picture
