@@ -6,6 +6,7 @@
 # make format       format and fix with ruff
 # make mutations    read many damaged HEFs; takes minutes and prints its figures
 # make bench        timings, not tests
+# make deploy       copy hefkit and a model to a Pi: make deploy PI=user@host MODEL=best.hef
 # make clean        remove the environments and caches
 #
 # With another Python: make test PYTHON=python3.12
@@ -35,7 +36,7 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 # One process for each core. Test files that measure time run in one process.
 PARALLEL := -n auto --dist loadgroup
 
-.PHONY: demo test test-pi quick lint format mutations bench clean pi-env old-env
+.PHONY: demo test test-pi quick lint format mutations bench deploy clean pi-env old-env
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-run
@@ -71,6 +72,9 @@ bench: $(VENV)/.stamp
 	$(VENV)/bin/python benchmarks/bench_decode.py
 	$(VENV)/bin/python benchmarks/bench_pipeline.py
 	$(VENV)/bin/python benchmarks/bench_hef.py
+
+deploy:
+	@sh examples/deploy/deploy.sh # (make hands PI, MODEL, FOLDER and SSH on in the environment)
 
 clean:
 	rm -rf $(VENV) $(PI_VENV) $(OLD_VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
-from hefkit.chips import TARGETS
+from hefkit.chips import CHIPS, TARGETS
 from hefkit.errors import DataError, GateError, ToolchainError
 from hefkit.text import log
 from hefkit.workshop.compile.paths import copy_lines
@@ -38,10 +38,10 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     add = parser.add_argument
     add("onnx", type=Path, metavar="ONNX", help="an exported YOLO: v5u, v6, v8, v9, v10, 11, 12, 26 ...")
-    add("--output", type=Path, default=Path("model"), metavar="NAME", help="name or path of the model (model)")
+    add("--output", type=Path, metavar="NAME", help="name or path of the model (model)")
     add("--calib", type=Path, default=Path("calibration_data"), metavar="DIR|FILE", help="set (./calibration_data)")
     add("--num-samples", type=cli.whole_number(1), metavar="N", help="calibrate with the first N pictures (all)")
-    add("--hw-arch", "--arch", choices=TARGETS, default=TARGETS[0], help="the chip (hailo8)")
+    add("--hw-arch", "--arch", choices=TARGETS, help="the chip (hailo8)")
     add("--script", type=Path, default=SCRIPT, metavar="FILE", help="model script (hailo_optimization.mscript)")
     add("--optimization-level", type=cli.whole_number(0, 4), metavar="0..4", help="replaces the script's level")
     add(
@@ -81,6 +81,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
     options = resolve(args)
+    for line in target_lines(args.hw_arch):
+        log.info("%s", line)
     from hefkit.workshop.compile.run import Compilation
 
     run = Compilation(options)
@@ -97,6 +99,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     for line in lines:
         log.info("%s", line)
     return 0
+
+
+def target_lines(given: str | None) -> list[str]:
+    """For which chip, and where the result will not run: a HEF for the wrong one shows it only on the Pi."""
+    arch = given or TARGETS[0]
+    default = "" if given else " (the default; the AI Kit and the 13 TOPS AI HAT+ need --hw-arch hailo8l)"
+    others = [name for name in TARGETS if arch not in CHIPS[name].runs]
+    return [f"for the chip {arch}{default}", f"a HEF for it does not run on {', '.join(others)}"]
 
 
 def work(
@@ -143,11 +153,19 @@ def resolve(args: argparse.Namespace) -> Options:
     """Flags -> Options; errors come in the order of exit codes 2, 4, 3, 5."""
     from hefkit.names import parse_names
     from hefkit.staging.stage import fresh_folder
-    from hefkit.workshop.compile.paths import check_model_exists, check_output, check_places, check_run_dir
+    from hefkit.workshop.compile.paths import (
+        check_model_exists,
+        check_output,
+        check_places,
+        check_run_dir,
+        check_same_source,
+    )
     from hefkit.workshop.script.read import read_script
 
-    name = check_output(args.output, args.onnx)
+    name = check_output(args.output or Path("model"), args.onnx)
     check_places(name, emulate=args.emulate)
+    if args.output is None and not args.check:
+        check_same_source(name, args.onnx, emulate=args.emulate)
     run_dir = args.run_dir or fresh_folder(Path("runs", "compile"), name.name)
     check_run_dir(run_dir, name.name, args.har, emulate=args.emulate)
     names = None if args.names is None else parse_names(args.names)
@@ -166,7 +184,7 @@ def resolve(args: argparse.Namespace) -> Options:
         calib=args.calib,
         script=script,
         run_dir=run_dir,
-        hw_arch=args.hw_arch,
+        hw_arch=args.hw_arch or TARGETS[0],
         num_samples=args.num_samples,
         level=args.optimization_level,
         precision_16=tuple(args.precision_16),

@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     cli.set_up_logging(args.quiet)
     given_names = None if args.names is None else parse_names(args.names)
     check_writable(args.save_dir or DEFAULT_ROOT)
-    check_model_file(args.model)
+    args.model = check_model_file(args.model)
     options = EngineOptions(given_names, args.batch_size, args.conf, args.iou, lambda spec: decode_settings(args, spec))
     with model_first(args.model, options):
         items = find_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT], videos=True)

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.errors import ModelError
-from hefkit.files import existing
 from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
@@ -65,15 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from hefkit.hef.file import read_hef
     from hefkit.hef.words import check_spec, describe
-    from hefkit.spec_file import read_spec
+    from hefkit.spec_file import spec_beside
 
     cli.set_up_logging(args.quiet)
-    check_model(args.model)
+    args.model = check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
     beside = None
-    if hef.digest_ok is not False and existing(spec):  # what a damaged file says proves nothing about its spec
-        beside = read_spec(spec)
+    if hef.digest_ok is not False:  # what a damaged file says proves nothing about its spec
+        beside = spec_beside(args.model)
+    if beside is not None:
         check_spec(hef, beside)
     if not args.json:
         sys.stdout.write("\n".join(table(hef)) + "\n")
@@ -154,13 +154,14 @@ def device_lines(report: Report) -> Iterator[str]:
         yield f"{'ok' if check.ok else '--'}  {check.name.ljust(width)}  {check.text}"
 
 
-def check_model(model: Path) -> None:
-    """Refuse (exit 4) a file that cannot be a HEF, before it is opened."""
+def check_model(model: Path) -> Path:
+    """The HEF, in a folder its only one; refuses (exit 4) a file that cannot be a HEF, before it is opened."""
     from hefkit.open_model import check_model_file
 
-    check_model_file(model)
+    model = check_model_file(model)
     if model.suffix.lower() != ".hef":
         raise ModelError(f"{model} is an ONNX; expected a .hef: only HEF files can be inspected")
+    return model
 
 
 def table(hef: Hef) -> Iterator[str]:

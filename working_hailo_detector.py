@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
-from hefkit.cameras.source import CameraSource, parse_source
+from hefkit.cameras.source import PASSWORD, USERNAME, CameraSource, parse_source, with_login
 from hefkit.detect.flags import (
     add_detection_flags,
     add_model_and_source,
@@ -28,7 +28,7 @@ from hefkit.detect.flags import (
     model_and_source,
 )
 from hefkit.errors import DataError, UsageError
-from hefkit.live.addresses import parse_mqtt_url, parse_topic, parse_web_address
+from hefkit.live.addresses import parse_mqtt_url, parse_topic, parse_web_address, secret
 from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
@@ -57,6 +57,9 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     add("--show", action="store_true", help="show a window; q quit, s save, r record")
     add("--headless", action="store_true", help="no window; the default without --show")
     add("--web", type=parse_web_address, metavar="[HOST:]PORT", help="serve a web page; other machines need a token")
+    add(
+        "--web-token-file", type=Path, metavar="FILE", help="keep the token in FILE, which is made if it does not exist"
+    )
     add("--record", type=Path, metavar="FILE.mp4", help="write an annotated video")
     add("--save-dir", type=Path, metavar="DIR", help="save annotated pictures of frames with detections")
     add("--save-max", type=cli.whole_number(1), metavar="N", help=f"pictures to keep there ({SAVE_MAX})")
@@ -85,6 +88,8 @@ def check_combinations(parser: cli.Parser, args: argparse.Namespace) -> None:
         parser.error(f"--loop and --pace are for video files, and {args.camera.name} is a camera")
     if args.mqtt_topic is not None and args.mqtt is None:
         parser.error("--mqtt-topic needs --mqtt URL")
+    if args.web_token_file is not None and args.web is None:
+        parser.error("--web-token-file needs --web [HOST:]PORT")
     if args.save_dir is None and (args.save_max is not None or args.save_every is not None):
         parser.error("--save-max and --save-every need --save-dir DIR")
     if args.record is not None and args.record.suffix.lower() != ".mp4":
@@ -115,7 +120,9 @@ def detect(args: argparse.Namespace, signals: StopSignals) -> dict[str, Any]:
 
     given_names = None if args.names is None else parse_names(args.names)
     check_outputs(args)
-    check_model_file(args.model)
+    if isinstance(args.camera, CameraSource):
+        args.camera = with_login(args.camera, secret(USERNAME), secret(PASSWORD))
+    args.model = check_model_file(args.model)
     options = EngineOptions(given_names, 1, args.conf, args.iou, lambda spec: decode_settings(args, spec))
     with contextlib.ExitStack() as stack:
         with model_first(args.model, options):
@@ -199,8 +206,10 @@ def open_sinks(
         desk.add(recorder())
     if args.web is not None:
         from hefkit.web.sink import WebSink
+        from hefkit.web.token_file import token_in
 
-        desk.add(WebSink(args.web, stats, controls))
+        token = None if args.web_token_file is None else token_in(args.web_token_file)
+        desk.add(WebSink(args.web, stats, controls, token))
     if args.jsonl is not None:
         desk.add(JsonlSink(args.jsonl))
     if args.save_dir is not None:
@@ -257,6 +266,8 @@ def log_summary(stats: LiveStats, engine: Engine) -> dict[str, Any]:
     )
     if stages:
         log.info("milliseconds, median/95th percentile: %s", stages)
+    if result["by_class"]:
+        log.info("boxes in all frames, so an object counts again in every frame:")
     for name, count in result["by_class"].items():
         log.info("%7d  %s", count, one_line(name, 60))
     return result

@@ -1,5 +1,11 @@
 """hefkit: from a YOLO in ONNX to a detector on a Raspberry Pi with a Hailo accelerator.
 
+For programs (docs/python-api.md):
+
+    with hefkit.load("best.hef", conf=0.4) as model:
+        found = model.detect(frame_bgr)  # found.xyxy, found.score, found.class_id, found.names
+        picture = hefkit.annotate(frame_bgr, found)
+
 What every package uses:
 
     errors      what can go wrong, and the exit code of each failure
@@ -29,7 +35,39 @@ What runs on the Raspberry Pi as well (standard library, numpy and cv2 only), in
 The workstation's half, which is not copied to the Pi, and the one module that opens either:
 
     workshop    ONNX files, calibration sets, the INT8 emulator, Hailo's compiler
-    open_model  a model file -> an engine: chip, emulation or float network
+    open_model  a model file -> an engine: chip, emulation or float network; the Python API
 """
 
+from typing import TYPE_CHECKING, Any
+
+from hefkit import errors
+
+if TYPE_CHECKING:
+    from hefkit.detect.detections import NamedDetections as Detections
+    from hefkit.open_model import Model, annotate, load
+
 __version__ = "0.1.0"
+__all__ = ["Detections", "Model", "__version__", "annotate", "errors", "load"]
+
+# imported at first use, because `import hefkit` must not wait for numpy and OpenCV
+_HOMES = {
+    "Detections": ("hefkit.detect.detections", "NamedDetections"),
+    "Model": ("hefkit.open_model", "Model"),
+    "annotate": ("hefkit.open_model", "annotate"),
+    "load": ("hefkit.open_model", "load"),
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'hefkit' has no attribute {name!r}")
+    import importlib
+
+    module, inner = _HOMES[name]
+    value = globals()[name] = getattr(importlib.import_module(module), inner)
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

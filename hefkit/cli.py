@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 from hefkit import __version__
 from hefkit.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, HefkitError, ToolchainError
 from hefkit.signals import after_imports
-from hefkit.text import log, one_line, printable
+from hefkit.text import close_to, log, one_line, printable
 
 MAX_SIDE = 8192  # pixels
 MAX_SECONDS = 366 * 86400  # a year
@@ -63,7 +63,16 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2; argparse's own usage block would hide the message."""
-        self.exit(2, f"error: {one_line(message, 2000)}; see {self.prog} --help\n")
+        self.exit(2, f"error: {one_line(message, 2000)}{self._did_you_mean(message)}; see {self.prog} --help\n")
+
+    def _did_you_mean(self, message: str) -> str:
+        """The flag that an unknown one resembles, after argparse's message for it; else an empty text."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        flags = [word.partition("=")[0] for word in unknown.split() if word.startswith("--")]
+        if unknown == message or not flags:
+            return ""
+        near = close_to(flags[0], [flag for flag in self._option_string_actions if flag.startswith("--")])
+        return "" if near is None else f"; did you mean {near}?"
 
 
 class CommaList(argparse.Action):

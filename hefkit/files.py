@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from hefkit.errors import DataError, UsageError
+from hefkit.text import close_to
 
 PARTIAL = ".hefkit-partial-"
 MAX_JSON_BYTES = 256 << 20  # enough for a manifest of a million pictures
@@ -169,3 +170,13 @@ def existing(path: Path) -> bool:
         return path.exists()
     except (OSError, ValueError):
         return False
+
+
+def near_path(path: Path) -> str:
+    """`; did you mean photos/val?` for a path that does not exist and has a similar neighbour, else an empty text."""
+    try:
+        there = [entry.name for entry in os.scandir(path.parent)]
+    except (OSError, ValueError):
+        return ""
+    near = close_to(path.name, there)
+    return f"; did you mean {path.with_name(near)}?" if near is not None and near != path.name else ""

@@ -17,7 +17,7 @@ from hefkit.cli import need
 from hefkit.errors import ToolchainError, UsageError
 from hefkit.files import existing, read_start
 from hefkit.spec import MAX_NAME_LENGTH, ModelSpec, class_names
-from hefkit.text import log, one_line
+from hefkit.text import close_to, log, one_line
 
 MAX_FILE_BYTES = 16 << 20
 MAX_YAML_BYTES = 1 << 20  # PyYAML reads about 200 kB a second
@@ -100,8 +100,10 @@ def _ids_of(word: str, names: Mapping[int, str]) -> list[int]:
         known = [f"{i} {one_line(name, 40)}" for i, name in sorted(names.items())]
         if len(known) > MAX_LISTED:
             known[MAX_LISTED:] = [f"... {max(names)}"]
+        near = close_to(word, names.values())
+        mean = f"; did you mean {one_line(near, 60)!r}?" if near is not None else ""
         raise UsageError(
-            f"--classes: the model has no class {one_line(word, 60)!r}; expected one of: {', '.join(known)}"
+            f"--classes: the model has no class {one_line(word, 60)!r}{mean}; expected one of: {', '.join(known)}"
         )
     return ids
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.errors import ModelError
-from hefkit.files import read_start
+from hefkit.files import existing, read_start
 from hefkit.spec import (
     ACTIVATIONS,
     CODE_DTYPES,
@@ -24,7 +24,7 @@ from hefkit.spec import (
     ModelSpec,
     OutputSpec,
 )  # fmt: skip
-from hefkit.text import is_text
+from hefkit.text import is_text, log, one_line
 
 MAX_SPEC_BYTES = 16 << 20
 
@@ -35,6 +35,34 @@ def read_spec(path: Path) -> ModelSpec:
     Raises:
         ModelError: the file is missing, not JSON, of an unknown format, or contradicts itself.
     """
+    value = _json_in(path)
+    try:
+        return spec_from_json(value)
+    except ModelError as exc:
+        raise ModelError(f"the spec {path} cannot be used: {exc}; compile the model again") from exc
+    except RecursionError as exc:  # nested just shallow enough to be parsed
+        raise ModelError(f"the spec {path} is nested too deeply; compile the model again") from exc
+
+
+def spec_beside(hef: Path) -> ModelSpec | None:
+    """The spec beside a HEF, NAME.json; None without one, and for a JSON of another program, which is named.
+
+    Raises:
+        ModelError: a spec that cannot be used.
+    """
+    path = hef.with_suffix(".json")
+    if not existing(path):
+        return None
+    value = _json_in(path)
+    ours = isinstance(value, dict) and ("head" in value or str(value.get("tool", "")).startswith("hefkit"))
+    if not ours:
+        log.warning("%s is not a spec that hefkit wrote; it is ignored", one_line(path))
+        return None
+    return read_spec(path)
+
+
+def _json_in(path: Path) -> Any:
+    """The parsed file; ModelError where it cannot be read."""
     try:
         raw = read_start(path, MAX_SPEC_BYTES + 1)
     except OSError as exc:
@@ -44,15 +72,9 @@ def read_spec(path: Path) -> ModelSpec:
             f"the spec {path} is larger than {MAX_SPEC_BYTES >> 20} MiB; expected a spec that hefkit wrote"
         )
     try:
-        value = json.loads(raw)
+        return json.loads(raw)
     except (ValueError, RecursionError) as exc:
         raise ModelError(f"the spec {path} is not valid JSON; compile the model again") from exc
-    try:
-        return spec_from_json(value)
-    except ModelError as exc:
-        raise ModelError(f"the spec {path} cannot be used: {exc}; compile the model again") from exc
-    except RecursionError as exc:  # nested just shallow enough to be parsed
-        raise ModelError(f"the spec {path} is nested too deeply; compile the model again") from exc
 
 
 def spec_from_json(value: Any) -> ModelSpec:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 log = logging.getLogger("hefkit")
 
@@ -28,3 +29,12 @@ def is_text(value: str) -> bool:
 def counted(number: int, noun: str) -> str:
     """`1 image`, `2 images`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def close_to(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that a mistyped word most likely means; None where none is close. Case counts little."""
+    import difflib  # late: it is needed after a mistake only
+
+    by_case = {choice.casefold(): choice for choice in choices}
+    near = difflib.get_close_matches(word.casefold(), by_case, n=1, cutoff=0.7)
+    return by_case[near[0]] if near else None

@@ -103,3 +103,20 @@ def test_only_an_8l_file_is_slow_on_a_hailo_8() -> None:
 def test_which_compiler(name: str | None, line_3: bool) -> None:
     """DFC 3.x for the Hailo-8 and its variants, whatever the script says about them."""
     assert is_line_3(name) is line_3
+
+
+@pytest.mark.parametrize(
+    ("given", "first", "second"),
+    [
+        (None, "for the chip hailo8 (the default; ", "hailo8l, hailo10h, hailo15h, hailo15m, hailo15l"),
+        ("hailo8l", "for the chip hailo8l", "hailo10h, hailo15h, hailo15m, hailo15l"),
+        ("hailo10h", "for the chip hailo10h", "hailo8, hailo8l, hailo15m, hailo15l"),
+    ],
+)
+def test_the_first_lines_of_a_compilation(given: str | None, first: str, second: str) -> None:
+    """For which chip, and where the result will not run."""
+    from compile_to_hef import target_lines
+
+    lines = target_lines(given)
+
+    assert lines[0].startswith(first) and lines[1] == f"a HEF for it does not run on {second}"

@@ -56,7 +56,9 @@ def test_image_size(words: str, expected: tuple[int, int]) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        pytest.param("--con 0.3", "unrecognized arguments: --con", id="abbreviated flag"),
+        pytest.param("--con 0.3", "unrecognized arguments: --con 0.3; did you mean --conf?", id="abbreviated flag"),
+        pytest.param("--clases=0", "unrecognized arguments: --clases=0; did you mean --classes?", id="mistyped flag"),
+        pytest.param("--colour", "unrecognized arguments: --colour; see tool", id="unknown flag"),
         pytest.param("--conf 1.01", "1.01 is out of range; expected a number from 0 to 1", id="above 1"),
         pytest.param("--conf -0.1", "expected a number from 0 to 1", id="negative"),
         pytest.param("--conf nan", "out of range", id="nan"),

@@ -46,6 +46,7 @@ WORKSTATION_SCRIPTS = {"prepare_calibration", "compile_to_hef"}
 LATE = {
     "tqdm": {"hefkit.results.progress"},
     "yaml": {"hefkit.names", "hefkit.workshop.calibration.dataset"},
+    "PIL": {"hefkit.results.lettering"},
     "xxhash": {"hefkit.hef.container"},
     "distributed": {"hefkit.workshop.calibration.choice.cluster"},
     "picamera2": {"hefkit.cameras.csi"},
@@ -64,7 +65,18 @@ MAX_LINES = 300
 MAX_MODULES = 14  # of a folder, its __init__ included
 TABLES: set[str] = set()  # modules that are data, line by line
 
-BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "picamera2", "aiohttp", "paho")
+BLOCKED = (
+    "onnx",
+    "onnxruntime",
+    "hailo_sdk_client",
+    "hailo_platform",
+    "tqdm",
+    "yaml",
+    "picamera2",
+    "aiohttp",
+    "paho",
+    "PIL",
+)
 PI_PYTHON = ROOT / ".venv-pi" / "bin" / "python"
 PACKAGES = {name: path for name, path in OURS.items() if path.stem == "__init__" and name != "hefkit"}
 MAPS = {"hefkit": OURS["hefkit"], **PACKAGES}

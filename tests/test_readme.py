@@ -37,6 +37,7 @@ NOT_RUN = {
     "make demo": "its environment is made with the network; tests/examples/test_drone_sample.py runs what it runs",
     "source .venv/bin/activate": "the tests have an environment already",
     "yolo export model=best.pt format=onnx imgsz=640 opset=13": "ultralytics and torch: gigabytes; best.onnx is there",
+    "python3 -m pip install '.[cpu]'": "needs the network; tests/test_python_api_page.py looks at what is installed",
     "make test": "it is what runs this test",
     "python3 -m venv .venv": "make test has just done it",
     ".venv/bin/python -m pip install -r requirements.txt": "make test has just done it; needs the network",
@@ -57,7 +58,10 @@ NOT_RUN = {
             "cat /sys/bus/pci/devices/0001:01:00.0/current_link_speed",
             "python3 -m venv --system-site-packages .venv",
             "python3 working_hailo_detector.py drone.hef csi --web 8080",
-            "sudo cp examples/hefkit.service /etc/systemd/system/",
+            "sudo apt install -y python3-aiohttp python3-paho-mqtt python3-picamera2",
+            "sudo apt install -y hailo-h10-all",
+            "sudo cp hefkit.service /etc/systemd/system/",
+            "sudo nano /etc/hefkit.env",
             "sudo install -m 600 /dev/null /etc/hefkit.env",
             "sudo systemctl enable --now hefkit",
             "journalctl -u hefkit -f",
@@ -66,6 +70,7 @@ NOT_RUN = {
     ),
     **dict.fromkeys(
         (
+            "make deploy PI=user@raspberrypi.local MODEL=drone.hef",
             "ssh user@raspberrypi.local mkdir -p hefkit",
             "tar --exclude=__pycache__ --exclude=hefkit/workshop -cf - hefkit"
             " | ssh user@raspberrypi.local tar -C hefkit -xf -",
@@ -207,4 +212,5 @@ def test_the_service_starts_what_exists() -> None:
 
     # every flag was understood: what is missed is only the file of names that is not there
     assert (done.returncode, "gone.txt does not exist" in done.stderr) == (2, True), done.stderr
-    assert "Restart=on-failure" in unit and "TOKEN" not in unit and "PASSWORD" not in unit
+    assert "Restart=on-failure" in unit and "TOKEN" not in unit and not re.search("PASSWORD=", unit)
+    assert "RestartPreventExitStatus=2 4 5" in unit

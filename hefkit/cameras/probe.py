@@ -62,7 +62,10 @@ def explain(answer: Answer, url: str) -> str:
     """Why a stream that FFmpeg could not open, and whose server gave this answer, fails; and what to do."""
     if answer.status in (401, 403):
         if urlsplit(url).username is None:
-            return "it wants a user name and a password; write them as user:password@ before the host"
+            return (
+                "it wants a user name and a password; put them into HEFKIT_CAMERA_USERNAME and "
+                "HEFKIT_CAMERA_PASSWORD, or write them as user:password@ before the host"
+            )
         return "it wants a login; check the user name, the password and the path"
     if answer.status == 404:
         return "it has no stream of this path; look the path up in the camera's manual"

@@ -11,12 +11,12 @@ An address may hold a password. `CameraSource.name` never does, and `masked` rem
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, quote, urlsplit
 
 from hefkit.errors import DataError, UsageError
-from hefkit.files import existing
+from hefkit.files import existing, near_path
 from hefkit.pictures.find import IMAGE_SUFFIXES
 from hefkit.text import one_line
 
@@ -25,6 +25,7 @@ EXPECTED = (
     "csi or csi:1 (the Pi's camera connector), usb, a number or /dev/videoN (a USB camera), "
     "an address with rtsp://, rtsps://, http:// or https://, or a video file"
 )
+USERNAME, PASSWORD = "HEFKIT_CAMERA_USERNAME", "HEFKIT_CAMERA_PASSWORD"  # or the same with _FILE
 MAX_NUMBER = 255  # of /dev/videoN; the kernel has no more
 ENCODE = "in user names and passwords @ is written %40, : %3A, / %2F, # %23, ? %3F and % %25"
 
@@ -68,6 +69,30 @@ def parse_source(text: str) -> CameraSource:
     if "://" in text or text.partition(":")[0].lower() in SCHEMES:
         return _address(text)
     return _file(text)
+
+
+def with_login(source: CameraSource, username: str | None, password: str | None) -> CameraSource:
+    """The source with a login from elsewhere than the command line, which every user of the machine can read.
+
+    Args:
+        source: from `parse_source`; cameras without an address stay as they are.
+        username, password: as text, not percent-encoded; None: not given.
+
+    Raises:
+        UsageError: a password without a user name, or the address has a login of its own.
+    """
+    if not source.url or (username is None and password is None):
+        return source
+    if username is None:
+        raise UsageError(f"{PASSWORD} is set, but {USERNAME} is not; expected both or neither")
+    scheme, _, rest = source.url.partition("://")
+    if "@" in rest.partition("/")[0]:
+        raise UsageError(
+            f"the source {source.name} has a login, and {USERNAME} is set too; expected one of them; remove the login "
+            "from the address"
+        )
+    login = ":".join(quote(text, safe="") for text in (username, password) if text is not None)
+    return replace(source, url=f"{scheme}://{login}@{rest}")
 
 
 def masked(text: str) -> str:
@@ -133,5 +158,6 @@ def _missing(text: str, path: Path) -> UsageError | DataError:
     """The error for a file that does not exist: a path is a missing file, a plain word a wrong SOURCE."""
     shown = f"***@{text.rpartition('@')[2]}" if "@" in text else text  # an address that lost its scheme
     if path.suffix or len(path.parts) > 1:
-        return DataError(f"the video file {shown} does not exist; expected {EXPECTED}")
+        near = "" if "@" in text else near_path(path)
+        return DataError(f"the video file {shown} does not exist{near}; expected {EXPECTED}")
     return UsageError(f"the source {shown!r} is not known; expected {EXPECTED}")

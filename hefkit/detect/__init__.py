@@ -11,7 +11,8 @@
     detector    one picture through an engine -> detections in its pixels
     channel     a bounded queue that either side can end
     pipeline    reading, letterbox, engine and decoding in parallel
+    arguments   checks of what a program passes to the Python API
     flags       the command-line flags of detecting scripts
 
-Others use: decode, detections, detector, engine, flags, pipeline, preprocess, quant.
+Others use: arguments, decode, detections, detector, engine, flags, pipeline, preprocess, quant.
 """

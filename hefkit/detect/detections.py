@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -44,3 +45,32 @@ class Detections:
     def with_boxes(self, xyxy: np.ndarray) -> Detections:
         """The same detections with other coordinates."""
         return Detections(xyxy, self.score, self.class_id)
+
+
+@dataclass(frozen=True)
+class NamedDetections(Detections):
+    """The detections that the Python API returns: they know the names of their model's classes, and what found them.
+
+    Attributes:
+        all_names: class id -> name, of every class of the model.
+        engine: "hailort", "emulated" or "float".
+    """
+
+    all_names: Mapping[int, str] = field(default_factory=dict, repr=False)
+    engine: str = ""
+
+    @property
+    def names(self) -> list[str]:
+        """The class name of each detection."""
+        return [self.all_names.get(i, f"class{i}") for i in self.class_id.tolist()]
+
+    def __getitem__(self, index: np.ndarray | slice) -> NamedDetections:
+        """A selection by mask, index array or slice."""
+        return self._with(super().__getitem__(index))
+
+    def with_boxes(self, xyxy: np.ndarray) -> NamedDetections:
+        """The same detections with other coordinates."""
+        return self._with(super().with_boxes(xyxy))
+
+    def _with(self, found: Detections) -> NamedDetections:
+        return NamedDetections(found.xyxy, found.score, found.class_id, self.all_names, self.engine)

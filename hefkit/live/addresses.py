@@ -116,7 +116,7 @@ def secret(name: str) -> str | None:
     where = name
     if file is not None:
         where = f"the file that {name}_FILE names"
-        value = _first_line(Path(file), where)
+        value = first_line(Path(file), where)
     if value is not None and not (value and value.isprintable()):
         raise UsageError(f"{where} is empty or holds unprintable characters; expected one line of text")
     return value
@@ -135,8 +135,8 @@ def _is_port(text: str) -> bool:
     return text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= 65535
 
 
-def _first_line(path: Path, where: str) -> str:
-    """The first line of a small text file, which messages call `where`."""
+def first_line(path: Path, where: str) -> str:
+    """The first line of a small text file, which messages call `where`; raises UsageError where there is none."""
     try:
         with open(path, "rb") as file:
             data = file.read(MAX_SECRET_FILE_BYTES + 1)

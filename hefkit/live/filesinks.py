@@ -17,7 +17,7 @@ from hefkit.files import check_writable, explained, sync
 from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.find import SAVED_LIVE
-from hefkit.pictures.video import VideoWriter, opencv_path
+from hefkit.pictures.video import VideoWriter, codec, opencv_path
 from hefkit.results.formats import ImageInfo, json_line
 from hefkit.staging.journal import hold, in_use, let_go
 from hefkit.text import counted, log, one_line
@@ -126,6 +126,7 @@ class Recorder(ThreadSink):
         opencv_path(fresh_file(path))
         check_writable(path.parent)
         _name_cut_off(path)
+        codec()  # found out now, which takes a second, and not while frames wait
         self._wanted, self._fps, self._nominal_fps = path, fps, nominal_fps
         self._path = path
         self._video: VideoWriter | None = None

@@ -78,7 +78,7 @@ class Link:
                 return self._connected and message.is_published()
         return self._connected
 
-    def publish(self, topic: str, payload: str, retain: bool = False) -> None:
+    def publish(self, topic: str, payload: str | bytes, retain: bool = False) -> None:
         """Send one message; without a connection it is lost."""
         if self._connected:
             self._last = self.connections, self._client.publish(topic, payload, 0, retain)

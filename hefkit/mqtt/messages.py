@@ -29,6 +29,7 @@ from hefkit.text import log, one_line
 UNKNOWN = "None"
 ONLINE, OFFLINE = "online", "offline"
 MAX_NAME = 60  # characters of an entity's name
+AWAY_S = 3.0  # a class has left after so long without an object: a detector misses single frames
 BLIND_S = 5.0  # without a frame for so long, the counts are unknown
 ALL_CLASSES = 20  # of a model with more, a class gets its entity when it is first seen
 MAX_CLASSES = 100  # with an entity
@@ -50,7 +51,7 @@ class Topics:
 
     @property
     def detections(self) -> str:
-        """One JSON object a frame; the only topic that is not retained."""
+        """One JSON object a frame; not retained."""
         return f"{self.base}/detections"
 
     @property
@@ -62,6 +63,16 @@ class Topics:
     def total(self) -> str:
         """The number of objects."""
         return f"{self.base}/total"
+
+    @property
+    def snapshot(self) -> str:
+        """The newest picture with objects, as a JPEG with boxes; retained."""
+        return f"{self.base}/snapshot"
+
+    @property
+    def events(self) -> str:
+        """A JSON object when a class appears and when it has left; not retained."""
+        return f"{self.base}/events"
 
     @property
     def present(self) -> str:
@@ -118,6 +129,28 @@ class PeakCounts:
             self._frames = self._total = 0
             self._by_class = {}
             return counts
+
+
+class Presence:
+    """Which classes are in view. A class appears with its first object and has left AWAY_S after its last one.
+
+    Without a frame nothing is known, so nothing appears or leaves.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[int, float] = {}  # class id -> when it was last seen
+
+    def events(self, counts: Counts, now: float) -> list[tuple[str, int, int]]:
+        """What has happened since the last call: `appeared` or `left`, class id, number of objects."""
+        if counts.total is None:
+            return []
+        here = {class_id: count for class_id, count in counts.by_class.items() if count}
+        new = [("appeared", class_id, count) for class_id, count in here.items() if class_id not in self._seen]
+        self._seen.update(dict.fromkeys(here, now))
+        gone = [class_id for class_id, last in self._seen.items() if now - last > AWAY_S]
+        for class_id in gone:
+            del self._seen[class_id]
+        return [*new, *(("left", class_id, 0) for class_id in gone)]
 
 
 class Entities:
@@ -183,6 +216,8 @@ class Entities:
         return [
             self._entity("binary_sensor", "present", "Object present", topics.present, device_class="occupancy"),
             self._counter("total", "Objects", topics.total),
+            self._entity("image", "snapshot", "Snapshot", None, image_topic=topics.snapshot, content_type="image/jpeg"),
+            self._entity("event", "events", "Appeared or left", topics.events, event_types=["appeared", "left"]),
             self._entity(
                 "sensor", "fps", "Frame rate", topics.state,
                 value_template="{{ value_json.fps }}", unit_of_measurement="fps", icon="mdi:speedometer", **diagnostic,
@@ -200,7 +235,8 @@ class Entities:
             unit_of_measurement="objects", state_class="measurement", icon="mdi:counter",
         )  # fmt: skip
 
-    def _entity(self, component: str, key: str, name: str, state_topic: str, **more: Any) -> Message:
+    def _entity(self, component: str, key: str, name: str, state_topic: str | None, **more: Any) -> Message:
         node = self._topics.node
-        config = {"name": name, "unique_id": f"{node}_{key}", "state_topic": state_topic, **more, **self._common}
+        state = {} if state_topic is None else {"state_topic": state_topic}
+        config = {"name": name, "unique_id": f"{node}_{key}", **state, **more, **self._common}
         return f"{self._topics.prefix}/{component}/{node}/{key}/config", json.dumps(config)

@@ -1,4 +1,4 @@
-"""`--mqtt`: what is published when. Every frame's detections, counts once a second if they changed, the state."""
+"""`--mqtt`: what is published when. Every frame: its detections. Each second: counts, events. Then snapshot, state."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from collections.abc import Mapping
 from hefkit.cli import need
 from hefkit.errors import UsageError
 from hefkit.live.addresses import Broker, secret
-from hefkit.live.filesinks import live_line
-from hefkit.live.state import Controls, LiveResult, LiveStats
+from hefkit.live.filesinks import live_line, timestamp
+from hefkit.live.state import Controls, LiveResult, LiveStats, jpeg
 from hefkit.mqtt.link import Link
-from hefkit.mqtt.messages import OFFLINE, ONLINE, Entities, PeakCounts, Topics
+from hefkit.mqtt.messages import MAX_NAME, OFFLINE, ONLINE, Entities, PeakCounts, Presence, Topics
+from hefkit.text import one_line
 
 USERNAME, PASSWORD = "HEFKIT_MQTT_USERNAME", "HEFKIT_MQTT_PASSWORD"
 WAITING = 30  # frames that may wait for the network; newer frames replace older ones
 COUNTS_S = 1.0  # between two counts: a broker that stores them should not store every frame
 STATE_S = 10.0  # between two states
+SNAPSHOT_S = 5.0  # between two snapshots, unless a class appears
 STATE_KEYS = ("model", "engine", "camera", "paused", "fps", "frames", "dropped", "reconnects", "temperature_c")
 END_S = 1.0  # how long `close` waits
 
@@ -60,7 +62,9 @@ class MqttSink:
         self._entities: Entities | None = None
         self._connection = 0  # that `_retained` belongs to
         self._retained: dict[str, str] = {}  # topic -> payload that the broker has
-        self._next_counts = self._next_state = 0.0
+        self._presence = Presence()
+        self._seen: LiveResult | None = None  # the newest with objects that was not published as a snapshot
+        self._next_counts = self._next_state = self._next_snapshot = 0.0
         self._closing, self._wake = False, threading.Event()
         self._link = Link(broker, username, password, (self._topics.availability, OFFLINE), self._wake.set)
         self._thread = threading.Thread(target=self._work, name="mqtt", daemon=True)
@@ -71,6 +75,8 @@ class MqttSink:
         self._model = result.names, result.engine
         self._peaks.add(result.detections.class_id.tolist())
         self._lines.append(live_line(result))
+        if len(result.detections):
+            self._seen = result
         self._wake.set()
 
     def close(self) -> None:
@@ -104,6 +110,10 @@ class MqttSink:
         if now >= self._next_counts:
             self._next_counts = now + COUNTS_S
             self._publish_counts()
+        if self._seen is not None and now >= self._next_snapshot:
+            self._next_snapshot = now + SNAPSHOT_S
+            result, self._seen = self._seen, None
+            self._link.publish(self._topics.snapshot, jpeg(result.annotated), retain=True)
 
     def _republish(self) -> None:
         """There is a new connection: the broker may have forgotten what was published on the old one."""
@@ -129,8 +139,15 @@ class MqttSink:
         messages = self._entities.announced(counts.by_class if counts else ())
         for topic, payload in messages if self._topics.prefix else ():
             self._retain(topic, payload)
-        for topic, payload in self._entities.states(counts) if counts else ():
+        if counts is None:
+            return
+        for topic, payload in self._entities.states(counts):
             self._retain(topic, payload)
+        for kind, class_id, count in self._presence.events(counts, time.monotonic()):
+            name = one_line(self._model[0][class_id], MAX_NAME)
+            event = {"event_type": kind, "class_id": class_id, "class": name, "count": count}
+            self._link.publish(self._topics.events, json.dumps({**event, "timestamp": timestamp(time.time())}))
+            self._next_snapshot = 0.0
 
     def _retain(self, topic: str, payload: str) -> None:
         """Publish a retained message, unless the broker has it already."""

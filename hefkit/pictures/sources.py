@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hefkit.errors import DataError
-from hefkit.files import existing
+from hefkit.files import existing, near_path
 from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images, iter_images
 from hefkit.text import counted, log
 
@@ -61,7 +61,7 @@ def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = Fals
         raise DataError(
             f"the source {source} is not a file; expected {expected}; cameras are for working_hailo_detector.py"
         )
-    raise DataError(f"the source {source} does not exist; expected {expected}")
+    raise DataError(f"the source {source} does not exist{near_path(path)}; expected {expected}")
 
 
 def is_video(source: str) -> bool:

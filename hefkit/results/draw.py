@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import colorsys
 import functools
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import cv2
 import numpy as np
 
 from hefkit.detect.detections import Detections
-from hefkit.names import readable
+from hefkit.results.lettering import drawn_name, letters
 
 BGR = tuple[int, int, int]
 Rectangle = tuple[int, int, int, int]  # left, top, right, bottom; the last two exclusive
@@ -20,7 +20,8 @@ WHITE: BGR = (255, 255, 255)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MIN_FONT_SCALE = 0.3  # capitals of six pixels; smaller letters are not readable
 SMALL = 200  # pixels, mean side of a picture; below it a line of one pixel is wide enough
-LABEL_SHARE = 4  # a label covers at most 1 / 4 of the picture
+LABEL_SHARE = 4  # a label covers at most 1 / 4 of the picture, and nothing of an object that it could hide so far
+MAX_OBJECTS = 1000  # that labels keep free, the best ones; the work grows with the square
 MAX_PLACED = 500  # labels that avoid each other; the work grows with the square
 
 
@@ -35,12 +36,17 @@ class Text:
     width: int
     height: int
     baseline: int  # from the bottom of the box to the baseline
+    ink: np.ndarray | None = field(default=None, compare=False)  # (h, w) uint8, of letters that OpenCV does not have
 
     @staticmethod
     @functools.lru_cache(maxsize=4096)
     def measure(text: str, scale: float) -> Text:
         """The size of a text. OpenCV 4 and 5 draw and measure letters differently; the padding covers both."""
         thickness = max(1, round(scale * 2))
+        if not text.isascii():
+            ink = letters(text, scale)
+            pad = max(2, round(ink.shape[0] * 0.3))
+            return Text(text, scale, thickness, pad, ink.shape[1] + 2 * pad, ink.shape[0] + 2 * pad, pad, ink)
         (width, height), below = cv2.getTextSize(text, FONT, scale, thickness)
         pad = max(2, round(height * 0.3))
         return Text(text, scale, thickness, pad, width + 2 * pad, height + below + 2 * pad, below + pad)
@@ -49,6 +55,11 @@ class Text:
         """Write the text on a box of `colour`."""
         right, bottom = left + self.width - 1, top + self.height - 1
         cv2.rectangle(image, (left, top), (right, bottom), colour, cv2.FILLED)
+        if self.ink is not None:
+            y, x, (height, width) = top + self.pad, left + self.pad, self.ink.shape
+            share = self.ink[..., None] / np.float32(255)
+            image[y : y + height, x : x + width] = np.rint(share * ink_on(colour) + (1 - share) * np.array(colour))
+            return
         origin = (left + self.pad, top + self.height - self.baseline)
         cv2.putText(image, self.text, origin, FONT, self.scale, ink_on(colour), self.thickness, cv2.LINE_AA)
 
@@ -67,7 +78,7 @@ def annotate(
     Args:
         image_bgr: (h, w, 3) uint8 BGR; not changed.
         detections: boxes in pixels of this picture, best first.
-        names: class id -> name, any text; drawn as printable ASCII.
+        names: class id -> name, any text; see `lettering` for those that are not in Latin letters.
         line_width: in pixels; None: chosen by the size of the picture.
         hide_labels: boxes only.
         stamp: text for the lower left corner, such as "INT8 emulation".
@@ -140,28 +151,37 @@ def _labels(
     """Place labels best first, draw them worst first: where two overlap, the better one is on top."""
     drawn = []
     taken = np.zeros((MAX_PLACED, 4), int)
-    taken[0], count = stamped or 0, 1
+    taken[0], count = stamped or (0, 0, 0, 0), 1
+    objects = outer[:MAX_OBJECTS] + np.array([0, 0, 1, 1])  # (n, 4), the last two exclusive
+    areas = (objects[:, 2:] - objects[:, :2]).prod(axis=1)
     for box, score, class_id in zip(
         outer.tolist(), detections.score.tolist(), detections.class_id.tolist(), strict=True
     ):
-        text = _label(readable(names.get(class_id, ""), class_id), score, scale, box[2] - box[0], image.shape)
-        if text is None or LABEL_SHARE * text.width * text.height > image.shape[0] * image.shape[1]:
-            continue  # a label must not cover a tiny picture
-        left, top = _place(box, text, taken[:count], image.shape)
-        if count < MAX_PLACED:
-            taken[count] = left, top, left + text.width, top + text.height
-            count += 1
-        drawn.append((text, left, top, class_colour(class_id)))
-    for text, left, top, colour in reversed(drawn):
+        for text in _texts(drawn_name(names.get(class_id, ""), class_id), score, scale, box[2] - box[0], image.shape):
+            area = text.width * text.height
+            if LABEL_SHARE * area > image.shape[0] * image.shape[1]:
+                continue  # a label must not cover a tiny picture
+            spot = _place(box, text, taken[:count], objects[areas < LABEL_SHARE * area], image.shape)
+            if spot is None:
+                continue
+            if count < MAX_PLACED:
+                taken[count] = *spot, spot[0] + text.width, spot[1] + text.height
+                count += 1
+            drawn.append((text, spot, class_colour(class_id)))
+            break
+    for text, (left, top), colour in reversed(drawn):
         text.draw(image, left, top, colour)
 
 
-def _label(name: str, score: float, scale: float, box_width: int, shape: tuple[int, ...]) -> Text | None:
-    """The label that fits into the picture: first with smaller letters, then shorter; small boxes get small letters."""
+def _texts(name: str, score: float, scale: float, box_width: int, shape: tuple[int, ...]) -> Iterator[Text]:
+    """The labels that fit into the picture, the best first: shorter ones follow, small boxes get small letters."""
     words = [f"{name} {score:.2f}", name, f"{name[:6]}..", f"{score:.0%}"]
     if Text.measure(words[0], scale).width > 1.3 * box_width:
         scale = max(0.8 * scale, 0.38)
-    return _fitting(words, scale, shape)
+    for i in range(len(words)):
+        text = _fitting(words[i:], scale, shape)
+        if text is not None:
+            yield text
 
 
 def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | None:
@@ -175,8 +195,18 @@ def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | N
     return None
 
 
-def _place(box: Sequence[int], text: Text, taken: np.ndarray, shape: tuple[int, ...]) -> tuple[int, int]:
-    """Left and top of a label at its box, where it covers the least of the `taken` (n, 4) rectangles."""
+def _place(
+    box: Sequence[int], text: Text, taken: np.ndarray, small: np.ndarray, shape: tuple[int, ...]
+) -> tuple[int, int] | None:
+    """Left and top of a label at its box, where it covers no small object, and the least of the labels before it.
+
+    Args:
+        taken: (n, 4) labels that are placed already.
+        small: (m, 4) objects that a label could hide, its own included.
+
+    Returns:
+        None where every place would cover a small object.
+    """
     x1, y1, x2, y2 = box
     before, after, right = x1 - text.width, x2 + 1, x2 - text.width + 1
     above, below, bottom = y1 - text.height, y2 + 1, y2 - text.height + 1
@@ -185,10 +215,18 @@ def _place(box: Sequence[int], text: Text, taken: np.ndarray, shape: tuple[int, 
     spots = np.array([*outside_or_in, *beside])
     spots = np.clip(spots, 0, [shape[1] - text.width, shape[0] - text.height])
     ends = spots + np.array([text.width, text.height])
-    overlap = np.minimum(ends[:, None], taken[:, 2:]) - np.maximum(spots[:, None], taken[:, :2])
-    hidden = overlap.clip(0).prod(axis=2).sum(axis=1)
-    left, top = spots[np.argmin(hidden)].tolist()  # of equal ones the first
+    free = ~_overlap(spots, ends, small).any(axis=1)
+    if not free.any():
+        return None
+    hidden = _overlap(spots, ends, taken).sum(axis=1)
+    left, top = spots[free][np.argmin(hidden[free])].tolist()  # of equal ones the first
     return left, top
+
+
+def _overlap(begins: np.ndarray, ends: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(a, 2) and (a, 2) corners against (b, 4) rectangles -> (a, b) pixels that they share."""
+    sides = np.minimum(ends[:, None], others[:, 2:]) - np.maximum(begins[:, None], others[:, :2])
+    return sides.clip(0).prod(axis=2)
 
 
 def _stamp(words: str, unit: float, shape: tuple[int, ...]) -> Text | None:

@@ -87,6 +87,10 @@ class Guard:
         """Whether the address holds the right token, which should move into the cookie."""
         return self._token is not None and request.method == "GET" and self._is_token(request.query.get(TOKEN_FIELD))
 
+    def enters_by_form(self, request: Request, given: str | None) -> bool:
+        """Whether the form of this site was sent with the right token."""
+        return self._is_token(given) and not _caused_by_another_site(request)
+
     def _knows_token(self, request: Request) -> bool:
         cookie = request.cookies.get(self.cookie_name, "")
         given = request.query.get(TOKEN_FIELD), _token_of(request.headers.get("Authorization", ""))

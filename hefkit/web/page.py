@@ -1,6 +1,6 @@
-"""The web page, which is `page.html` beside this file, and the policy that lets a browser run nothing but it.
+"""The web page, `page.html` beside this file, the form that asks for its token, and the policies that come with them.
 
-The page shows names of classes, models and cameras as text, never as HTML.
+A policy lets a browser run nothing but the page. Names of classes, models and cameras are shown as text, never as HTML.
 """
 
 from __future__ import annotations
@@ -22,3 +22,20 @@ CONTENT_SECURITY_POLICY = (
     f"default-src 'none'; script-src {_hash_of('script')}; style-src {_hash_of('style')}; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+
+# where a browser without the token sends it; a password field, so that the browser offers to remember it
+LOGIN_PATH = "/login"
+LOGIN = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>hefkit</title>
+<h1>hefkit</h1>
+<p>{}</p>
+<form method="post" action="login">
+<input type="hidden" name="username" value="hefkit" autocomplete="username">
+<label>Token <input type="password" name="token" autocomplete="current-password" required autofocus></label>
+<button>Open</button>
+</form>
+<p>The detector printed the token at its start, or it is in the file that --web-token-file names.</p>
+</html>
+"""
+LOGIN_POLICY = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"

@@ -3,6 +3,7 @@
 GET  /              the page                        GET  /stats     LiveStats as JSON
 GET  /stream.mjpg   multipart/x-mixed-replace       GET  /healthz   200 while frames come, else 503
 GET  /snapshot.jpg  the newest picture              POST /pause     {"paused": true}; without a body: toggles
+A browser without the token gets a form, which it sends to POST /login.
 """
 
 from __future__ import annotations
@@ -19,12 +20,13 @@ from typing import Any
 
 from hefkit.live.state import Controls, LiveStats
 from hefkit.web.frames import BOUNDARY, Picture, Relay
-from hefkit.web.guard import ConnectionLimit, Guard, Request
-from hefkit.web.page import CONTENT_SECURITY_POLICY, PAGE
+from hefkit.web.guard import NO_TOKEN, TOKEN_FIELD, ConnectionLimit, Guard, Request
+from hefkit.web.page import CONTENT_SECURITY_POLICY, LOGIN, LOGIN_PATH, LOGIN_POLICY, PAGE
 
+POLICY = "Content-Security-Policy"
 HEADERS = {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
+    POLICY: CONTENT_SECURITY_POLICY,
     "Cross-Origin-Resource-Policy": "same-origin",
     "Referrer-Policy": "no-referrer",
     "Server": "hefkit",
@@ -33,6 +35,7 @@ HEADERS = {
 }
 COOKIE_SECONDS = 400 * 86400  # the longest time for which browsers keep a cookie
 MAX_BODY = 4096  # bytes
+WRONG_TOKEN_S = 0.5  # wait before a wrong token is answered
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,11 @@ class WebServer:
     async def _guarded(self, request: Any, handler: Callable[[Any], Awaitable[Any]]) -> Any:
         self._limit.asked(request.transport)
         asked = Request(request.method, request.headers, request.cookies, request.query)
+        if request.method == "POST" and request.path == LOGIN_PATH:
+            return await self._login(request, asked)
         refusal = self._guard.refusal(asked)
+        if refusal is NO_TOKEN and request.method == "GET" and "text/html" in request.headers.get("Accept", ""):
+            return self._form("This page needs the token.")
         if refusal is not None:
             response = self._web.Response(status=refusal.status, text=refusal.text + "\n")
             response.force_close()  # who has no token keeps no connection
@@ -121,10 +128,24 @@ class WebServer:
             return self._entered(request)
         return await handler(request)
 
+    async def _login(self, request: Any, asked: Request) -> Any:
+        """The form was sent: the token becomes the cookie, or the form comes again."""
+        given = (await request.post()).get(TOKEN_FIELD)
+        if self._guard.enters_by_form(asked, given if isinstance(given, str) else None):
+            return self._entered(request)
+        await asyncio.sleep(WRONG_TOKEN_S)
+        return self._form("This is not the token.")
+
+    def _form(self, words: str) -> Any:
+        headers = {POLICY: LOGIN_POLICY}
+        return self._web.Response(
+            status=NO_TOKEN.status, text=LOGIN.format(words), content_type="text/html", charset="utf-8", headers=headers
+        )
+
     def _entered(self, request: Any) -> Any:
         """Redirect to the same path without the token, which becomes a cookie."""
         # only the last part of the path: a whole one such as //elsewhere/ would lead to another site
-        place = "./" + request.path.rpartition("/")[2]
+        place = "./" + ("" if request.path == LOGIN_PATH else request.path.rpartition("/")[2])
         response = self._web.Response(status=303, headers={"Location": place})
         response.set_cookie(
             self._guard.cookie_name, self._guard.cookie, httponly=True, samesite="Strict", max_age=COOKIE_SECONDS
@@ -198,7 +219,10 @@ class WebServer:
 
 
 async def _add_headers(request: Any, response: Any) -> None:
+    own = response.headers.get(POLICY)  # of the form
     response.headers.update(HEADERS)
+    if own is not None:
+        response.headers[POLICY] = own
 
 
 def _is_bug(record: logging.LogRecord) -> bool:

@@ -19,8 +19,8 @@ from hefkit.text import log
 from hefkit.web.frames import Relay
 from hefkit.web.guard import TOKEN_FIELD, Guard, new_token
 from hefkit.web.server import Bounds, WebServer
+from hefkit.web.token_file import TOKEN_VARIABLE
 
-TOKEN_VARIABLE = "HEFKIT_WEB_TOKEN"
 # the kernel's buffer of a connection; without a bound it grows to megabytes, and a slow viewer sees old frames
 SEND_BUFFER_BYTES = 128 << 10
 END_S = 2.0  # how long `close` waits for the thread

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hefkit.cameras.source import CameraSource, masked, parse_source
+from hefkit.cameras.source import CameraSource, masked, parse_source, with_login
 from hefkit.errors import DataError, UsageError
 
 
@@ -154,3 +154,20 @@ def test_no_password_survives(user: str, password: str) -> None:
         shown = str(exc)
 
     assert "S3CRET" not in shown and "S3CRET" not in masked(f"rtsp://{user}:{marked}@cam/live")
+
+
+def test_a_login_from_elsewhere() -> None:
+    """Percent-encoded into the address, and never shown; two logins, and a password alone, are refused."""
+    source = parse_source("rtsp://10.0.0.7:8554/live?x=1")
+    known = with_login(source, "me@home", "p/w:%#")
+    assert known.url == "rtsp://me%40home:p%2Fw%3A%25%23@10.0.0.7:8554/live?x=1"
+    assert known.name == source.name == "rtsp://10.0.0.7:8554/live?x=1" and "p%2Fw" not in repr(known)
+    assert with_login(source, "me", None).url == "rtsp://me@10.0.0.7:8554/live?x=1"
+    assert with_login(source, None, None) is source
+    assert with_login(parse_source("usb"), "me", "pw") == parse_source("usb")
+
+    with pytest.raises(UsageError, match="HEFKIT_CAMERA_PASSWORD is set, but HEFKIT_CAMERA_USERNAME is not"):
+        with_login(source, None, "pw")
+    with pytest.raises(UsageError, match=r"the source rtsp://\*\*\*@cam/1 has a login") as caught:
+        with_login(parse_source("rtsp://me:s3cret@cam/1"), "me", "pw")
+    assert "s3cret" not in str(caught.value)

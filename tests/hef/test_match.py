@@ -264,6 +264,26 @@ def test_the_metadata_that_ultralytics_leaves_beside_a_model(match_file: Match, 
     assert "classes are called class0" in " ".join(match_file(head(3)).assumed)
 
 
+@pytest.mark.parametrize("foreign", ['{"annotations": []}', "[1, 2]", '{"format": 1, "names": {"0": "a"}}'])
+def test_a_json_of_another_program_is_ignored(
+    with_spec: Match, tmp_path: Path, foreign: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is named once, and the file alone says what it holds; a spec of ours that is broken is still refused."""
+    with_spec(head(3))
+    (tmp_path / "m.json").write_text(foreign)
+
+    found = match(read_hef(tmp_path / "m.hef"))
+
+    assert found.spec.names == {0: "class0", 1: "class1", 2: "class2"} and found.assumed
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{tmp_path / 'm.json'} is not a spec that hefkit wrote; it is ignored"
+    ]
+    for broken in ('{"head"', '{"tool": "hefkit 0.1.0"}', '{"format": 2, "head": {}}'):
+        (tmp_path / "m.json").write_text(broken)
+        with pytest.raises(ModelError, match=r"the spec .*m\.json"):
+            match(read_hef(tmp_path / "m.hef"))
+
+
 def test_names_replace_those_of_the_spec(with_spec: Match) -> None:
     """Those that are left out get numbers; names of a larger model are refused."""
     found = with_spec(head(2), names={0: "drone", 1: "bird"})

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from hefkit import __version__
 from hefkit.live.addresses import parse_topic
-from hefkit.mqtt.messages import ALL_CLASSES, MAX_CLASSES, Counts, Entities, PeakCounts, Topics, class_words
+from hefkit.mqtt.messages import ALL_CLASSES, MAX_CLASSES, Counts, Entities, PeakCounts, Presence, Topics, class_words
 
 # homeassistant/components/mqtt/discovery.py accepts PREFIX/COMPONENT/[NODE/]OBJECT/config with these letters
-CONFIG_TOPIC = re.compile(r"homeassistant/(sensor|binary_sensor)/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config")
+CONFIG_TOPIC = re.compile(r"homeassistant/(sensor|binary_sensor|image|event)/[a-zA-Z0-9_-]+/[a-zA-Z0-9_-]+/config")
 DIAGNOSTIC = {"entity_category": "diagnostic", "state_class": "measurement"}
 COUNT = {"unit_of_measurement": "objects", "state_class": "measurement", "icon": "mdi:counter"}
 
@@ -29,7 +29,7 @@ def test_entities() -> None:
     ]
 
     assert re.fullmatch(r"hefkit_garden_cam_[0-9a-f]{6}", node)
-    assert common == 5 * [
+    assert common == 7 * [
         {
             "availability_topic": "garden/cam/availability",
             "device": {
@@ -49,6 +49,14 @@ def test_entities() -> None:
         },
         f"homeassistant/sensor/{node}/total/config": {
             "name": "Objects", "unique_id": f"{node}_total", "state_topic": "garden/cam/total", **COUNT,
+        },
+        f"homeassistant/image/{node}/snapshot/config": {
+            "name": "Snapshot", "unique_id": f"{node}_snapshot", "image_topic": "garden/cam/snapshot",
+            "content_type": "image/jpeg",
+        },
+        f"homeassistant/event/{node}/events/config": {
+            "name": "Appeared or left", "unique_id": f"{node}_events", "state_topic": "garden/cam/events",
+            "event_types": ["appeared", "left"],
         },
         f"homeassistant/sensor/{node}/fps/config": {
             "name": "Frame rate", "unique_id": f"{node}_fps", "state_topic": "garden/cam/state",
@@ -99,8 +107,8 @@ def test_any_class_names(names: dict[int, str]) -> None:
 
     assert len(set(words.values())) == len(names)
     messages = Entities(topics, "m", names, "float").announced(())
-    assert len(messages) == 4 + len(names)
-    for class_id, (topic, payload) in zip(names, messages[4:], strict=True):
+    assert len(messages) == 6 + len(names)
+    for class_id, (topic, payload) in zip(names, messages[6:], strict=True):
         assert topic.endswith(f"/count_{words[class_id]}/config")
         assert CONFIG_TOPIC.fullmatch(topic)
         assert parse_topic(topics.count(words[class_id])) == topics.count(words[class_id])
@@ -114,9 +122,9 @@ def test_a_large_model_announces_what_it_sees(caplog: pytest.LogCaptureFixture) 
     small = Entities(topics, "m", dict.fromkeys(range(ALL_CLASSES), "x"), "float")
     large = Entities(topics, "m", {i: f"c{i}" for i in range(500)}, "float")
 
-    assert len(small.announced(())) == 4 + ALL_CLASSES
-    assert len(large.announced(())) == 4
-    assert len(large.announced([7, 7, 3])) == 6
+    assert len(small.announced(())) == 6 + ALL_CLASSES
+    assert len(large.announced(())) == 6
+    assert len(large.announced([7, 7, 3])) == 8
     assert large.states(Counts(4, {7: 3})) == [
         ("t/total", "4"), ("t/present", "ON"), ("t/counts/c7", "3"), ("t/counts/c3", "0")
     ]  # fmt: skip
@@ -124,7 +132,7 @@ def test_a_large_model_announces_what_it_sees(caplog: pytest.LogCaptureFixture) 
         (topic, "None") for topic in ("t/total", "t/present", "t/counts/c7", "t/counts/c3")
     ]
     for _ in range(2):
-        assert len(large.announced(range(500))) == 4 + MAX_CLASSES
+        assert len(large.announced(range(500))) == 6 + MAX_CLASSES
     assert caplog.text.count("MQTT has no counts for the others") == 1
 
 
@@ -150,3 +158,17 @@ class TestPeakCounts:
         monkeypatch.setattr("hefkit.mqtt.messages.BLIND_S", 0.0)
 
         assert seen.take() == Counts(None, {})
+
+
+def test_presence() -> None:
+    """A flicker is not an event; without a frame nothing leaves; every class has its own events."""
+    presence = Presence()
+
+    assert presence.events(Counts(2, {0: 2}), 10.0) == [("appeared", 0, 2)]
+    assert presence.events(Counts(0, {}), 11.0) == []
+    assert presence.events(Counts(2, {0: 1, 3: 1}), 12.0) == [("appeared", 3, 1)]
+    assert presence.events(Counts(None, {}), 30.0) == []
+    assert presence.events(Counts(1, {3: 1}), 31.0) == [("left", 0, 0)]
+    assert presence.events(Counts(1, {0: 1}), 32.0) == [("appeared", 0, 1)]
+    assert presence.events(Counts(0, {}), 35.1) == [("left", 3, 0), ("left", 0, 0)]
+    assert presence.events(Counts(0, {}), 36.0) == []

@@ -23,7 +23,7 @@ from hefkit.detect.detections import Detections
 from hefkit.errors import ToolchainError, UsageError
 from hefkit.live.addresses import Broker as Address
 from hefkit.live.filesinks import live_line
-from hefkit.live.state import Controls, LiveStats
+from hefkit.live.state import Controls, LiveStats, jpeg
 from hefkit.mqtt import link as mqttlink
 from hefkit.mqtt import sink as mqtt
 from hefkit.mqtt.messages import Topics
@@ -189,6 +189,7 @@ class TestPublished:
         for _ in range(3):
             sink.put(live_result())
             listener.wait_on(f"{BASE}/counts/bird", "1")
+        listener.wait_on(f"{BASE}/snapshot")
         node = Topics(BASE).node
         retained = listen(broker.port).retained()
         configs = {topic: json.loads(text) for topic, text in retained.items() if topic.endswith("/config")}
@@ -196,13 +197,37 @@ class TestPublished:
         assert set(configs) == {
             f"homeassistant/{place}/config"
             for place in (f"binary_sensor/{node}/present", f"sensor/{node}/total", f"sensor/{node}/fps",
+                          f"image/{node}/snapshot", f"event/{node}/events",
                           f"sensor/{node}/temperature", f"sensor/{node}/count_drone", f"sensor/{node}/count_bird")
         }  # fmt: skip
         assert all(len(listener.on(topic)) == 1 for topic in configs)
-        assert {config["state_topic"] for config in configs.values()} <= set(retained)
+        topics = {config.get("state_topic", config.get("image_topic")) for config in configs.values()}
+        assert topics - {f"{BASE}/events"} <= set(retained)  # an event that has passed must not come again
         assert {config["availability_topic"] for config in configs.values()} == {f"{BASE}/availability"}
-        assert len({config["unique_id"] for config in configs.values()}) == 6
+        assert len({config["unique_id"] for config in configs.values()}) == 8
         assert {config["device"]["model"] for config in configs.values()} == {"best.hef (float)"}
+
+    def test_a_snapshot_and_events(
+        self, broker: Broker, listen: Make, sink_for: Make, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A picture with boxes when objects come, and an event when a class appears and when it has left."""
+        monkeypatch.setattr("hefkit.mqtt.messages.AWAY_S", 0.5)
+        listener = listen(broker.port)
+        sink = sink_for(broker.port)
+        result = live_result(found=TWO)
+        sink.put(result)
+        listener.wait_on(f"{BASE}/events")
+        wait_for(lambda: sink.put(live_result(found=NOTHING)) or len(listener.on(f"{BASE}/events")) == 2)
+
+        first, second = map(json.loads, listener.on(f"{BASE}/events"))
+        assert {**first, "timestamp": ""} == {
+            "event_type": "appeared", "class_id": 0, "class": "drone", "count": 2, "timestamp": "",
+        }  # fmt: skip
+        assert (second["event_type"], second["class"], second["count"]) == ("left", "drone", 0)
+        picture = listener.on(f"{BASE}/snapshot")[0].encode("utf-8", "surrogateescape")
+        assert picture == jpeg(result.annotated) and len(listener.on(f"{BASE}/snapshot")) == 1
+        retained = listen(broker.port).retained()
+        assert f"{BASE}/snapshot" in retained and f"{BASE}/events" not in retained
 
     def test_nothing_is_announced_without_a_prefix(self, broker: Broker, listen: Make, sink_for: Make) -> None:
         """The counts are published nevertheless."""
@@ -272,7 +297,7 @@ class TestTrouble:
         assert 0 < len([frame for frame in frames if frame < 100]) <= 30  # the newest that waited
         assert frames[-1] == 200  # what waited was sent before the end
         assert second.on(f"{BASE}/availability") == ["online", "offline"]
-        assert len([m for m in second.heard if m.topic.endswith("/config")]) == 6
+        assert len([m for m in second.heard if m.topic.endswith("/config")]) == 8
         words = [r.getMessage() for r in logged.records]
         address = f"mqtt://127.0.0.1:{broker.port}"
         assert words[0] == f"connected to the MQTT broker {address}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 
 from hefkit.errors import DataError, UsageError
+from hefkit.pictures import video
 from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
 
 
@@ -139,3 +141,41 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="the name is not UTF-8"):
         VideoWriter(bad, 10, (64, 48))
     assert open_video(film(tmp_path / "ü.mp4"), "ü").frames
+
+
+@pytest.mark.parametrize("works", [True, False])
+def test_h264_where_the_machine_can(
+    works: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:  # fmt: skip
+    """It is tried once, in another process, and said once; without it the file is MPEG-4, and nothing is printed."""
+    tried: list[list[str]] = []
+
+    def probe(command: list[str], **more: object) -> subprocess.CompletedProcess[bytes]:
+        tried.append(command)
+        return subprocess.CompletedProcess(command, int(not works))
+
+    monkeypatch.setattr(video.subprocess, "run", probe)
+    caplog.set_level("INFO", "hefkit")
+    video.codec.cache_clear()
+    try:
+        assert [video.codec(), video.codec()] == ["avc1" if works else "mp4v"] * 2
+    finally:
+        video.codec.cache_clear()
+    assert len(tried) == 1 and tried[0][-1] == "avc1"
+    assert [record.getMessage().partition(",")[0] for record in caplog.records] == [
+        "videos are written in H.264" if works else "videos are written in MPEG-4"
+    ]
+
+
+def test_the_codec_of_this_machine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A written file has it, and OpenCV's own errors stay out of sight."""
+    writer = VideoWriter(tmp_path / "v.mp4", 25, (64, 64))
+    for level in range(5):
+        writer.write(np.full((64, 64, 3), 40 * level, np.uint8))
+    writer.close()
+    writer.check()
+
+    there = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    code = int(there.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little").decode().lower()
+    assert code in {"avc1": ("avc1", "h264"), "mp4v": ("mp4v", "fmp4")}[video.codec()]
+    assert capfd.readouterr().err == ""

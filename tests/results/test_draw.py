@@ -203,3 +203,29 @@ def test_many_boxes_are_drawn_in_reasonable_work() -> None:
     drawn = annotate(grey(1000, 1000), found, {})
 
     assert cv2.absdiff(drawn, grey(1000, 1000)).any(axis=2).mean() > 0.5
+
+
+@pytest.mark.parametrize("count", [1, 6, 40, 300])
+def test_a_label_never_covers_a_small_object(count: int) -> None:
+    """Without labels, the pixels of every small box are the same; objects with room around them have a label."""
+    rng = np.random.default_rng(count)
+    corners = rng.uniform([0, 0], [620, 460], (count, 2))
+    boxes = np.hstack([corners, corners + rng.uniform(8, 24, (count, 2))]).astype(np.float32)
+    found = Detections(boxes, np.linspace(0.9, 0.3, count, dtype=np.float32), np.zeros(count, np.int64))
+    background = rng.integers(0, 256, (480, 640, 3), np.uint8)
+
+    labelled = annotate(background, found, {0: "drone"})
+    plain = annotate(background, found, {0: "drone"}, hide_labels=True)
+
+    changed = (labelled != plain).any(axis=2)
+    for x1, y1, x2, y2 in np.rint(boxes).astype(int).tolist():
+        assert not changed[max(y1 - 1, 0) : y2 + 1, max(x1 - 1, 0) : x2 + 1].any()
+    assert changed.any()
+
+
+def test_a_label_may_lie_in_a_large_object() -> None:
+    """A box as large as the picture has its label inside, as before."""
+    found = Detections(np.array([[0, 0, 640, 480]], np.float32), np.ones(1, np.float32), np.zeros(1, np.int64))
+    background = np.full((480, 640, 3), 128, np.uint8)
+    differs = annotate(background, found, {0: "drone"}) != annotate(background, found, {0: "drone"}, hide_labels=True)
+    assert differs.any()

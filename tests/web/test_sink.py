@@ -25,6 +25,7 @@ from hefkit.live.state import Controls, LiveStats
 from hefkit.web import frames as webframes
 from hefkit.web.server import Bounds
 from hefkit.web.sink import WebSink
+from hefkit.web.token_file import token_in
 from tests.helpers.fake_live import NAMES, live_result
 from tests.helpers.viewers import Viewer, ask, connections, listening, stuck_viewer
 from tests.helpers.waiting import wait_for
@@ -281,6 +282,41 @@ class TestAccess:
         assert ask(sink.port, "/stats", Authorization=f"Bearer {TOKEN}").status == 200
         printed = capfd.readouterr()
         assert TOKEN not in printed.err + printed.out + caplog.text
+
+    def test_a_browser_without_the_token_gets_a_form(self, serve: Serve) -> None:
+        """The form brings the cookie, a wrong token the form again; another site cannot send it."""
+        sink = serve(EVERYWHERE, token=TOKEN)
+
+        form = ask(sink.port, "/", Accept="text/html,*/*;q=0.8")
+        assert form.status == 401 and b'<form method="post" action="login">' in form.body
+        assert "form-action 'self'" in form.headers["Content-Security-Policy"]
+        assert ask(sink.port, "/stats", Accept="application/json").body.startswith(b"the token is missing")
+
+        kind = {"Content-Type": "application/x-www-form-urlencoded"}
+        wrong = ask(sink.port, "/login", "POST", f"token={TOKEN}x".encode(), **kind)
+        assert wrong.status == 401 and b"This is not the token." in wrong.body and "Set-Cookie" not in wrong.headers
+        foreign = ask(sink.port, "/login", "POST", f"token={TOKEN}".encode(), Origin="http://evil.example", **kind)
+        assert foreign.status == 401 and "Set-Cookie" not in foreign.headers
+
+        right = ask(sink.port, "/login", "POST", f"token={TOKEN}".encode(), **kind)
+        assert (right.status, right.headers["Location"]) == (303, "./")
+        assert ask(sink.port, "/stats", Cookie=right.headers["Set-Cookie"].partition(";")[0]).status == 200
+
+    def test_a_token_that_lasts(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, serve: Serve) -> None:
+        """Made once, for its owner only; then the same after every start. A variable beside it is refused."""
+        path = tmp_path / "new" / "web.token"
+        token = token_in(path)
+        assert len(token) >= 32 and path.read_text() == f"{token}\n" and path.stat().st_mode & 0o777 == 0o600
+        assert [p.name for p in path.parent.iterdir()] == ["web.token"]
+        assert token_in(path) == token
+        assert ask(serve(token=token).port, "/stats", Authorization=f"Bearer {token}").status == 200
+
+        monkeypatch.setenv("HEFKIT_WEB_TOKEN", TOKEN)
+        with pytest.raises(UsageError, match="both given; expected one of them"):
+            token_in(path)
+        monkeypatch.delenv("HEFKIT_WEB_TOKEN")
+        with pytest.raises(UsageError, match="cannot write"):
+            token_in(tmp_path / "new" / "web.token" / "below")
 
     def test_from_the_address_into_the_cookie(self, serve: Serve) -> None:
         """The redirect leads to the same place without the token; the cookie alone then opens everything."""

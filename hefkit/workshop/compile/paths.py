@@ -5,13 +5,15 @@ Standard library only.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 from pathlib import Path
 
 from hefkit.errors import DataError, ModelError, UsageError
-from hefkit.files import check_file, check_writable, existing, own_json
+from hefkit.files import check_file, check_writable, existing, near_path, own_json
 from hefkit.staging.journal import settle
+from hefkit.text import one_line
 
 EMULATED = ".emulated.onnx"
 RUN_FILES = ("report.json", "script.mscript", "job.json", "sdk.log")  # of a run folder; the first two with --emulate
@@ -54,6 +56,31 @@ def check_places(name: Path, *, emulate: bool) -> None:
         )
 
 
+def check_same_source(name: Path, source: Path, *, emulate: bool) -> None:
+    """Refuse (exit 2) to replace a model of the default name that was made from another ONNX, or from an unknown one.
+
+    Args:
+        name: the output, which the user has not chosen.
+        source: the ONNX; a missing one is reported later.
+        emulate: an emulated model is written, else a HEF.
+    """
+    model = name.with_name(name.name + (EMULATED if emulate else ".hef"))
+    if not (existing(model) and source.is_file()):
+        return
+    made_from = own_json(model.with_suffix(".json")).get("source")
+    known = made_from if isinstance(made_from, dict) else {}
+    with open(source, "rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    if known.get("sha256") != digest.hexdigest():
+        origin = f"another ONNX ({one_line(known['file'], 80)})" if known.get("file") else "an unknown ONNX"
+        raise UsageError(
+            f"{model} was made from {origin} and would be replaced; expected --output with the name of this model; "
+            f"type --output {_quoted(source.stem)}, or --output {_quoted(name)} to replace it"
+        )
+
+
 def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -> None:
     """Refuse (exit 2) a run folder that cannot be written, or that has files of a run's names which are not ours.
 
@@ -73,16 +100,22 @@ def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -
 
 
 def check_model_exists(path: Path) -> None:
-    """Refuse (exit 4) a missing ONNX before any package is imported."""
+    """Refuse (exit 4) a missing ONNX and a PyTorch checkpoint before any package is imported."""
+    if path.suffix.lower() in (".pt", ".pth"):
+        raise ModelError(
+            f"{path} is a PyTorch checkpoint; expected an ONNX export; make one with: "
+            f"yolo export model={_quoted(path)} format=onnx imgsz=640 opset=13"
+        )
     if not existing(path):
-        raise ModelError(f"the model {path} does not exist; expected an ONNX export; check the path")
+        raise ModelError(f"the model {path} does not exist{near_path(path)}; expected an ONNX export; check the path")
 
 
 def check_calibration_exists(path: Path) -> None:
     """Refuse (exit 3) a missing calibration set before any package is imported."""
     if not existing(path):
         raise DataError(
-            f"the calibration set {path} does not exist; make one with: python3 prepare_calibration.py DATASET"
+            f"the calibration set {path} does not exist{near_path(path)}; make one with: "
+            "python3 prepare_calibration.py DATASET"
         )
 
 

@@ -25,6 +25,11 @@ from hefkit.workshop.script.lint import lint, refuse_implicit_level
 
 STAGES = ("Parsing ONNX model", "Optimizing model", "Quantizing model (calibration)", "Compiling to HEF")
 FEW_PICTURES = 32
+LOW_RECALL = 0.9
+CURES = (
+    "that is below 90 %; try in this order: more calibration pictures of what the camera will see; "
+    "--precision-16 outputs; --precision-16 auto; docs/troubleshooting.md has more"
+)
 
 
 @dataclass(frozen=True)
@@ -188,6 +193,8 @@ class Compilation:
             quality["conf"],
             quality["iou"],
         )
+        if quality["recall"] < LOW_RECALL:
+            log.info("  %s", CURES)
 
     def gate(self, quality: Mapping[str, Any], what: str = "the emulated model") -> str | None:
         """Why --gate refuses the result, or None."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from hefkit.workshop.compile.paths import HOST, SCRIPTS, check_output, copy_lines
+from hefkit.errors import ModelError, UsageError
+from hefkit.workshop.compile.paths import HOST, SCRIPTS, check_model_exists, check_output, check_same_source, copy_lines
 from tests.conftest import ROOT
 from tests.helpers.chip_hef import write_hef
 from tests.helpers.heads import make_head, make_spec
@@ -36,6 +40,48 @@ def test_names_of_the_output(given: str, expected: str) -> None:
 
 
 # --- to the Pi --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        pytest.param(None, "made from an unknown ONNX", id="no spec"),
+        pytest.param(
+            {"source": {"file": "old.onnx", "sha256": "0" * 64}}, "from another ONNX (old.onnx)", id="another"
+        ),
+        pytest.param({"source": {"sha256": hashlib.sha256(b"onnx").hexdigest()}}, None, id="the same"),
+    ],
+)
+@pytest.mark.parametrize("emulate", [False, True])
+def test_a_model_of_the_default_name(
+    tmp_path: Path, spec: dict[str, Any] | None, words: str | None, emulate: bool
+) -> None:
+    """Replaced only by a model from the same ONNX; the message says what to type."""
+    source, name = tmp_path / "new one.onnx", tmp_path / "model"
+    source.write_bytes(b"onnx")
+    check_same_source(name, source, emulate=emulate)  # there is none yet
+    model = tmp_path / ("model.emulated.onnx" if emulate else "model.hef")
+    model.touch()
+    if spec is not None:
+        model.with_suffix(".json").write_text(json.dumps({"tool": "hefkit 0.1.0", **spec}))
+
+    if words is None:
+        check_same_source(name, source, emulate=emulate)
+    else:
+        with pytest.raises(UsageError, match=re.escape(words)) as caught:
+            check_same_source(name, source, emulate=emulate)
+        assert "type --output 'new one', or --output" in str(caught.value)
+    check_same_source(name, source, emulate=not emulate)  # the other kind of model is not touched
+
+
+def test_first_a_checkpoint_then_a_near_name(tmp_path: Path) -> None:
+    """A .pt is answered with ultralytics' command, a mistyped path with the right one."""
+    with pytest.raises(ModelError, match=r"yolo export model='my best\.pt' format=onnx imgsz=640 opset=13$"):
+        check_model_exists(Path("my best.pt"))
+    (tmp_path / "best.onnx").touch()
+    with pytest.raises(ModelError, match=rf"does not exist; did you mean {tmp_path}/best\.onnx\?"):
+        check_model_exists(tmp_path / "bets.onnx")
+
 
 # `ssh HOST COMMAND ...` runs the command in the Pi's home, `scp FILE ... HOST:FOLDER` copies into a folder below it
 SSH = """#!/bin/sh
