@@ -26,7 +26,7 @@ from hefkit.live import filesinks, sinks
 from hefkit.live.filesinks import FrameSaver, JsonlSink, Recorder, fresh_file, part_of, timestamp
 from hefkit.live.sinks import ThreadSink
 from hefkit.live.state import LiveResult
-from hefkit.pictures.video import VideoWriter
+from hefkit.pictures.video import VideoWriter, codec
 from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result
 from tests.helpers.waiting import wait_for
@@ -206,6 +206,12 @@ def frames_in(path: Path) -> list[np.ndarray]:
     while (got := capture.read())[0]:
         frames.append(got[1])
     return frames
+
+
+@pytest.fixture(scope="module", autouse=True)
+def the_codec_is_known() -> None:
+    """It is looked for, and logged, once in a process; these tests are about later messages."""
+    codec()
 
 
 class TestRecorder:
