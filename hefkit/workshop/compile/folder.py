@@ -23,6 +23,7 @@ import onnx
 from hefkit.files import explained, remove_if_dead, replacing
 from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.dfc.client import CalibrationFile
+from hefkit.workshop.dfc.process import LOG
 from hefkit.workshop.network.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer
@@ -41,6 +42,11 @@ class RunFolder:
         with explained(self.path):
             self.path.mkdir(parents=True, exist_ok=True)
         self.clean()
+
+    def begin_log(self) -> None:
+        """Empty the log: the SDK's processes append to it."""
+        with explained(self.path / LOG), open(self.path / LOG, "wb"):
+            pass
 
     def file(self, suffix: str) -> Path:
         """NAME + suffix, such as `.parsed.har`."""

@@ -142,7 +142,7 @@ def test_calibration_in_the_form_that_the_sdk_takes(
     with bench.dfc(refuse_forms=refused) as dfc:
         _, outputs = bench.parse(dfc)
         bench.quantize(dfc, outputs)
-        assert dfc._form == used
+        assert dfc.form == used
         assert dfc.listener.facts.entries["calibration"] == 6
 
     assert len([r for r in caplog.records if "trying another form" in r.getMessage()]) == warned
