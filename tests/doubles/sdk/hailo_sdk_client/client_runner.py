@@ -383,7 +383,7 @@ class ClientRunner:
         )
         facts = {
             "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": version("hailo-dataflow-compiler"),
-            "model_name": self.model_name, "end_nodes": net.end_nodes,
+            "model_name": self.model_name, "end_nodes": net.end_nodes, "network": net.facts(),
         }  # fmt: skip
         files = {
             ".hn": json.dumps(self.get_hn_dict()).encode(),
@@ -407,7 +407,7 @@ class ClientRunner:
         with np.load(io.BytesIO(read[".npz"])) as params:
             blob, recorded = params["onnx"].tobytes(), params["recorded"].tobytes()
             self._ranges = params["ranges"].tolist()
-        self._network = Network(blob, recorded, facts["model_name"], facts["end_nodes"])
+        self._network = Network(blob, recorded, facts["model_name"], facts["end_nodes"], facts["network"])
         self.state, self.model_name = States(facts["state"]), facts["model_name"]
         self.hw_arch = self.hw_arch or facts["hw_arch"]
         if read[".alls"].strip():
