@@ -714,7 +714,7 @@ def test_check_prints_the_sdk_s_calls_beside_ours(compiled: Compile, tmp_path: P
 
 def test_check_tells_a_clash_with_a_line_that_hefkit_adds(compiled: Compile, tmp_path: Path, shared: Path) -> None:
     """The line of the user and what to do, before hours are spent: a warning where it is likely, exit 4 for certain."""
-    field = next((shared / "field" / "07-script-force-range").glob("*script*"))
+    field = shared / "field" / "07-script-force-range" / "forced.alls"
     certain = tmp_path / "my.mscript"
     certain.write_text(SCRIPT_TEXT + "change_output_activation(output_layer2, sigmoid)\n")
 
@@ -785,11 +785,20 @@ def test_an_sdk_that_would_fail_at_the_end_is_refused_at_once(compiled: Compile,
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_a_run_that_is_stopped(yolo: Path, calib: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """In the middle of the compile, with an SDK that swallows Ctrl-C: nothing of it is left, and no half HEF."""
+STOPPED = {
+    "Ctrl-C in the quantisation": ("optimize", signal.SIGINT, 130),
+    "Ctrl-C in the compile": ("compile", signal.SIGINT, 130),
+    "SIGTERM in the compile": ("compile", signal.SIGTERM, 143),
+}
+
+
+@pytest.mark.parametrize("moment, number, code", STOPPED.values(), ids=STOPPED.keys())
+def test_a_run_that_is_stopped(
+    yolo: Path, calib: Path, tmp_path: Path, moment: str, number: signal.Signals, code: int
+) -> None:
+    """In the middle of a stage, with an SDK that swallows Ctrl-C: nothing of it is left, and no half HEF."""
     pid_file = tmp_path / "pids"
-    sdk = make_sdk(tmp_path, at={"compile": [{"child": str(pid_file)}, {"hang": True}]})
+    sdk = make_sdk(tmp_path, at={moment: [{"child": str(pid_file)}, {"hang": True}]})
     (tmp_path / "best.hef").write_bytes(b"an earlier HEF")
     # a shell's background job ignores Ctrl-C, and so would its children
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
