@@ -75,8 +75,8 @@ FORMS: dict[str, Form] = {
             "force_range_in": PAIR,
             "force_range_index": INTEGER,
             "force_range_out": PAIR,
-            "quantization_groups": COUNT,  # R, as the next
-            "null_channels_cutoff_factor": NUMBER,
+            "quantization_groups": COUNT,  # public scripts; some layers refuse it
+            "null_channels_cutoff_factor": NUMBER,  # R
             "weight_group_size": INTEGER,
         },
         only_5x=frozenset({"weight_group_size"}),
