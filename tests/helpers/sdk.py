@@ -17,7 +17,7 @@ from tests.conftest import ROOT
 
 DOUBLE = ROOT / "tests" / "doubles" / "sdk"
 # it runs on the tests' Python; known releases end with 3.12, and an unknown release is only a warning
-SDK_VERSION = "3.33.1" if sys.version_info < (3, 13) else "3.34.0"
+SDK_VERSION = "3.33.1" if sys.version_info < (3, 13) else "3.35.0"
 
 
 def make_sdk(

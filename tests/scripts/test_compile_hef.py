@@ -27,7 +27,7 @@ from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec
 from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished, fill
-from tests.helpers.sdk import SDK_VERSION, make_sdk
+from tests.helpers.sdk import DOUBLE, SDK_VERSION, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
 from tests.scripts.test_compile_emulated import npy_set
 
@@ -325,6 +325,15 @@ def test_resuming_gives_the_same_hef(compiled: Compile, tmp_path: Path, stage: s
     assert "Translation started" not in (tmp_path / "runs/compile/best-2/sdk.log").read_text()
 
 
+def test_states_in_words_are_resumed(compiled: Compile, tmp_path: Path) -> None:
+    """Archives say `quantized_model`, and `hailo har info` prints `Quantized Model`: either is known."""
+    assert compiled(state_words=True).code == 0
+
+    for stage in ("parsed", "quantized"):
+        done = compiled("--har", f"runs/compile/best/best.{stage}.har", state_words=True)
+        assert done.code == 0, done.err
+
+
 OTHER_RUNS: dict[str, tuple[str, dict[str, Any], tuple[object, ...], str]] = {
     "another network": ("parsed", {"seed": 1}, (), "made from another ONNX"),
     "another chip": ("parsed", {}, ("--hw-arch", "hailo8l"), "is for hailo8, expected hailo8l"),
@@ -375,6 +384,44 @@ def test_a_file_that_is_not_a_har(compiled: Compile, calib: Path) -> None:
     assert caught.value.code == 2
 
 
+# --- a process a stage ------------------------------------------------------------------------------------------------
+
+
+def test_each_stage_is_a_process_of_its_own(compiled: Compile, tmp_path: Path) -> None:
+    """Parse, full-precision check, optimise, emulate, compile; each reads the HAR before it, and none is left."""
+    done = compiled(processes=str(tmp_path / "pids"))
+
+    assert done.code == 0, done.err
+    pids = (tmp_path / "pids").read_text().split()
+    assert len(pids) == len(set(pids)) == 5
+    assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+    printed = (tmp_path / "runs/compile/best/sdk.log").read_text()
+    assert [printed.count(words) for words in ("Translation completed", "Starting Model Opt", "Building HEF")] == [
+        1,
+        1,
+        1,
+    ]
+    assert printed.count("Loading model script commands") >= 3, "also before the compile"
+    (tmp_path / "pids").unlink()
+    resumed = compiled("--har", "runs/compile/best/best.quantized.har", processes=str(tmp_path / "pids"))
+    assert resumed.code == 0 and len((tmp_path / "pids").read_text().split()) == 3
+
+
+def test_the_form_of_the_pictures_is_found_once(compiled: Compile) -> None:
+    """What the full-precision check has found out is used by the quantisation, in its own process."""
+    done = compiled(refuse_forms=["float32"])
+
+    assert done.code == 0 and done.err.count("trying another form") == 1
+
+
+def test_a_run_folder_begins_with_an_empty_log(compiled: Compile, tmp_path: Path) -> None:
+    """The processes of one run share sdk.log; those of the run before are not in it."""
+    for _ in range(2):
+        assert compiled("--run-dir", "run").code == 0
+
+    assert (tmp_path / "run" / "sdk.log").read_text().count("Translation completed") == 1
+
+
 # --- what the evidence leaves open ------------------------------------------------------------------------------------
 
 OPEN: dict[str, dict[str, Any]] = {
@@ -389,7 +436,9 @@ OPEN: dict[str, dict[str, Any]] = {
     "streams renamed": {"hef": {"name": "_out"}},
     "garbage everywhere": {"at": {m: {"garbage": True} for m in ("import", "parse", "optimize", "infer", "compile")}},
     "not a word": {"silent": True},
-    "a newer release": {"version": "3.34.0"},
+    "a newer release": {"version": "3.35.0"},
+    "states in words": {"state_words": True},
+    "the first start": {"first_start": True},
 }
 
 
@@ -445,7 +494,7 @@ FAILURES: dict[str, tuple[dict[str, Any], int, str]] = {
     "disk full": ({"at": {"compile": {"raise": ["OSError", "No space left"]}}}, 3, "the disk became full (compiling)"),
     "import": ({"import_error": "No module named 'tensorflow'"}, 5, "cannot be imported: No module named 'tensorflow'"),
     "another network": ({"wrong_colours": True}, 5, "computes something else, before any quantisation"),
-    "level 1": ({"reduce_level": [1, "data"]}, 5, "level 1 is known to give all boxes"),
+    "level 1": ({"reduce_level": [1, "data"]}, 5, "level 1 is known to give all boxes one size"),
     "4 bit": ({"four_bit": ["conv5"]}, 5, "1 layer in 4 bit (best/conv5"),
     "no bytes": ({"compile_returns": "path"}, 5, "compile() returned str"),
     "HEF for another chip": ({"hef": {"arch": "hailo8l"}}, 5, "it is for hailo8l, expected hailo8"),
@@ -453,6 +502,12 @@ FAILURES: dict[str, tuple[dict[str, Any], int, str]] = {
     "HEF without an output": ({"hef": {"drop": True}}, 5, "it has 5 outputs, expected 6"),
     "HEF without sigmoids": ({"hef": {"logits": True}}, 5, "which are logits; expected probabilities"),
     "HEF with stale codes": ({"hef": {"stale": True}}, 5, "do not fit uint8"),
+    "a child process": (
+        {"at": {"optimize": {"wrapped": ["AccelerasResourceError", "GPU memory has been exhausted."]}}}, 5,
+        "graphics card's memory is full",
+    ),
+    "pictures without normalization": ({"pictures_look": "normalized"}, 5, "found no normalization in the script"),
+    "pictures normalised twice": ({"pictures_look": "twice"}, 5, "normalised twice"),
     "another chip's SDK": ({"version": "5.2.0"}, 5, "compiles for hailo10h, hailo15h, hailo15m, hailo15l, and not for"),
 }  # fmt: skip
 
@@ -610,6 +665,36 @@ def test_boxes_of_one_size_are_never_compiled(compiled: Compile, tmp_path: Path)
     assert compiled("--har", "runs/compile/best/best.quantized.har", collapse=True).code == 7
 
 
+@pytest.mark.parametrize("family", ["dfl", "ltrb"])
+def test_level_1_is_refused_for_every_head(compiled: Compile, tmp_path: Path, family: str) -> None:
+    """It was measured on DFL heads, and class scores of others broke too."""
+    onnx = save(tiny_yolo(family=family), tmp_path / "net.onnx")
+
+    done = compiled("--optimization-level", 2, onnx=onnx, reduce_level=[1, "data"])
+
+    assert done.code == 5 and "from 2 to 1; level 1 is known to give all boxes one size" in done.errors[0]
+
+
+def test_outputs_that_keep_little_are_told(compiled: Compile) -> None:
+    """The SDK measures its own noise, and says where it took bits away: warnings with the layer, and a cure."""
+    done = compiled(fewer_bits=["conv5"], snr=0.4)
+
+    assert done.code == 0
+    told = " ".join(done.json["warnings"])
+    assert "more than half of the bits of the output of best/conv5" in told
+    assert "an SNR of 0.4 dB at best/output_layer1" in told and "--precision-16" in told
+
+
+def test_what_a_level_costs_is_said(compiled: Compile) -> None:
+    """One line on the console, before the quantisation."""
+    for flags, words in (
+        ((), "level 0 costs about 1 to 2 points"),
+        (("--optimization-level", 2), "sometimes much more"),
+    ):
+        lines = [line for line in compiled(*flags).err.splitlines() if "what to expect" in line]
+        assert len(lines) == 1 and words in lines[0]
+
+
 def test_a_lowered_level_is_a_warning(compiled: Compile) -> None:
     """Level 2 asked, 0 done: the HEF comes, and so does the warning, into the JSON and the report."""
     done = compiled("--optimization-level", 2, reduce_level=[0, "gpu"], skip_finetune=True)
@@ -647,6 +732,33 @@ def test_check_prints_the_sdk_s_calls_beside_ours(compiled: Compile, tmp_path: P
     assert "  ClientRunner.optimize: as expected" in done.err.splitlines()
 
 
+def test_check_tells_a_clash_with_a_line_that_hefkit_adds(compiled: Compile, tmp_path: Path, shared: Path) -> None:
+    """The line of the user and what to do, before hours are spent: a warning where it is likely, exit 4 for certain."""
+    field = shared / "field" / "07-script-force-range" / "forced.alls"
+    certain = tmp_path / "my.mscript"
+    certain.write_text(SCRIPT_TEXT + "change_output_activation(output_layer2, sigmoid)\n")
+
+    likely = compiled("--check", "--script", field)
+    refused = compiled("--check", "--script", certain)
+
+    assert likely.code == 0
+    [told] = [w for w in likely.json["warnings"] if "force_range_out" in w]
+    assert "line 3: " in told and "conv42, conv53, conv63" in told and "--logits" in told
+    assert refused.code == 4 and "line 3: output_layer2 is a class output" in refused.errors[0]
+
+
+def test_check_tells_what_will_take_hours(compiled: Compile, tmp_path: Path) -> None:
+    """Level 2 on the processor, and an opset that nobody has tried."""
+    onnx = save(tiny_yolo(opset=18), tmp_path / "new.onnx")
+
+    done = compiled("--check", "--optimization-level", 2, onnx=onnx)
+
+    assert done.code == 0
+    assert [w for w in done.json["warnings"] if "level 2 without a graphics card" in w and "26 to 86 minutes" in w]
+    assert [w for w in done.json["warnings"] if "opset 18; 11 and 13 are proven" in w]
+    assert not [w for w in compiled("--check").json["warnings"] if "opset" in w or "graphics card" in w]
+
+
 def test_check_of_another_sdk(compiled: Compile) -> None:
     """A name that is missing and need not be there, one that must; and an SDK that does not start is a warning."""
     without = compiled("--check", no_full_precision=True)
@@ -675,14 +787,38 @@ def test_the_sdk_comes_last(compiled: Compile, tmp_path: Path) -> None:
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_sdk_that_would_fail_at_the_end_is_refused_at_once(compiled: Compile, tmp_path: Path) -> None:
+    """In dist-packages it parses and optimises for hours, and cannot compile."""
+    home = tmp_path / "lib" / "python3" / "dist-packages"
+    home.mkdir(parents=True)
+    for name in ("hailo_sdk_client", "double_parts", "tensorflow"):
+        (home / name).symlink_to(DOUBLE / name)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH="{home}" exec "{sys.executable}" "$@"\n')
+    python.chmod(0o755)
+
+    done = compiled(sdk=python)
+
+    assert done.code == 5 and "dist-packages" in done.errors[0] and not (tmp_path / "runs").exists()
+
+
 # --- signals ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("number, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"])
-def test_a_run_that_is_stopped(yolo: Path, calib: Path, tmp_path: Path, number: signal.Signals, code: int) -> None:
-    """In the middle of the compile, with an SDK that swallows Ctrl-C: nothing of it is left, and no half HEF."""
+STOPPED = {
+    "Ctrl-C in the quantisation": ("optimize", signal.SIGINT, 130),
+    "Ctrl-C in the compile": ("compile", signal.SIGINT, 130),
+    "SIGTERM in the compile": ("compile", signal.SIGTERM, 143),
+}
+
+
+@pytest.mark.parametrize("moment, number, code", STOPPED.values(), ids=STOPPED.keys())
+def test_a_run_that_is_stopped(
+    yolo: Path, calib: Path, tmp_path: Path, moment: str, number: signal.Signals, code: int
+) -> None:
+    """In the middle of a stage, with an SDK that swallows Ctrl-C: nothing of it is left, and no half HEF."""
     pid_file = tmp_path / "pids"
-    sdk = make_sdk(tmp_path, at={"compile": [{"child": str(pid_file)}, {"hang": True}]})
+    sdk = make_sdk(tmp_path, at={moment: [{"child": str(pid_file)}, {"hang": True}]})
     (tmp_path / "best.hef").write_bytes(b"an earlier HEF")
     # a shell's background job ignores Ctrl-C, and so would its children
     listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)

@@ -23,6 +23,7 @@ from hefkit.files import explained, replacing
 from hefkit.staging.stage import Staging
 from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.dfc.client import CalibrationFile
+from hefkit.workshop.dfc.process import LOG
 from hefkit.workshop.network.floatnet import to_float32
 
 IR_VERSION = 8  # the onnx of older SDKs reads no newer
@@ -39,6 +40,11 @@ class RunFolder:
     def make(self) -> None:
         """Create it and remove temporary files of killed runs; raises UsageError where that is not possible."""
         self._scratch.__enter__()
+
+    def begin_log(self) -> None:
+        """Empty the log: the SDK's processes append to it."""
+        with explained(self.path / LOG), open(self.path / LOG, "wb"):
+            pass
 
     def file(self, suffix: str) -> Path:
         """NAME + suffix, such as `.parsed.har`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tarfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -97,9 +98,10 @@ def stage_of(state: str | None, har: Path) -> str:
     Raises:
         ModelError: a run cannot resume from this state.
     """
-    if state is not None and ("quantized" in state or "compiled" in state):
+    folded = re.sub(r"[\s_-]+", "", (state or "").lower())  # "Quantized Model", "quantized_model"
+    if "quantized" in folded or "compiled" in folded:
         return QUANTIZED
-    if state is not None and ("hailo_model" in state or "native" in state):
+    if "hailomodel" in folded or "native" in folded:
         return PARSED
     raise ModelError(
         f"the HAR {har} is in the state {state or '(unknown)'}; expected one saved after parsing or after "

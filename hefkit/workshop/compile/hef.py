@@ -23,13 +23,16 @@ from hefkit.workshop.compile import quality
 from hefkit.workshop.compile.check import check_hef
 from hefkit.workshop.compile.folder import RunFolder, float_bytes
 from hefkit.workshop.compile.run import Compilation
-from hefkit.workshop.compile.script import what_is_asked, wide_indices
+from hefkit.workshop.compile.script import slow_level, what_is_asked, what_to_expect, wide_indices
 from hefkit.workshop.compile.source import UNCHECKED, NetworkSource, Parsed
 from hefkit.workshop.dfc.client import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
-from hefkit.workshop.dfc.log import RunLog, judge
+from hefkit.workshop.dfc.log import RunLog, judge, ruined_pictures
 from hefkit.workshop.dfc.ready import Ready, get_ready
+from hefkit.workshop.network.operators import opset
+from hefkit.workshop.script.commands import level
 
 FP_PICTURES = 8  # enough to see that the parsed network is the ONNX
+PROVEN_OPSET = 17  # above it no compilation is reported
 QUANTIZED_NETWORK = "the network that the SDK quantised"
 
 
@@ -39,7 +42,17 @@ def prepare(run: Compilation) -> Ready:
     count = 0 if run.calibration is None else len(run.calibration)
     in_memory = float_bytes(count, run.file.size)
     options = run.options
-    return get_ready(options.sdk_python, options.hw_arch, options.run_dir, (in_memory // 4, in_memory), run.warn)
+    version = opset(run.file.model)
+    if version > PROVEN_OPSET and options.har is None:
+        run.warn(
+            f"{options.onnx} uses ONNX opset {version}; 11 and 13 are proven with Hailo's SDK, and nothing is known "
+            f"above {PROVEN_OPSET}; if the SDK refuses the network, export it again with opset=11"
+        )
+    ready = get_ready(options.sdk_python, options.hw_arch, options.run_dir, (in_memory // 4, in_memory), run.warn)
+    slow = slow_level(level(options.script) if options.level is None else options.level, ready.has_card)
+    if slow is not None and options.har is None:
+        run.warn(slow)
+    return ready
 
 
 def compile_hef(run: Compilation, ready: Ready) -> str | None:
@@ -58,6 +71,8 @@ class HefRun:
         self.train, self.held_out, self.in_sample = self.calibration.split()
         self.ran: dict[str, Any] | None = None  # what the log says about the quantisation
         self.contexts: int | None = None  # number of parts that the network was split into
+        self._shown: set[str] = set()  # lines of the SDK that are on the console already
+        self._form = ""  # of the calibration pictures, as the SDK accepted it
 
     def compile(self) -> str | None:
         """See `compile_hef`."""
@@ -65,6 +80,7 @@ class HefRun:
         self.run.run_dir = self.options.run_dir
         try:
             self.folder.write_json("job.json", self.source.job())
+            self.folder.begin_log()
             refused = self._stages()
         except HefkitError as exc:
             self._report(one_line(exc, 2000))
@@ -75,56 +91,70 @@ class HefRun:
         return refused
 
     def _stages(self) -> str | None:
-        with Dfc(self.ready.sdk, self.folder.path, self.ready.settings) as dfc:
-            with self.run.stage(0):
-                self._start(dfc)
-                parsed = self.source.parse(dfc)
-            with self.run.stage(1):
-                calibration = self._optimize(dfc, parsed)
-            with self.run.stage(2):
-                self._quantize(dfc, parsed, calibration)
+        with self.run.stage(0), self._sdk() as (dfc, facts):
+            for warning in self.ready.check_started(facts, self.options.hw_arch):
+                self.run.warn(warning)
+            log.info("  Hailo's SDK %s on Python %s; %s", self.ready.version, facts.get("python"), self.ready.device)
+            parsed = self.source.parse(dfc)
+        with self.run.stage(1):
+            calibration = self._optimize(parsed)
+        with self.run.stage(2):
+            quantized = self._quantize(parsed, calibration)
+            with self._sdk(quantized) as (dfc, _):
                 measured = self._measure(dfc, QUANTIZED, parsed, len(self.held_out))
-                self._finish_spec(parsed, measured)
-            refused = self._refusal(measured)
-            if refused is None:
-                with self.run.stage(3):
-                    self._compile(dfc, parsed)
+            self._finish_spec(parsed, measured)
+        refused = self._refusal(measured)
+        if refused is None:
+            with self.run.stage(3):
+                self._compile(parsed, quantized)
         return refused
 
-    def _start(self, dfc: Dfc) -> None:
-        facts = dfc.start()
-        for warning in self.ready.check_started(facts, self.options.hw_arch):
-            self.run.warn(warning)
-        log.info("  Hailo's SDK %s on Python %s; %s", self.ready.version, facts.get("python"), self.ready.device)
+    @contextmanager
+    def _sdk(self, har: Path | None = None) -> Iterator[tuple[Dfc, dict[str, Any]]]:
+        """A fresh process of the SDK, with a HAR of the step before; the second item is what the SDK says of itself."""
+        with Dfc(self.ready.sdk, self.folder.path, self.ready.settings, self._shown, self._form) as dfc:
+            facts = dfc.start()
+            if har is not None:
+                dfc.open_har(har.absolute(), self.options.hw_arch)
+            yield dfc, facts
+            self._form = dfc.form
 
-    def _optimize(self, dfc: Dfc, parsed: Parsed) -> CalibrationFile | None:
+    def _optimize(self, parsed: Parsed) -> CalibrationFile | None:
         """Load the script; in full precision the network must still compute what the ONNX computes."""
         if parsed.quantized:
             log.info("  done when the HAR was made")
             return None
         calibration = self.folder.write_calibration(self.calibration, self.train)
-        dfc.load_script(self.folder.file(".alls"))
-        if dfc.full_precision(calibration):
-            measured = self._measure(dfc, FULL_PRECISION, parsed, FP_PICTURES)
-            if measured is not None:
-                quality.check_full_precision(measured)
-                log.info(
-                    "  in full precision the SDK's network agrees with the ONNX on %d pictures", measured["images"]
-                )
+        with self._sdk(parsed.har) as (dfc, _):
+            dfc.load_script(self.folder.file(".alls"))
+            if dfc.full_precision(calibration):
+                ruined = ruined_pictures(dfc.listener.facts)
+                if ruined:
+                    raise ToolchainError(ruined[0])
+                measured = self._measure(dfc, FULL_PRECISION, parsed, FP_PICTURES)
+                if measured is not None:
+                    quality.check_full_precision(measured)
+                    log.info(
+                        "  in full precision the SDK's network agrees with the ONNX on %d pictures", measured["images"]
+                    )
         return calibration
 
-    def _quantize(self, dfc: Dfc, parsed: Parsed, calibration: CalibrationFile | None) -> None:
-        """Quantise and check what really ran, by the log; of a resumed HAR, by its record."""
+    def _quantize(self, parsed: Parsed, calibration: CalibrationFile | None) -> Path:
+        """Quantise, and check what really ran by the log; of a resumed HAR by its record. Returns the quantised HAR."""
         if calibration is None:
             log.info("  done when the HAR was made")
             self.ran = None if parsed.record is None else parsed.record.ran or None
             self._judge(parsed, None)
-            return
+            return parsed.har
+        log.info("  %s", what_to_expect(parsed.script, self.layout.family))
         target = self.folder.file(".quantized.har")
-        dfc.quantize(calibration, target)
+        with self._sdk(parsed.har) as (dfc, _):
+            dfc.load_script(self.folder.file(".alls"))
+            dfc.quantize(calibration, target)
         self.ran = dfc.listener.facts.to_json()
         hars.write_record(target, self.source.record(hars.QUANTIZED, parsed.script, self.ran))
         self._judge(parsed, target)
+        return target
 
     def _judge(self, parsed: Parsed, made: Path | None) -> None:
         """Refuse (exit 5) a quantisation that ruins the model; the HAR just `made` is then renamed to .refused.har."""
@@ -136,7 +166,7 @@ class HefRun:
             self.run.warn(f"what ran when the HAR was made cannot be read ({one_line(exc)}); {UNCHECKED}")
             return
         count = int(self.source.calibrated_with(parsed.script, parsed.record)["count"])
-        ruined, known = judge(ran, what_is_asked(parsed.script, count, dfl=self.layout.family == "dfl"))
+        ruined, known = judge(ran, what_is_asked(parsed.script, count))
         for warning in known:
             self.run.warn(warning)
         if not ruined:
@@ -195,10 +225,12 @@ class HefRun:
             self.run.warn(warning)
         return None
 
-    def _compile(self, dfc: Dfc, parsed: Parsed) -> None:
+    def _compile(self, parsed: Parsed, quantized: Path) -> None:
         """Compile, read the HEF back, then write it with its spec."""
         raw = self.folder.scratch("unchecked.hef")
-        dfc.compile(raw)
+        with self._sdk(quantized) as (dfc, _):
+            dfc.load_script(self.folder.file(".alls"))  # as the Model Zoo does: its lines for the compiler count now
+            dfc.compile(raw)
         self.contexts = dfc.listener.facts.contexts
         with self._kept(raw, ".refused.hef"):
             self.run.finish_head(self._read_back(raw, parsed))

@@ -21,7 +21,7 @@ from hefkit.workshop.heads.proof import Proof, prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
 from hefkit.workshop.script.commands import Script
 from hefkit.workshop.script.compose import Additions, compose
-from hefkit.workshop.script.lint import lint, refuse_implicit_level
+from hefkit.workshop.script.lint import against_additions, lint, refuse_implicit_level
 
 STAGES = ("Parsing ONNX model", "Optimizing model", "Quantizing model (calibration)", "Compiling to HEF")
 FEW_PICTURES = 32
@@ -85,6 +85,9 @@ class Compilation:
             self.warnings += self.file.warnings
             self.layout = discover(self.file, self.options.end_nodes)
             self._log_layout(self.file, self.layout)
+            if not self.options.emulate:
+                for warning in against_additions(self.options.script, len(self.layout.convs), self.options.logits):
+                    self.warn(warning)
             self._suggest_wide_outputs(self.layout)
             self.proof = prove(self.file, self.layout)
             log.info(
@@ -112,7 +115,7 @@ class Compilation:
         if self.calibration.fit == "stretch":
             self.warn("the calibration set was stretched, not letterboxed; the model will expect stretched pictures")
         if not self.options.emulate and self.options.level is None and self.options.har is None:
-            refuse_implicit_level(self.options.script, self.layout.family, len(self.calibration.split()[0]))
+            refuse_implicit_level(self.options.script, len(self.calibration.split()[0]))
 
     def finish_spec(self, **facts: Any) -> None:
         """Complete the spec after quantisation: `head`, `calibration`, `script`, `quality`, `target`."""

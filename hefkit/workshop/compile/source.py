@@ -13,7 +13,7 @@ from hefkit.text import log, one_line
 from hefkit.workshop.compile import har as hars
 from hefkit.workshop.compile.folder import RunFolder
 from hefkit.workshop.compile.run import Compilation
-from hefkit.workshop.compile.script import calibration_size, final_script, safe_scope, statements
+from hefkit.workshop.compile.script import calibration_size, final_script, safe_scope, slow_level, statements
 from hefkit.workshop.dfc.client import Dfc
 from hefkit.workshop.dfc.graph import Output, ParsedGraph
 from hefkit.workshop.dfc.ready import Ready
@@ -34,6 +34,7 @@ class Parsed:
     script: Script
     quantized: bool  # already, in the HAR that the run resumes from
     record: hars.HarRecord | None  # of that HAR
+    har: Path  # where the next process starts
 
     @property
     def order(self) -> list[int]:
@@ -111,7 +112,7 @@ class NetworkSource:
         graph = dfc.parse(network, scope, self.layout.end_nodes, self.options.hw_arch, target)
         hars.write_record(target, self.record(hars.PARSED))
         outputs = graph.matched(self.layout, self.file.size)
-        return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, record=None)
+        return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, record=None, har=target)
 
     def _from_har(self, dfc: Dfc, har: Path) -> Parsed:
         graph, facts = dfc.open_har(har.absolute(), self.options.hw_arch)
@@ -122,20 +123,17 @@ class NetworkSource:
         log.info("  resumed from %s, a %s network", one_line(har), stage)
         outputs = graph.matched(self.layout, self.file.size)
         if stage == hars.PARSED:
-            return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, record=noted)
+            return Parsed(graph, outputs, self._composed(graph, outputs), quantized=False, record=noted, har=har)
         script = self._quantized_with(har, noted, facts.get("script"), graph, outputs)
-        return Parsed(graph, outputs, script, quantized=True, record=noted)
+        return Parsed(graph, outputs, script, quantized=True, record=noted, har=har)
 
     def _composed(self, graph: ParsedGraph, outputs: Sequence[Output]) -> Script:
         """The final script; refuses or warns of an optimization level that is known to fail."""
         script = self._final(graph, outputs, self.pictures)
-        refuse_implicit_level(script, self.layout.family, self.pictures)
-        wanted = level(script)
-        if wanted is not None and wanted >= 2 and not self.ready.has_gpu:
-            self.run.warn(
-                f"level {wanted} without a graphics card: hours on the processor, and releases are known that lower it "
-                "to 0 there; use --optimization-level 0, or a machine with an NVIDIA card"
-            )
+        refuse_implicit_level(script, self.pictures)
+        slow = slow_level(level(script), self.ready.has_card)
+        if slow is not None and self.options.har is not None:  # else it was told before anything started
+            self.run.warn(slow)
         return script
 
     def _quantized_with(

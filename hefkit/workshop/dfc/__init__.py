@@ -4,6 +4,7 @@
     log         what really ran, from the SDK's log, compared with the script
     listen      follow the log: milestones for the console, facts, last lines
     process     the worker as a process: commands, events, its end
+    known       what the SDK is known to say when it fails, each with its cure
     failures    failures of the SDK -> one sentence with a cure, and the exit code
     graph       the parsed network: names of its layers, and our heads in it
     find        the Python that has the SDK
@@ -13,5 +14,5 @@
     ready       find the SDK and check everything before its first real call
     calls       compare the SDK's calls with ours, for --check
 
-Others use: calls, client, graph, log, ready.
+Others use: calls, client, graph, log, process, ready.
 """

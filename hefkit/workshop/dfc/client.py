@@ -2,11 +2,15 @@
 
 with Dfc(sdk, folder, settings) as dfc:
     dfc.start()
-    graph = dfc.parse(onnx, "net", end_nodes, "hailo8", har)
+    graph = dfc.parse(onnx, "net", end_nodes, "hailo8", parsed_har)
+with Dfc(sdk, folder, settings) as dfc:
+    dfc.start()
+    dfc.open_har(parsed_har, "hailo8")
     dfc.load_script(path)
-    dfc.quantize(calibration, har)
-    tensors = dfc.infer("SDK_QUANTIZED", pictures)
-    dfc.compile(path)
+    dfc.quantize(calibration, quantized_har)
+
+Each step is a process of its own: TensorFlow's state in a process that has already computed is what users report
+hanging, because the SDK forks.
 """
 
 from __future__ import annotations
@@ -48,7 +52,8 @@ DOING = {
     "infer": "emulating the network",
     "compile": "compiling",
 }
-# words of an SDK that wants the calibration pictures in another form
+# how Python code refuses an argument; and words of an SDK that wants the calibration pictures in another form
+_REFUSALS = ("TypeError", "ValueError")
 _FORM_REFUSED = re.compile(r"calib|data_?set|data.?type|dtype|float32|uint8|generator|callable", re.IGNORECASE)
 
 
@@ -77,14 +82,18 @@ class Dfc:
         sdk: the interpreter.
         folder: working directory of the SDK; `sdk.log` and the SDK's own logs go there.
         settings: environment variables, such as CUDA_VISIBLE_DEVICES.
+        shown: lines that are on the console already; lines of this process are added.
+        form: the form of the calibration pictures that an earlier process accepted.
     """
 
-    def __init__(self, sdk: Sdk, folder: Path, settings: Mapping[str, str]) -> None:
-        self.listener = SdkListener()
+    def __init__(
+        self, sdk: Sdk, folder: Path, settings: Mapping[str, str], shown: set[str] | None = None, form: str = ""
+    ) -> None:
+        self.listener = SdkListener(shown)
         self._oom_kills = oom_kills()
         self._har: tuple[Path, str] | None = None  # where another attempt starts, and its chip
         self._script: Path | None = None
-        self._form = ""
+        self.form = form
         environment = sdk_environment(sdk.python, {**quiet_settings(folder), **settings})
         try:
             self._worker = WorkerProcess(sdk.python, folder, environment, self.listener)
@@ -171,22 +180,30 @@ class Dfc:
         return int(self._call("compile", hef=str(hef))["bytes"])
 
     def _with_data(self, do: str, calibration: CalibrationFile, **arguments: str) -> dict[str, Any]:
-        """A command with calibration pictures; where this SDK refuses one form of them, the next one is tried."""
+        """A command with calibration pictures; where this SDK refuses one form of them, the next one is tried.
+
+        Never after work has begun: what fails then may have computed for hours, and not because of the form.
+        """
         # first the form that the call before has accepted
-        forms = sorted(calibration.forms(), key=lambda form: form != self._form)
+        forms = sorted(calibration.forms(), key=lambda form: form != self.form)
         for form in forms:
             data = {"images": str(calibration.path), "count": calibration.count, "form": form}
             try:
                 answer = self._worker_call(do, **data, **arguments)
             except WorkerFailed as exc:
-                if form == forms[-1] or is_known(str(exc)) or not _FORM_REFUSED.search(exc.message):
+                if form == forms[-1] or not self._refuses_form(exc):
                     raise self._failure(exc) from exc
                 log.warning("the SDK refuses the pictures as %s (%s); trying another form", form, one_line(exc, 160))
                 self._start_over()
             else:
-                self._form = form
+                self.form = form
                 return answer
         raise AssertionError("the last form either returned or raised")
+
+    def _refuses_form(self, exc: WorkerFailed) -> bool:
+        """Whether the SDK refused the form of the pictures, before it did anything with them."""
+        refused = exc.kind in _REFUSALS and _FORM_REFUSED.search(exc.message) is not None
+        return refused and not self.listener.working and not is_known(str(exc))
 
     def _start_over(self) -> None:
         """Load the parsed network and its script again: a failed attempt may have changed some of it."""

@@ -31,6 +31,7 @@ from typing import Any, Callable  # noqa: E402
 
 import numpy as np  # noqa: E402
 
+MAX_MESSAGE = 40000  # characters of the end of an exception's text
 MARK = "--- traceback, written by hefkit's worker ---\n"  # from here on the log has our words, not the SDK's
 
 
@@ -290,7 +291,8 @@ def signature_of(item: Any) -> str:
 
 def described(exc: BaseException) -> dict[str, str]:
     """An exception for the driver, as texts: the driver cannot import the SDK's classes."""
-    return {"kind": type(exc).__name__, "message": str(exc)[:20000]}
+    text = str(exc)[-MAX_MESSAGE:]  # of a traceback the reason is the end
+    return {"kind": type(exc).__name__, "message": text}
 
 
 if __name__ == "__main__":

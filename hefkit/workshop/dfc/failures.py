@@ -2,8 +2,10 @@
 
 A failure is recognised by the name of the exception and by its message or the log, never by its module: the SDK may
 move its modules. The exit code is 5, also where the network or the script is wrong: hefkit has checked both before the
-SDK started (exit 4). A full disk is 3. The patterns are from published logs and tracebacks; docs/sdk-assumptions.md
-lists them.
+SDK started (exit 4). A full disk is 3.
+
+The SDK optimises in a child process. What fails there arrives as a SubprocessTracebackFailure with the child's whole
+traceback, whose source lines have words such as `dataset` and `calib`: only the last exception in it counts.
 """
 
 from __future__ import annotations
@@ -11,199 +13,18 @@ from __future__ import annotations
 import re
 import signal
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from hefkit.errors import DataError, HefkitError, ToolchainError
+from hefkit.errors import HefkitError, ToolchainError
 from hefkit.text import one_line
+from hefkit.workshop.dfc.known import FAILURES, MEMORY_CURE, Failure
 
 MAX_QUOTE = 240  # characters of the SDK's words
 LAST_WORDS = 20  # lines before a crash that may explain it
 
-
-@dataclass(frozen=True)
-class Failure:
-    """A row of the table; the first row whose pattern is found counts."""
-
-    pattern: str
-    what: str  # `{0}`, `{1}` ...: groups of the pattern
-    cure: str
-    error: type[HefkitError] = ToolchainError
-    # only in the exception itself: harmless lines of the log have these words too (TensorFlow prints ImportErrors)
-    strict: bool = False
-
-    def match(self, text: str) -> re.Match[str] | None:
-        """The place in the SDK's words where the row's pattern is found."""
-        return re.search(self.pattern, text, re.IGNORECASE)
-
-
-MAPPING_CURE = (
-    "expected a network that fits the chip; add performance_param(compiler_optimization_level=max) or "
-    "context_switch_param(mode=allowed) to the script, use fewer 16-bit layers, a smaller --imgsz or a smaller model"
-)
-CUT_CURE = (
-    "expected an export that ends in a YOLO head; export it again with opset=11, simplified and without NMS, or name "
-    "the end nodes with --end-nodes"
-)
-MEMORY_CURE = "expected 16 GiB or more; close other programs, use fewer pictures (--num-samples) and --batch-size 1"
-SCRIPT_CURE = "correct that line of the script"
-
-FAILURES = (
-    Failure(
-        r"No space left on device|\[?Errno 28|Disk quota exceeded",
-        "the disk became full",
-        "expected some GiB; free some space or choose another --run-dir, and run again",
-        DataError,
-    ),
-    Failure(
-        r"expected conv but found [\w|.]+|Cannot infer bbox conv layers|Post-process config file"
-        r"|NMSConfigPostprocess",
-        "the script's nms_postprocess does not fit the raw heads that hefkit cuts out",
-        "expected a script without it; remove that line, NMS is done after the chip",
-    ),
-    Failure(
-        r"Parsing failed at:\s*(.{0,200})",
-        "the SDK cannot read the model script at: {0}",
-        f"expected command(...) or name = command(...); {SCRIPT_CURE}",
-    ),
-    Failure(
-        r"'?([\w.]+)'? is not a valid MOConfigCommand",
-        "the model script names a feature that this command or this SDK does not know: {0}",
-        SCRIPT_CURE,
-    ),
-    Failure(
-        r"Unsupported value \[?(.{0,80}?)\]? for fields? \[?'?(\w+)|Unsupported value \[(.{0,80}?)\]",
-        "the SDK refuses a value in the model script: {0}{2}",
-        "expected one that this layer supports, such as a8_w8 or, for convolutions, a16_w16; " + SCRIPT_CURE,
-    ),
-    Failure(
-        r"BackendScriptParserException|AllocatorScriptParserException|Model script parsing failed|is not a valid key",
-        "the SDK refuses the model script",
-        SCRIPT_CURE,
-    ),
-    Failure(
-        r"MisspellNodeError",
-        "the SDK does not find the end nodes",
-        "expected names of nodes in the ONNX; leave --end-nodes out, or export again with opset=11",
-    ),
-    Failure(
-        r"(Unsupported\w*Error|UnexpectedNodeError) in op (\S+?):",
-        "the SDK cannot translate the network: {0} at the node {1}",
-        CUT_CURE,
-    ),
-    Failure(
-        r"Parsing failed\. The errors found|ParsingWithRecommendation|UnsupportedModelError|Unsupported\w+LayerError"
-        r"|UnsupportedOperationError|UnexpectedNodeError",
-        "the SDK cannot translate the network",
-        CUT_CURE,
-    ),
-    Failure(
-        r"Unsupported NaN values",
-        "the network's weights hold NaN",
-        "expected finite numbers; train it or export it again",
-    ),
-    Failure(
-        r"BadInputsShape|Data shape \(.*?\) for layer .* doesn't match",
-        "the SDK expects calibration pictures of another shape",
-        "expected (N, height, width, 3) of the network's own size; make the set again with its --imgsz",
-    ),
-    Failure(
-        r"NegativeSlopeExponentNonFixable|Desired shift is [\d.]+, but op has only",
-        "a layer's range cannot be quantised",
-        "expected photographs of the camera that will be used, and the normalization line in the script; make the set "
-        "again from such photographs, or add pre_quantization_optimization(activation_clipping, ...) for that layer",
-    ),
-    Failure(
-        r"Shift delta in (\S*avgpool\S*)|AccelerasNumerizationError",
-        "a large average pooling does not fit the chip's numbers {0}",
-        "add pre_quantization_optimization(global_avgpool_reduction, layers=..., division_factors=[4, 4]) to the "
-        "script",
-    ),
-    Failure(
-        # the same words from the noise analysis are harmless
-        r"AccelerasResourceError|GPU memory has been exhausted(?!\. Layer Noise Analysis)|OOM when allocating tensor",
-        "the graphics card's memory is full",
-        "use --batch-size 2, and post_quantization_optimization(finetune, policy=enabled, batch_size=2) in the script; "
-        "or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
-    ),
-    Failure(
-        r"No DNN in stream executor|CUDNN_STATUS_NOT_INITIALIZED",
-        "TensorFlow sees the graphics card and cannot use it: cuDNN is broken or missing",
-        "install the cuDNN that the SDK's TensorFlow needs, or set CUDA_VISIBLE_DEVICES=99 to compute on the processor",
-    ),
-    Failure(
-        r"bad_alloc|Cannot allocate memory",
-        "the memory is full",
-        MEMORY_CURE,
-    ),
-    Failure(
-        r"^MemoryError|^ResourceExhausted",
-        "the memory is full",
-        MEMORY_CURE,
-        strict=True,
-    ),
-    Failure(
-        r"Model requires quantized weights",
-        "the network to compile is not quantised",
-        "expected a HAR that was saved after quantisation; give --har the parsed one, or leave --har out",
-    ),
-    Failure(
-        r"16x4 is not supported|16bit L2 biases",
-        "the chip cannot compute a 16-bit layer as the script asks",
-        "use --precision-16 outputs in place of single layers, or add post_quantization_optimization(bias_correction, "
-        "policy=enabled) to the script",
-    ),
-    Failure(
-        r"More than one output is not supported for layer (matmul\w*)",
-        "the chip cannot compute {0}, a matrix product of the network's attention",
-        "expected a model without it; choose another model, or a Hailo-10H",
-    ),
-    Failure(
-        r"Compilation failed with unexpected crash|network_graph_appender\.cpp",
-        "the SDK's compiler crashed on this network",
-        "try another --imgsz, another model size, or another SDK release",
-    ),
-    Failure(
-        r"Failed to reach required FPS",
-        "the network is too large for the frame rate that the script asks for",
-        "lower fps in performance_param, or use a smaller model",
-    ),
-    Failure(
-        r"Mapping Failed|No successful assignments|Agent infeasible|No valid partition found"
-        r"|valid partition to contexts|BackendAllocatorException|precision mode is not accurate",
-        "the SDK cannot place the network on the chip",
-        MAPPING_CURE,
-    ),
-    Failure(
-        r"(?:calibset_size|dataset_size)\b.{0,80}(?:larger|bigger|exceed|more than|less|enough)",
-        "the script asks for more pictures than the calibration set has",
-        "expected at most the number of pictures; lower calibset_size and dataset_size in the script",
-        strict=True,
-    ),
-    Failure(
-        r"(\w+)\(\) got an unexpected keyword argument '?(\w+)",
-        "this version of the SDK does not know the argument {1} of {0}",
-        "run compile_to_hef.py with --check, which prints how this SDK's calls differ from what hefkit expects",
-        strict=True,
-    ),
-    Failure(
-        r"version `?(GLIBC\w*[\d.]+)'? not found",
-        "the operating system is too old for the SDK: it has no {0}",
-        "expected Ubuntu 22.04 or 24.04; compile there",
-    ),
-    Failure(
-        r"(?:ModuleNotFound|Import)Error: (.{0,160})",
-        "the SDK is installed but cannot be imported: {0}",
-        "expected a complete environment; install the SDK's wheel again, in its own environment",
-        strict=True,
-    ),
-    Failure(
-        r"PermissionError: (.{0,160})",
-        "the SDK is not allowed to write: {0}",
-        "expected a run folder that you may write to; choose another --run-dir",
-        strict=True,
-    ),
-)
+_TRACEBACK = "Traceback (most recent call last):"
+_WRAPPER, _WRAPPED = "SubprocessTracebackFailure", "Subprocess failed with traceback"
+_EXCEPTION = re.compile(r"([A-Za-z_]\w*(?:\.\w+)*)(?::\s?(.*))?$", re.DOTALL)
 
 CLEAR_IN_A_LOG = tuple(row for row in FAILURES if not row.strict)
 
@@ -214,6 +35,25 @@ SIGNALS = {
     ),
     signal.SIGTERM: ("SIGTERM, sent by another program", "run again"),
 }
+
+
+def unwrapped(kind: str, message: str) -> tuple[str, str]:
+    """(name, message) of the last exception in the traceback that a child process of the SDK left.
+
+    ("SubprocessTracebackFailure", "Subprocess failed with traceback\\n\\nTraceback (most recent call last):\\n"
+    "  File ...\\n    raise\\na.b.BadInputsShape: Data shape ...") -> ("BadInputsShape", "Data shape ..."); anything
+    else stays as it is.
+    """
+    lines = message.splitlines()
+    starts = [i for i, line in enumerate(lines) if line.strip() == _TRACEBACK]
+    if not starts or (kind != _WRAPPER and _WRAPPED not in message[:MAX_QUOTE]):
+        return kind, message
+    after = lines[starts[-1] + 1 :]  # frames are indented, the exception is not
+    first = next((i for i, line in enumerate(after) if line.strip() and not line[0].isspace()), len(after))
+    found = _EXCEPTION.match("\n".join(after[first:]).strip())
+    if found is None:
+        return kind, message
+    return found[1].rpartition(".")[2], (found[2] or "").strip()
 
 
 def explain(said: str, *, error_lines: str = "", doing: str, log: Path) -> HefkitError:
@@ -228,8 +68,18 @@ def explain(said: str, *, error_lines: str = "", doing: str, log: Path) -> Hefki
     known = _known(said, doing, log, FAILURES) or _known(error_lines, doing, log, CLEAR_IN_A_LOG)
     if known is not None:
         return known
-    quoted = one_line(said, MAX_QUOTE) or "nothing"
+    quoted = _quoted(said)
     return ToolchainError(f"Hailo's SDK failed while {doing}; it said: {quoted}; all of it is in the log: {log}")
+
+
+def _quoted(said: str) -> str:
+    """`Kind: message` as one line; of a long message the end, where the reason stands."""
+    line = one_line(said, len(said) * 10 + 10)
+    if len(line) <= MAX_QUOTE:
+        return line or "nothing"
+    kind, colon, rest = line.partition(": ")
+    start = f"{kind}: ..." if colon and len(kind) < MAX_QUOTE // 4 else "..."
+    return start + (rest if colon else line)[-(MAX_QUOTE - len(start)) :]
 
 
 def is_known(said: str) -> bool:

@@ -21,6 +21,9 @@ MODULE = "hailo_sdk_client"
 DISTRIBUTION = "hailo-dataflow-compiler"
 VARIABLE = "HAILO_SDK_PYTHON"
 SDK_VENV = Path(".venv_hailo_full", "bin", "python")
+DOCKER_VENV = Path("/local/workspace/hailo_virtualenv/bin/python")  # in Hailo's own Docker image
+# below the SDK's folder: libraries that its tools need and, on some systems, do not find
+OR_TOOLS = Path("hailo_tools", "or-tools", "dependencies", "install", "lib")
 PROBE_S = 120  # seconds; a slow disk may need some, although nothing large is imported
 
 # must run on Python 3.8; -c puts the current folder first on sys.path, where a folder may have the SDK's name
@@ -33,11 +36,14 @@ def version(name):
         return version(name)
     except Exception:
         return None
+spec = importlib.util.find_spec({MODULE!r})
+places = list(spec.submodule_search_locations or []) if spec else []
 print(json.dumps({{
     "python": list(sys.version_info[:2]),
     "system": platform.system(),
     "machine": platform.machine(),
-    "found": importlib.util.find_spec({MODULE!r}) is not None,
+    "found": spec is not None,
+    "place": places[0] if places else None,
     "numpy": version("numpy"),
     "sdk": version({DISTRIBUTION!r}),
 }}))
@@ -60,6 +66,14 @@ class Sdk:
     python_version: tuple[int, int]
     system: str
     machine: str
+    site: Path | None = None  # the folder that holds its packages, such as hailo/lib/python3.10/site-packages
+
+    def libraries(self) -> list[Path]:
+        """Folders for LD_LIBRARY_PATH: of or-tools, and of the CUDA that pip installs."""
+        if self.site is None:
+            return []
+        cuda = sorted(self.site.glob("nvidia/*/lib"))
+        return [folder for folder in (self.site / OR_TOOLS, *cuda) if existing(folder)]
 
     def to_json(self) -> dict[str, object]:
         """For report.json."""
@@ -72,7 +86,7 @@ class Sdk:
 
 
 def find_sdk(flag: Path | None = None) -> Sdk:
-    """`--sdk-python`, HAILO_SDK_PYTHON, this interpreter, `.venv_hailo_full/bin/python`, in that order.
+    """`--sdk-python`, HAILO_SDK_PYTHON, this interpreter, `.venv_hailo_full/bin/python`, Hailo's Docker, in that order.
 
     Raises:
         ToolchainError: none of them has the SDK, or the one that the user named does not.
@@ -83,8 +97,9 @@ def find_sdk(flag: Path | None = None) -> Sdk:
             return _probed(_interpreter(path, why), why, named=True)
     if importlib.util.find_spec(MODULE) is not None:
         return _probed(Path(sys.executable), "this Python", named=True)
-    if existing(SDK_VENV):
-        return _probed(SDK_VENV.absolute(), str(SDK_VENV), named=False)
+    for venv in (SDK_VENV, DOCKER_VENV):
+        if existing(venv):
+            return _probed(venv.absolute(), str(venv), named=False)
     raise ToolchainError(NO_SDK)
 
 
@@ -120,6 +135,13 @@ def _probed(python: Path, why: str, *, named: bool) -> Sdk:
         raise ToolchainError(
             f"{python} has Hailo's SDK but no numpy; expected a complete environment; install the SDK's wheel again"
         )
+    site = Path(facts["place"]).parent if facts.get("place") else None
+    if site is not None and "dist-packages" in site.parts:
+        raise ToolchainError(
+            f"{python} has Hailo's SDK in {one_line(site, 120)}, where the SDK does not find its own compiler at the "
+            "end of a compilation; expected it below a site-packages; make an environment for it with python3 -m "
+            "venv hailo, install the wheel there and name hailo/bin/python with --sdk-python"
+        )
     version = facts.get("sdk")
     return Sdk(
         python=python,
@@ -128,6 +150,7 @@ def _probed(python: Path, why: str, *, named: bool) -> Sdk:
         python_version=(int(facts["python"][0]), int(facts["python"][1])),
         system=str(facts.get("system")),
         machine=str(facts.get("machine")),
+        site=site,
     )
 
 

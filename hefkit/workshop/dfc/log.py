@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hefkit.text import counted
+from hefkit.text import counted, one_line
 
 MAX_KEPT = 40  # entries of each list
 
@@ -37,6 +37,16 @@ _DONE = re.compile(rf"({_NAME}) is done", re.IGNORECASE)
 _FOUR_BIT = re.compile(r"Assigning 4bit weights to layer\s+(\S+)")
 _SNR = re.compile(r"(\S+) SNR:\s*(-?[\d.]+) dB")
 _CONTEXTS = re.compile(r"partition to (\d+) contexts")
+_NOT_NORMALIZED = re.compile(r"The calibration set seems to not be normalized, because the values range is\s*(.*)")
+_NORMALIZED_TWICE = re.compile(
+    r"The expected calibration set should be \[0, ?255\] when using an in-net normalization layer, but the range "
+    r"received is\s*(.*)"
+)
+_FEWER_BITS = re.compile(r"Reducing output bits of (\S+) by .{0,40}More than half", re.IGNORECASE)
+_TOO_FEW = re.compile(r"Dataset didn't have enough data")
+# printed as errors, and without effect on the result
+HARMLESS = re.compile(r"Error has occured during the layer latency calculation")
+LOW_SNR_DB = 3.0  # dB; at 0 the rounding is as strong as the signal
 _NO_GPU = re.compile(r"no suitable GPU found|there's no available GPU")
 
 
@@ -54,6 +64,10 @@ class RunLog:
     snr_db: dict[str, float] = field(default_factory=dict)
     contexts: int | None = None
     no_gpu: bool = False
+    not_normalized: str = ""  # the range that the SDK saw
+    normalized_twice: str = ""
+    fewer_bits: list[str] = field(default_factory=list)  # layers whose output lost more than half of its bits
+    too_few: bool = False  # a pass had fewer pictures than it asks for, and continued
     warnings: list[str] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
     understood: int = 0  # lines with a fact
@@ -64,10 +78,11 @@ class RunLog:
         text = match[2] if match else line.strip()
         if match and match[1].lower() == "warning":
             _keep(self.warnings, text)
-        if match and match[1].lower() in ("error", "critical"):
+        if match and match[1].lower() in ("error", "critical") and not HARMLESS.search(text):
             _keep(self.errors, text)
         self._levels(text)
         self._passes(text)
+        self._pictures(text)
         self._others(text)
 
     def to_json(self) -> dict[str, Any]:
@@ -82,6 +97,10 @@ class RunLog:
             "layers_4bit": list(self.four_bit),
             "snr_db": dict(self.snr_db),
             "no_gpu": self.no_gpu,
+            "not_normalized": self.not_normalized,
+            "normalized_twice": self.normalized_twice,
+            "layers_fewer_bits": list(self.fewer_bits),
+            "too_few_pictures": self.too_few,
             "lines_understood": self.understood,
             "sdk_warnings": list(self.warnings),
             "sdk_errors": list(self.errors),
@@ -98,7 +117,12 @@ class RunLog:
                 done=list(value["ran"]),
                 skipped=list(value["skipped"]),
                 four_bit=list(value["layers_4bit"]),
+                snr_db={str(k): float(v) for k, v in value.get("snr_db", {}).items()},
                 no_gpu=bool(value["no_gpu"]),
+                not_normalized=str(value.get("not_normalized", "")),  # older records lack these
+                normalized_twice=str(value.get("normalized_twice", "")),
+                fewer_bits=list(value.get("layers_fewer_bits", [])),
+                too_few=bool(value.get("too_few_pictures", False)),
                 understood=int(value["lines_understood"]),
             )
         except (KeyError, TypeError, AttributeError) as exc:
@@ -122,7 +146,18 @@ class RunLog:
                 _keep(names, PASSES[found[1].lower()])
                 self.understood += 1
 
+    def _pictures(self, text: str) -> None:
+        if found := _NOT_NORMALIZED.search(text):
+            self.not_normalized, self.understood = found[1] or "?", self.understood + 1
+        if found := _NORMALIZED_TWICE.search(text):
+            self.normalized_twice, self.understood = found[1] or "?", self.understood + 1
+        if _TOO_FEW.search(text):
+            self.too_few = True
+
     def _others(self, text: str) -> None:
+        if found := _FEWER_BITS.search(text):
+            _keep(self.fewer_bits, found[1])
+            self.understood += 1
         if found := _FOUR_BIT.search(text):
             _keep(self.four_bit, found[1].rstrip(".,"))
             self.understood += 1
@@ -144,7 +179,6 @@ class Asked:
 
     level: int | None
     pictures: int
-    dfl: bool  # the head has bins (DFL), which level 1 is known to ruin
     finetune: int | None = None  # pictures; None: not asked for
     adaround: int | None = None  # pictures; None: not asked for
     four_bit: bool = False  # the script wants weights in 4 bit
@@ -152,15 +186,15 @@ class Asked:
 
 def judge(ran: RunLog, asked: Asked) -> tuple[list[str], list[str]]:
     """(errors that ruin the model, warnings): the log compared with the script."""
-    ruined: list[str] = []
+    ruined = ruined_pictures(ran)
     warnings: list[str] = []
     fell = ran.reduced_to
     if fell is not None and (asked.level is None or fell < asked.level):
         because = " because it found no graphics card" if ran.no_gpu else ""
         text = f"the SDK lowered the optimisation level from {_level_name(asked.level)} to {fell}{because}"
-        if fell == 1 and asked.dfl:
+        if fell == 1:
             ruined.append(
-                f"{text}; level 1 is known to give all boxes of a DFL head one size; expected level 0 or 2; use "
+                f"{text}; level 1 is known to give all boxes one size; expected level 0 or 2; use "
                 "--optimization-level 0, or a graphics card and more pictures"
             )
         else:
@@ -173,10 +207,53 @@ def judge(ran: RunLog, asked: Asked) -> tuple[list[str], list[str]]:
     calibrated = ran.entries.get("calibration")
     if calibrated is not None and calibrated < asked.pictures:
         warnings.append(f"the SDK calibrated with {calibrated} of {asked.pictures} pictures")
-    warnings += _missing_passes(ran, asked)
+    warnings += _missing_passes(ran, asked) or _too_few(ran, warnings)
+    warnings += _noisy(ran)
     if not ran.understood:
         warnings.append("hefkit understands no line of the SDK's log, so it cannot tell what really ran")
     return ruined, warnings
+
+
+def ruined_pictures(ran: RunLog) -> list[str]:
+    """Errors: the SDK saw calibration pictures in another range than the network's input."""
+    ruined = []
+    if ran.not_normalized:
+        ruined.append(
+            f"the SDK found no normalization in the script (pictures of {one_line(ran.not_normalized, 80)}), so every "
+            "range is wrong; expected normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0]); look in "
+            "sdk.log whether the SDK read the script"
+        )
+    if ran.normalized_twice:
+        ruined.append(
+            "the pictures were normalised twice, before the script's normalization and by it (the SDK received "
+            f"{one_line(ran.normalized_twice, 80)}); expected calibration pictures of 0..255; make the set again with "
+            "prepare_calibration.py"
+        )
+    return ruined
+
+
+def _too_few(ran: RunLog, told: list[str]) -> list[str]:
+    if not ran.too_few or told:
+        return []
+    return [
+        "a pass of the SDK had fewer pictures than it asks for, and went on with them; use more calibration pictures, "
+        "or lower dataset_size in the script"
+    ]
+
+
+def _noisy(ran: RunLog) -> list[str]:
+    """Layers that keep little of their signal, as the SDK itself measured it."""
+    cure = "use --precision-16 outputs, or pictures that look more like those of the camera"
+    warnings = [
+        f"the SDK took more than half of the bits of the output of {one_line(layer, 80)}; {cure}"
+        for layer in ran.fewer_bits
+    ]
+    return warnings + [
+        f"the SDK measured an SNR of {decibel:.1f} dB at {one_line(layer, 80)}, where the rounding is as strong as the "
+        f"signal; {cure}"
+        for layer, decibel in ran.snr_db.items()
+        if decibel < LOW_SNR_DB
+    ]
 
 
 def _missing_passes(ran: RunLog, asked: Asked) -> list[str]:

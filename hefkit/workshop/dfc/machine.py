@@ -1,23 +1,43 @@
-"""Check the machine before a long run: system, processor, memory, disk, graphics card."""
+"""Check the machine before a long run: system, processor, memory, disk, graphics card.
+
+nvidia-smi shows a card also where the SDK's TensorFlow cannot use it, because pip installed it without CUDA's
+libraries. So TensorFlow itself is asked, in a process of its own: what a process has once computed, it keeps.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from hefkit.errors import DataError, ToolchainError
 
 GIB = 1 << 30
-# Hailo's own figure is not public; people report 16 to 32 GB. Below the lower bound even TensorFlow and the parsed
-# network do not fit.
-LITTLE_MEMORY, TOO_LITTLE_MEMORY = 15 * GIB, 2 * GIB
+# The SDK says at its first start that it needs 16 GB. Below the lower bound even TensorFlow and the parsed network do
+# not fit.
+LITTLE_MEMORY, TOO_LITTLE_MEMORY = 16_000_000_000, 2 * GIB
 LITTLE_DISK, TOO_LITTLE_DISK = 4 * GIB, GIB // 2  # without the calibration pictures: HARs, logs, the HEF
 NO_GPU = "99"  # the value of CUDA_VISIBLE_DEVICES that the SDK itself sets when it finds no card
 CGROUPS = Path("/sys/fs/cgroup")
+ASK_S = 300  # seconds for TensorFlow to say where it computes: its import alone takes up to a minute
+
+# must run on Python 3.8; a convolution, because a card without cuDNN is listed and fails at the first one
+ASK_TENSORFLOW = """
+import json, sys
+sys.path[:] = [p for p in sys.path if p]
+import tensorflow as tf
+x = tf.nn.conv2d(tf.ones([1, 8, 8, 3]), tf.ones([3, 3, 3, 4]), 1, "SAME")
+print(json.dumps({"device": str(x.device)}))
+"""
+NO_CUDA = (
+    "install the CUDA libraries that its TensorFlow needs in the SDK's environment: pip install "
+    "'tensorflow[and-cuda]==2.18.0' for SDK 3.33 (the same version as installed for others)"
+)
 
 
 @dataclass(frozen=True)
@@ -64,7 +84,7 @@ def check_memory(available: int | None, calibration_bytes: int) -> list[str]:
             "or more; close other programs, use fewer pictures (--num-samples) or another machine"
         )
     if available < LITTLE_MEMORY:
-        return [f"{have}; most users of Hailo's SDK have 16 to 32 GiB, and the kernel ends it when the memory is full"]
+        return [f"{have}; Hailo's SDK asks for 16 GB (32 GB recommended), and the kernel ends it when they are used up"]
     return []
 
 
@@ -86,21 +106,34 @@ def check_disk(folder: Path, calibration_bytes: int) -> list[str]:
 
 
 def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroups: Path = CGROUPS) -> int | None:
-    """Bytes of memory that a new process may use, in this machine or this container; None: not known."""
+    """Bytes of memory that a new process may use, in this machine or this container ; None: not known."""
     available = None
     with contextlib.suppress(OSError, ValueError, IndexError):
         lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
         kib = [int(lines[key].split()[0]) for key in ("MemAvailable", "SwapFree") if key in lines]
         available = 1024 * sum(kib) if "MemAvailable" in lines else None
-    with contextlib.suppress(OSError, ValueError):  # the file says "max" where there is no limit
-        limit = int((cgroups / "memory.max").read_text()) - int((cgroups / "memory.current").read_text())
-        available = limit if available is None else min(available, limit)
+    for folder, limit, used in (
+        (cgroups, "memory.max", "memory.current"),
+        (cgroups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
+    ):
+        # v2 says "max" where there is no limit, v1 a number that no machine has
+        with contextlib.suppress(OSError, ValueError):
+            left = int((folder / limit).read_text()) - int((folder / used).read_text()) + _reclaimable(folder)
+            available = left if available is None else min(available, left)
     return available
+
+
+def _reclaimable(folder: Path) -> int:
+    """Bytes of a container that hold files and are freed when they are needed; they count as used."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines() if " " in line)
+        return int(lines.get("total_inactive_file") or lines.get("inactive_file") or 0)
+    return 0
 
 
 def oom_kills(cgroups: Path = CGROUPS, vmstat: Path = Path("/proc/vmstat")) -> int:
     """How many processes the kernel has ended because the memory was full; 0 where it does not say."""
-    for path in (vmstat, cgroups / "memory.events"):
+    for path in (vmstat, cgroups / "memory.events", cgroups / "memory" / "memory.oom_control"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             for line in path.read_text().splitlines():
                 if line.split()[0] == "oom_kill":
@@ -124,6 +157,29 @@ def choose_gpu() -> tuple[dict[str, str], str]:
     # CUDA numbers the fastest card first; nvidia-smi numbers by slot
     chosen = {"CUDA_VISIBLE_DEVICES": best.index, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
     return chosen, f"graphics card {best.index}, {best.name}, {best.free_mib / 1024:.1f} GiB free"
+
+
+def computes_on_card(python: Path, environment: Mapping[str, str]) -> tuple[bool | None, str]:
+    """(whether the SDK's TensorFlow computes on a graphics card, its own words); None where it does not answer."""
+    try:
+        done = subprocess.run(
+            [str(python), "-c", ASK_TENSORFLOW],
+            cwd=os.sep,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ASK_S,
+        )
+        said = (done.stderr.strip() or "nothing").splitlines()[-1]
+        if done.returncode != 0:
+            return None, said
+        device = str(json.loads(done.stdout.strip().splitlines()[-1])["device"])
+    except subprocess.TimeoutExpired:
+        return None, f"no answer within {ASK_S} s"
+    except (OSError, ValueError, IndexError, KeyError, TypeError) as exc:
+        return None, str(exc)
+    return "GPU" in device.upper(), device
 
 
 def gpus() -> list[Gpu]:

@@ -21,12 +21,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from hefkit.workshop.dfc.failures import unwrapped
 from hefkit.workshop.dfc.listen import LogTail, SdkListener
 
 log = logging.getLogger("hefkit")
 
 WORKER = Path(__file__).resolve().parent / "dfc_worker.py"
-LOG = "sdk.log"  # everything that the SDK prints
+LOG = "sdk.log"  # everything that the SDK prints; appended to
 GRACE_S = 5.0  # seconds between SIGTERM and SIGKILL
 POLL_S = 0.2  # seconds between two looks at the log
 MAX_EVENT_BYTES = 64 << 20  # 64 MiB
@@ -35,11 +36,11 @@ OUR_VARIABLES = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "VIRTUAL_ENV", "__
 
 
 class WorkerFailed(Exception):
-    """A command raised an exception inside the SDK."""
+    """A command raised an exception inside the SDK; one of its child processes is already unwrapped."""
 
     def __init__(self, do: str, kind: str, message: str) -> None:
         super().__init__(f"{kind}: {message}")
-        self.do, self.message = do, message
+        self.do, self.kind, self.message = do, kind, message
 
 
 class WorkerDied(Exception):
@@ -63,7 +64,7 @@ class WorkerProcess:
     def __init__(self, python: Path, folder: Path, environment: Mapping[str, str], listener: SdkListener) -> None:
         self.log = folder / LOG
         self._listener = listener
-        self._tail = LogTail(self.log)
+        self._tail = LogTail(self.log, self.log.stat().st_size if self.log.exists() else 0)
         self._process, self._commands, self._events = _start([str(python), str(WORKER)], folder, environment, self.log)
         self._pending = b""
         self._do = "start"
@@ -99,7 +100,7 @@ class WorkerProcess:
                 return event["result"] if isinstance(event["result"], dict) else {}
             if event is not None:
                 error = event["error"]
-                raise WorkerFailed(self._do, error["kind"], error["message"])
+                raise WorkerFailed(self._do, *unwrapped(str(error["kind"]), str(error["message"])))
 
     def __enter__(self) -> WorkerProcess:
         return self
@@ -138,7 +139,18 @@ class WorkerProcess:
     def _listen(self) -> None:
         for line in self._tail.new_lines():
             self._listener.line(line)
-        self._listener.tick()
+        self._listener.tick(self._cpu_s)
+
+    def _cpu_s(self) -> float:
+        """Processor time, in seconds, of the worker and of all that it has started; from /proc/PID/stat."""
+        ticks = 0
+        for path in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError, ValueError, IndexError):
+                # after the name, which may hold anything: state ppid pgrp session ..., times from the 12th on
+                fields = path.read_text(errors="replace").rpartition(")")[2].split()
+                if int(fields[3]) == self._process.pid:
+                    ticks += sum(map(int, fields[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
 
     def _ended(self) -> bool:
         """Whether the worker has ended. It is not reaped here: no other process group can get its number yet."""
@@ -195,7 +207,7 @@ def _start(
     commands_read, commands_write = os.pipe()
     events_read, events_write = os.pipe()
     try:
-        with open(log_file, "wb") as output:
+        with open(log_file, "ab") as output:  # the processes of one run share it
             process = subprocess.Popen(
                 [*command, str(commands_read), str(events_write)],
                 cwd=folder,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,9 +10,11 @@ from typing import Any
 
 from hefkit.chips import TARGETS
 from hefkit.errors import ToolchainError
+from hefkit.text import log, one_line
 from hefkit.workshop.dfc import machine
 from hefkit.workshop.dfc.client import ARRAY_BYTES
 from hefkit.workshop.dfc.find import Sdk, find_sdk
+from hefkit.workshop.dfc.process import sdk_environment
 from hefkit.workshop.dfc.versions import check_arch, check_python, hailort_for
 
 
@@ -23,6 +26,7 @@ class Ready:
     settings: dict[str, str]  # environment variables
     device: str  # where it computes, as a text
     version: str | None  # from its package; once it runs, from the SDK itself
+    has_card: bool = False  # its TensorFlow computes on a graphics card, or may
 
     def check_started(self, facts: Mapping[str, Any], arch: str) -> list[str]:
         """Check the chip again, with what the running SDK says of itself; returns warnings.
@@ -41,11 +45,6 @@ class Ready:
                 "expected a version for that chip; name its Python with --sdk-python, or choose another --hw-arch"
             )
         return warnings
-
-    @property
-    def has_gpu(self) -> bool:
-        """Whether the SDK will see a graphics card."""
-        return self.settings.get("CUDA_VISIBLE_DEVICES") not in (machine.NO_GPU, "", "-1")
 
     @property
     def hailort(self) -> str | None:
@@ -82,4 +81,17 @@ def get_ready(
     ):
         warn(text)
     settings, device = machine.choose_gpu()
-    return Ready(sdk, settings, device, sdk.version)
+    libraries = [*map(str, sdk.libraries()), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    if libraries:
+        settings["LD_LIBRARY_PATH"] = os.pathsep.join(libraries)
+    has_card = settings.get("CUDA_VISIBLE_DEVICES") not in (machine.NO_GPU, "", "-1")
+    if has_card:
+        log.info("  asking the SDK's TensorFlow where it computes")
+        answer, said = machine.computes_on_card(sdk.python, sdk_environment(sdk.python, settings))
+        has_card = answer is not False
+        if answer is None:
+            warn(f"the SDK's TensorFlow does not say where it computes: {one_line(said, 300)}")
+        elif not answer:
+            warn(f"{device}; but the SDK's TensorFlow computes on the processor ({said}); {machine.NO_CUDA}")
+            device = "the SDK computes on the processor"
+    return Ready(sdk, settings, device, sdk.version, has_card)

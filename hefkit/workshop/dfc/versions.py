@@ -1,7 +1,8 @@
 """Which Dataflow Compiler (DFC) compiles for which chip, on which Python, for which HailoRT.
 
-The source is the Model Zoo's release notes and badges (tags v2.14 to v2.18 and v5.0 to v5.2). DFC 3.x with HailoRT 4.x
-makes HEFs for the Hailo-8 and 8L, DFC 5.x with HailoRT 5.x for the Hailo-10H and 15. DFC 3.x up to 3.31 did both.
+The source is the Model Zoo's release notes and badges (tags v2.14 to v2.18 and v5.0 to v5.2); for 3.34, 5.3 and 5.4
+logs and documents of users. DFC 3.x with HailoRT 4.x makes HEFs for the Hailo-8 and 8L, DFC 5.x with HailoRT 5.x for
+the Hailo-10H and 15. DFC 3.x up to 3.31 did both.
 """
 
 from __future__ import annotations
@@ -29,11 +30,14 @@ RELEASES = (
     Release((3, 31), TARGETS, OLD, "4.21"),
     Release((3, 32), LINE_3, BOTH, "4.22"),
     Release((3, 33), LINE_3, NEW, "4.23"),
+    Release((3, 34), LINE_3, NEW, "4.24"),
     Release((5, 0), LINE_5, OLD, "5.0"),
     Release((5, 1), tuple(name for name in LINE_5 if name != "hailo15l"), NEW, "5.1"),
     Release((5, 2), LINE_5, NEW, "5.2"),
+    Release((5, 3), LINE_5, NEW, "5.3"),
+    Release((5, 4), LINE_5, NEW, "5.4"),
 )
-SUGGESTED = {3: "3.33", 5: "5.2"}
+SUGGESTED = {3: "3.34", 5: "5.4"}
 
 
 def parse_version(text: str | None) -> tuple[int, int] | None:
@@ -46,7 +50,7 @@ def release_of(version: str | None) -> tuple[Release | None, bool]:
     """(the release whose facts a version gets, whether it is that very version).
 
     A version that is not known counts as the last known one before it with the same first number, or as the first one:
-    3.34 -> (3.33, False), 3.1 -> (3.30, False), 4.0 -> (None, False).
+    3.35 -> (3.34, False), 3.1 -> (3.30, False), 4.0 -> (None, False).
     """
     parsed = parse_version(version)
     if parsed is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from hefkit.errors import ModelError
@@ -114,9 +114,15 @@ def compression(script: Script) -> int | None:
 
 
 def finetune(script: Script) -> Command | None:
-    """The last finetune command, enabled or not."""
-    found = script.named("post_quantization_optimization", "finetune")
-    return found[-1] if found else None
+    """The finetune command, enabled or not; several are merged."""
+    return merged(script, "post_quantization_optimization", "finetune")
+
+
+def merged(script: Script, name: str, feature: str | None = None) -> Command | None:
+    """All lines of one command or feature as one: the compiler merges them. The last value of a keyword counts."""
+    found = script.named(name, feature)
+    keywords = {key: value for command in found for key, value in command.keywords}
+    return replace(found[-1], keywords=tuple(keywords.items())) if found else None
 
 
 def normalization_fault(commands: tuple[Command, ...]) -> tuple[int | None, str] | None:
@@ -190,6 +196,12 @@ def whole(value: str | None) -> int | None:
 def bare(layer: str) -> str:
     """`net/conv41` -> `conv41`, `{net/conv*}` -> `conv*`: a layer or pattern without the network's name."""
     return layer.strip("{}").strip().rpartition("/")[2]
+
+
+def output_number(layer: str) -> int | None:
+    """3 for `output_layer3` and `net/output_layer3`; None for any other layer."""
+    found = _OUTPUT_LAYER.fullmatch(bare(layer))
+    return int(found[1]) if found else None
 
 
 def names_layer(written: str, layer: str) -> bool:

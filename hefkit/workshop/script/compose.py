@@ -11,9 +11,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from hefkit.errors import ModelError
-from hefkit.workshop.script.commands import Command, Script, compression, finetune, layers, level, names_layer, whole
+from hefkit.workshop.script.commands import (
+    Command,
+    Script,
+    compression,
+    finetune,
+    layers,
+    level,
+    merged,
+    names_layer,
+    whole,
+)
 from hefkit.workshop.script.grammar import parse, printed
-from hefkit.workshop.script.lint import forced_and_activated
 
 DEFAULT_BATCH = 8  # the compiler's own
 # level -> how many pictures its pass takes by default; with fewer pictures the compiler stops
@@ -62,8 +71,6 @@ class _Composer:
         text = self._text()
         composed, faults = parse(text, self.base.source)
         assert not faults, faults
-        for clash in forced_and_activated(composed):
-            raise ModelError(f"{self.base.source} with the lines that hefkit adds: {clash.text}")
         return Script(text, composed.commands, self.base.source, tuple(self.notes))
 
     def _flavor(self) -> None:
@@ -83,7 +90,7 @@ class _Composer:
         pictures = self.add.calibset_size
         if pictures is None and self.add.calibration_batch is None:
             return
-        old = next(iter(self.base.named("model_optimization_config", "calibration")), None)
+        old = merged(self.base, "model_optimization_config", "calibration")
         wanted: dict[str, str] = {}
         asked = whole(old.keyword("calibset_size")) if old else None
         if pictures is not None:
@@ -119,7 +126,7 @@ class _Composer:
 
     def _adaround(self, effective: int | None, limit: int) -> None:
         """AdaRound's dataset_size is known from reports only: it is written only where pictures are too few."""
-        old = next(iter(self.base.named("post_quantization_optimization", "adaround")), None)
+        old = merged(self.base, "post_quantization_optimization", "adaround")
         if (old is not None and (not old.enabled or old.keyword("dataset_size"))) or (
             old is None and effective not in ADAROUND_PICTURES
         ):
@@ -132,12 +139,20 @@ class _Composer:
         done: set[str] = set()
         for command in self.base.named("change_output_activation"):
             done |= set(self._checked_activation(command))
-        for layer in self.add.sigmoid_layers:
-            if layer not in done and not self.add.logits:
+        for layer in () if self.add.logits else self.add.sigmoid_layers:
+            self._refuse_forced(layer)
+            if layer not in done:
                 self.new.append(f"change_output_activation({layer}, sigmoid)")
         if not self.add.sigmoid_layers and not self.add.logits:
             self.new.append("# a line for each class convolution follows when the compiler has named them:")
             self.new.append("# change_output_activation(convNN, sigmoid)")
+
+    def _refuse_forced(self, layer: str) -> None:
+        """A class convolution gets a sigmoid, which sets 0..1 itself; the compiler takes no forced range beside it."""
+        for command in self.base.named("quantization_param"):
+            if command.keyword("force_range_out") and any(names_layer(n, layer) for n in layers(command.args[0])):
+                what = f"forces the range of {layer}, a class convolution, whose sigmoid sets 0..1 by itself"
+                raise self._clash(command, what)
 
     def _checked_activation(self, command: Command) -> Iterator[str]:
         """The class convolutions that already get their sigmoid from a line of the base."""
@@ -176,14 +191,17 @@ class _Composer:
         return bool(modes)
 
     def _put(self, name: str, feature: str | None, wanted: Mapping[str, str]) -> None:
-        """Merge keywords into the base's line, or add one."""
-        old = next(iter(self.base.named(name, feature)), None)
-        if old is None:
+        """Merge keywords into the base's lines: where a line states one already, else into the last; or add a line."""
+        lines = self.base.named(name, feature)
+        if not lines:
             self.new.append(printed(_merged(Command(name, (feature,) if feature else (), ()), wanted)))
             return
-        now = _merged(self.changed.get(old.line, old), wanted)
-        if now != old:
-            self.changed[old.line] = now
+        stated = {key for line in lines for key, _ in line.keywords}
+        for old in lines:
+            here = {k: v for k, v in wanted.items() if old.keyword(k) or (old is lines[-1] and k not in stated)}
+            now = _merged(self.changed.get(old.line, old), here)
+            if now != old:
+                self.changed[old.line] = now
 
     def _note_changes(self, old: Command | None, wanted: Mapping[str, str]) -> None:
         for key, value in wanted.items():

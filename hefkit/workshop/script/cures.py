@@ -87,6 +87,10 @@ KEYWORDS = {
         "pre_quantization_optimization(activation_clipping, layers=[conv1], mode=percentile, "
         "clipping_values=[0.01, 99.99])"
     ),
+    ("quantization_param", "batch_size"): (
+        "quantization_param has no keyword batch_size, the compiler refuses it; write "
+        "model_optimization_config(calibration, batch_size=2)"
+    ),
     ("allocator_param", "enable_loose_mode"): (
         "enable_loose_mode does not exist since Model Zoo v2.8, and had nothing to do with shapes or NMS; remove it"
     ),

@@ -77,4 +77,5 @@ class Form:
     keywords: Mapping[str, Value] = field(default_factory=dict)
     named: bool = False  # takes a name on the left
     only_5x: frozenset[str] = frozenset()  # keywords seen only in scripts for compiler 5.x
-    strict: bool = False  # the compiler is known to refuse other keywords
+    newer: bool = False  # seen only in scripts for compiler 5.x
+    open: bool = False  # its keywords are not known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 
 from hefkit.errors import ModelError
@@ -10,11 +11,13 @@ from hefkit.workshop.script import cures, tables
 from hefkit.workshop.script.commands import (
     Command,
     Script,
+    bare,
     compression,
     layers,
     level,
     names_layer,
     normalization_fault,
+    output_number,
 )
 from hefkit.workshop.script.grammar import Fault
 from hefkit.workshop.script.rules import Finding, check_command, title
@@ -72,16 +75,16 @@ def message(source: str, found: Iterable[Finding]) -> str:
     return text
 
 
-def refuse_implicit_level(script: Script, family: str, images: int) -> None:
+def refuse_implicit_level(script: Script, images: int) -> None:
     """Raise ModelError where the compiler would lower an implicit level and so ruin the boxes.
 
-    `family` is `dfl` or `ltrb`, `images` the number of calibration pictures. Ultralytics measured it (#25231): with
-    128 pictures an implicit level became 1, and mAP50 of a yolo11n fell from 0.548 to 0.069; all boxes had one size.
+    `images` is the number of calibration pictures. Ultralytics measured it (#25231): with 128 pictures an implicit
+    level became 1, and mAP50 of a yolo11n fell from 0.548 to 0.069; all boxes had one size.
     """
-    if family == "dfl" and level(script) is None and images < ENOUGH_PICTURES:
+    if level(script) is None and images < ENOUGH_PICTURES:
         raise ModelError(
             f"{one_line(script.source, 200)} has no optimization_level; with {images} pictures (fewer than "
-            f"{ENOUGH_PICTURES}) the compiler would choose level 1, which ruins the boxes of a DFL head; use "
+            f"{ENOUGH_PICTURES}) the compiler would choose level 1, which is known to ruin the boxes; use "
             "--optimization-level 0 or 2, or write model_optimization_flavor(optimization_level=2, "
             "compression_level=0)"
         )
@@ -102,6 +105,59 @@ def forced_and_activated(script: Script) -> Iterator[Finding]:
                     yield Finding(
                         line, f"force_range_out on {layer}, whose activation is changed too; keep one of the two"
                     )
+
+
+def against_additions(script: Script, outputs: int, logits: bool) -> list[str]:
+    """Warnings of lines that may contradict the sigmoid that hefkit adds to each class convolution.
+
+    Args:
+        outputs: how many the network has: box, cls, box, cls ...; the compiler calls them output_layer1, 2 ...
+        logits: --logits, no sigmoid is added.
+
+    Raises:
+        ModelError: lines that contradict it for certain; the message names each with what to do.
+    """
+    found = [] if logits else [*_activated_outputs(script, outputs), *_forced_classes(script, outputs)]
+    errors = [f for f in found if f.error]
+    if errors:
+        raise ModelError(message(script.source, errors))
+    return [message(script.source, [f]) for f in found]
+
+
+def _activated_outputs(script: Script, outputs: int) -> Iterator[Finding]:
+    for command in script.named("change_output_activation"):
+        written, activation = (*command.args, "", "")[:2]
+        for layer in layers(written) if activation else []:
+            number = output_number(layer)
+            if number is None:
+                continue
+            if number > outputs:
+                text = f"{layer}, but the network has {outputs} outputs; remove the line"
+            elif number % 2 == 1:
+                text = f"{layer} is a box output, which must stay linear; remove the line"
+            elif activation == "sigmoid":
+                text = f"{layer} is a class output, and hefkit adds its sigmoid itself; remove the line"
+            else:
+                text = f"{layer} is a class output, which needs a sigmoid; remove the line, or use --logits"
+            if number % 2 == 0 or activation != "linear" or number > outputs:
+                yield Finding(command.line, text)
+
+
+def _forced_classes(script: Script, outputs: int) -> Iterator[Finding]:
+    for command in script.named("quantization_param"):
+        named = layers((*command.args, "")[0]) if command.keyword("force_range_out") else []
+        certain = [n for n in named if (output_number(n) or 1) % 2 == 0]
+        possible = [n for n in named if re.match(r"conv|\*|output_layer\D", bare(n))]
+        cure = "the sigmoid sets 0..1 by itself; remove them from the line, or use --logits"
+        if certain:
+            text = f"force_range_out on {', '.join(certain)}, class outputs to which hefkit adds a sigmoid; {cure}"
+            yield Finding(command.line, text)
+        elif possible:
+            text = (
+                f"force_range_out on {', '.join(possible)}: if these are class convolutions, it contradicts the "
+                f"sigmoid that hefkit adds to them; {cure}"
+            )
+            yield Finding(command.line, text, error=False)
 
 
 def not_emulated(script: Script) -> list[str]:
@@ -135,17 +191,21 @@ def _layout(script: Script) -> Iterator[Finding]:
 
 
 def _twice(script: Script) -> Iterator[Finding]:
-    keys = [(c.name, c.feature) for c in script.commands]
+    """The compiler merges several lines of one command; two values of one keyword are seldom intended."""
     for name, feature in (
         ("model_optimization_flavor", None),
         ("model_optimization_config", "calibration"),
         ("post_quantization_optimization", "finetune"),
         ("post_quantization_optimization", "adaround"),
     ):
-        if keys.count((name, feature)) > 1:
-            first, second = script.named(name, feature)[:2]
-            text = f"{title(second)} is in line {first.line} already; keep one of them"
-            yield Finding(second.line, text)
+        before: dict[str, tuple[str, int]] = {}
+        for command in script.named(name, feature):
+            for key, value in command.keywords:
+                other, line = before.get(key, (value, 0))
+                if other != value:
+                    text = f"{title(command)}: {key}={value}, but line {line} has {key}={other}; the last one counts"
+                    yield Finding(command.line, f"{text}; keep one of them", error=False)
+                before[key] = (value, command.line)
 
 
 def _levels(script: Script, override: int | None) -> Iterator[Finding]:
@@ -154,12 +214,12 @@ def _levels(script: Script, override: int | None) -> Iterator[Finding]:
     if explicit is None:
         text = (
             "no optimization_level, so the compiler chooses by GPU and number of pictures, and level 1 ruins the "
-            "boxes of DFL heads; write model_optimization_flavor(optimization_level=0, compression_level=0)"
+            "boxes; write model_optimization_flavor(optimization_level=0, compression_level=0)"
         )
         yield Finding(line, text, error=False)
     elif explicit == 1:
         flag = "" if override is None else "--optimization-level 1: "
-        text = f"{flag}level 1 is known to ruin the boxes of DFL heads; use 0 or 2"
+        text = f"{flag}level 1 is known to ruin the boxes; use 0 or 2"
         yield Finding(line if override is None else None, text, error=False)
     packed = compression(script)
     if override is None and packed is None:

@@ -1,6 +1,7 @@
 """The linter's rules for a single command.
 
-Errors: the compiler is known to refuse it, or it would ruin the model. Warnings: no public script has it.
+Errors: the compiler is known to refuse it, or it would ruin the model. Warnings: no public script has it, and the
+compiler may know more than hefkit.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from hefkit.workshop.script import cures, tables
 from hefkit.workshop.script.commands import Command, bare, items, layers, number, numbers
 from hefkit.workshop.script.forms import Form, Value
 
+_THREE_PARTS = re.compile(r"a(8|16)_w(4|8|16)_a(8|16)")
 _CLOSE = 0.6  # difflib's similarity for "did you mean"
 
 
@@ -37,6 +39,8 @@ def check_command(command: Command, arch: str | None = None) -> Iterator[Finding
         return
     form = tables.form(command.name, command.feature)
     if form is None:
+        if command.feature is not None:
+            yield Finding(command.line, _unknown_feature(command), error=False)
         return
     for rule in (_shape, _keywords):
         yield from rule(command, form)
@@ -60,7 +64,7 @@ def _refusal(command: Command) -> str | None:
     if name in cures.REFUSED:
         return cures.REFUSED[name]
     if name in tables.FEATURES and command.feature not in tables.FEATURES[name]:
-        return _no_feature(command)
+        return _misplaced_feature(command)
     if name in tables.FORMS or name in tables.FEATURES or name.rpartition(".")[2] in tables.LAYOUT:
         return None
     return cures.RETIRED.get(name) or f"{name} is not a command{_instead(name)}"
@@ -78,15 +82,20 @@ def _owner(feature: str) -> str | None:
     return next((name for name, features in tables.FEATURES.items() if feature in features), None)
 
 
-def _no_feature(command: Command) -> str:
-    known = list(tables.FEATURES[command.name])
+def _misplaced_feature(command: Command) -> str | None:
+    """No feature, or the feature of another command: both are known to be refused by the compiler."""
     if command.feature is None:
-        return cures.no_feature(command, known)
+        return cures.no_feature(command, list(tables.FEATURES[command.name]))
     owner = _owner(command.feature)
     if owner is not None:
         return f"{command.name} has no feature {command.feature}; write {owner}({command.feature}, ...)"
-    guess = nearest(command.feature, known) or f"; expected one of {', '.join(known)}"
-    return f"{command.name} has no feature {command.feature}{guess}"
+    return None
+
+
+def _unknown_feature(command: Command) -> str:
+    known = list(tables.FEATURES[command.name])
+    guess = nearest(command.feature or "", known) or f"; expected one of {', '.join(known)}"
+    return f"{command.name} has no known feature {command.feature}{guess}"
 
 
 def _shape(command: Command, form: Form) -> Iterator[Finding]:
@@ -118,8 +127,7 @@ def _keywords(command: Command, form: Form) -> Iterator[Finding]:
     given = Counter(key for key, _ in command.keywords)
     for key, times in given.items():
         if times > 1:
-            same = len({v for k, v in command.keywords if k == key}) == 1
-            yield Finding(command.line, f"{key} is given {times} times; keep one", error=not same)
+            yield Finding(command.line, f"{key} is given {times} times; keep one", error=False)
     for key, value in command.keywords:
         allowed = form.keywords.get(key)
         if allowed is not None:
@@ -129,13 +137,15 @@ def _keywords(command: Command, form: Form) -> Iterator[Finding]:
 
 
 def _unlisted(command: Command, key: str, form: Form) -> Iterator[Finding]:
+    if form.open:
+        return
     cure = cures.KEYWORDS.get((command.name, key))
     if cure is not None:
         if command.args or command.name != "quantization_param":  # else _too_few names it
             yield Finding(command.line, cure)
         return
     known = nearest(key, form.keywords) or f"; expected one of {', '.join(form.keywords) or 'none'}"
-    yield Finding(command.line, f"{title(command)} has no known keyword {key}{known}", error=form.strict)
+    yield Finding(command.line, f"{title(command)} has no known keyword {key}{known}", error=False)
 
 
 def _value(command: Command, key: str, value: str, allowed: Value) -> Iterator[Finding]:
@@ -222,40 +232,29 @@ def _layers_of(command: Command) -> Iterator[str]:
 
 
 def _precision(command: Command, arch: str | None) -> Iterator[Finding]:
-    """precision_mode by chip and by layer."""
+    """precision_mode by layer. What no public script has is a warning: compilers list more modes than chips have."""
     mode = command.keyword("precision_mode")
     if command.name != "quantization_param" or mode is None:
         return
-    if mode in tables.PRECISIONS_15L:
-        yield from _only_15l(command, mode, arch)
-    elif mode not in tables.PRECISIONS:
+    if mode in tables.PRECISIONS_MIXED:
+        text = f"precision_mode={mode} is seen only in some scripts for hailo15l; compiler 5.3 refused it on a hailo10h"
+        yield Finding(command.line, text, error=False)
+    elif mode not in tables.PRECISIONS and not _THREE_PARTS.fullmatch(mode):
         known = ", ".join(tables.PRECISIONS)
-        yield Finding(command.line, f"precision_mode={mode} does not exist; expected one of {known}")
+        yield Finding(command.line, f"precision_mode={mode} is not known; expected one of {known}", error=False)
     for layer in _layers_of(command):
         if bare(layer).startswith("matmul") and mode not in tables.MATMUL_PRECISIONS:
             # users report that the compiler refuses it; Model Zoo v2.15 to v5.0.0 has two hailo15h scripts with a16_w16
             text = f"precision_mode={mode} on {layer}; a matmul takes {', '.join(tables.MATMUL_PRECISIONS)}"
             yield Finding(command.line, text, error=is_line_3(arch))
-        elif mode == tables.MATMUL_ONLY and not _may_be_matmul(layer):
-            yield Finding(command.line, f"precision_mode={mode} on {layer}; it is for matmul layers only; remove it")
-
-
-def _may_be_matmul(layer: str) -> bool:
-    """False only for names that the compiler gives to layers of another kind."""
-    return not re.fullmatch(r"(conv|dw|deconv|fc|output_layer|input_layer|normalization)\d*", bare(layer))
-
-
-def _only_15l(command: Command, mode: str, arch: str | None) -> Iterator[Finding]:
-    text = f"precision_mode={mode} is seen only in some scripts for hailo15l"
-    if is_line_3(arch):
-        yield Finding(command.line, f"{text}; expected one of {', '.join(tables.PRECISIONS)} for {arch}")
-    else:
-        yield Finding(command.line, text, error=False)
 
 
 def _only_5x(command: Command, form: Form, arch: str | None) -> Iterator[Finding]:
     if not is_line_3(arch):
         return
+    if form.newer:
+        text = f"{command.name} is seen only in scripts for compiler 5.x, and {arch} needs 3.x; remove it"
+        yield Finding(command.line, text, error=False)
     for key, _ in command.keywords:
         if key in form.only_5x:
             text = f"{key} is seen only in scripts for compiler 5.x, and {arch} needs 3.x; remove it"

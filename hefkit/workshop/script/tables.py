@@ -2,7 +2,7 @@
 
 The source is the public Model Zoo's scripts (tags v1.0 to v5.2.0) and, where marked R, reports of users; Hailo's own
 documentation needs a registration. The tables show what has been seen, which is not all that exists: an unlisted
-keyword is a warning, and an error only where the compiler is known to refuse it.
+keyword, feature or precision is a warning, and an error only where the compiler is known to refuse it.
 
     FORMS      command -> form
     FEATURES   command -> feature -> form, as in post_quantization_optimization(finetune, ...)
@@ -46,10 +46,11 @@ SWITCH = _words("enabled disabled")
 POLICY = _words("enabled disabled allowed", closed=True)  # allowed: R
 CLIP = {"layers": LAYERS, "clipping_values": PAIR, "recollect_stats": BOOL}
 
-MATMUL_ONLY = "a8_w8_a8"
-PRECISIONS = ("a8_w8", "a8_w4", "a16_w16", "a8_w8_a16", MATMUL_ONLY)
-PRECISIONS_15L = ("a16_w8", "a16_w8_a16")  # only in hailo15l scripts of Model Zoo v5.2.0
-MATMUL_PRECISIONS = ("a8_w8", MATMUL_ONLY, "a8_w8_a16")
+# precision_mode: the last three are what compiler 3.34 lists beside those of the Model Zoo
+PRECISIONS = ("a8_w8", "a8_w4", "a16_w16", "a8_w8_a16", "a8_w8_a8", "native", "a8_w4_exp", "a16_w16_non_zero")
+PRECISIONS_MIXED = ("a16_w8", "a16_w4", "a16_w8_a16")  # Model Zoo v5.2.0: only in scripts for hailo15l
+MATMUL_PRECISIONS = ("a8_w8", "a8_w8_a8", "a8_w8_a16")
+LOSSES = ("l2", "l2rel", "ce", "cosine", "l2rel_chw", "L2REL")
 BUCKETS = "auto_partition_to_buckets share_buckets_partition berkitizer_bucket_size berkitizer_min_size toposort_mode"
 
 FORMS: dict[str, Form] = {
@@ -75,10 +76,10 @@ FORMS: dict[str, Form] = {
             "force_range_index": INTEGER,
             "force_range_out": PAIR,
             "quantization_groups": COUNT,  # public scripts; some layers refuse it
+            "null_channels_cutoff_factor": NUMBER,  # R
             "weight_group_size": INTEGER,
         },
         only_5x=frozenset({"weight_group_size"}),
-        strict=True,
     ),
     "performance_param": Form(
         keywords={
@@ -114,6 +115,7 @@ FORMS: dict[str, Form] = {
             "timeout": DURATION,
             "cluster_timeout": DURATION,
             "splitter_timeout": DURATION,
+            "compilation_num_threads": COUNT,  # R
             "width_splitter_defuse": SWITCH,
             "seed": INTEGER,
             # the compiler writes these itself (Model Zoo v2.10 and later)
@@ -139,12 +141,15 @@ FORMS: dict[str, Form] = {
             ANY,
         )
     ),
+    "set_input_mask_to_softmax": Form(),  # Model Zoo v2.19
+    "set_kv_cache_global_params": Form(args=(COUNT, COUNT), open=True, newer=True),  # compiler 5.x: prefill, cache
     "platform_param": Form(keywords={"hef_version": INTEGER, "targets": ANY, "hints": ANY}),
 }
 
 FEATURES: dict[str, dict[str, Form]] = {
     "model_optimization_config": {
-        "calibration": Form(keywords={"batch_size": COUNT, "calibset_size": COUNT}),
+        # the last two: R
+        "calibration": Form(keywords={"batch_size": COUNT, "calibset_size": COUNT, "use_saitama": ANY, "device": ANY}),
         "compression_params": Form(keywords={"auto_4bit_weights_ratio": SHARE, "auto_16bit_weights_ratio": SHARE}),
         "checker_cfg": Form(
             keywords={
@@ -156,7 +161,11 @@ FEATURES: dict[str, dict[str, Form]] = {
             }
         ),
         "globals": Form(
-            keywords={"multiproc_policy": _words("disabled"), "output_encoding_vector": SWITCH, "output_16bit": SWITCH}
+            keywords={
+                "multiproc_policy": _words("disabled allowed"),
+                "output_encoding_vector": SWITCH,
+                "output_16bit": SWITCH,
+            }
         ),
         "negative_exponent": Form(keywords={"layers": LAYERS, "rank": INTEGER}),
     },
@@ -177,7 +186,7 @@ FEATURES: dict[str, dict[str, Form]] = {
         **_each(
             "ew_add_fusing se_optimization global_avgpool_reduction matmul_correction matmul_equalization "
             "layer_norm_decomposition layer_decomposition decompose_conv_factor matmul_decomposition "
-            "resolution_reduction",
+            "resolution_reduction dead_layers_removal",
             Form(
                 keywords={
                     "policy": POLICY,
@@ -199,9 +208,11 @@ FEATURES: dict[str, dict[str, Form]] = {
                 "epochs": COUNT,
                 "learning_rate": NUMBER,
                 "loss_layer_names": LAYERS,
-                "loss_types": Value(("l2", "l2rel", "ce", "cosine"), "list"),
+                "loss_types": Value(LOSSES, "list"),
                 "loss_factors": NUMBERS,
-                "def_loss_type": _words("l2 l2rel ce cosine"),
+                "def_loss_type": Value(LOSSES),
+                "val_batch_size": COUNT,  # R, as the next
+                "val_images": COUNT,
                 "warmup_epochs": INTEGER,
                 "meta_arch": _words("yolo"),
                 "train_scales": BOOL,
@@ -215,11 +226,20 @@ FEATURES: dict[str, dict[str, Form]] = {
                 "dataset_size": COUNT,
                 "epochs": COUNT,
                 "learning_rate": NUMBER,
+                "shuffle": BOOL,  # R, as the next
+                "cache_compression": SWITCH,
             }
         ),
         **dict.fromkeys(
             ("bias_correction", "train_encoding", "mix_precision_search"),
-            Form(keywords={"policy": POLICY, "layers": LAYERS}),
+            Form(
+                keywords={
+                    "policy": POLICY,
+                    "layers": LAYERS,
+                    **_each("batch_size calibset_size", COUNT),  # R, as the next
+                    **_each("use_saitama device", ANY),
+                }
+            ),
         ),
     },
 }

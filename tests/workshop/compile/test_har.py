@@ -106,6 +106,7 @@ def test_files_that_are_not_a_har(tmp_path: Path) -> None:
 
 
 STATES = {
+    "Hailo Model": PARSED, "Quantized Model": QUANTIZED, "QuantizedModel": QUANTIZED, "compiled-model": QUANTIZED,
     "hailo_model": PARSED, "states.hailo_model": PARSED, "quantized_model": QUANTIZED, "compiled_model": QUANTIZED,
     "compiled_slim_model": QUANTIZED,
 }  # fmt: skip

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from hefkit.errors import DataError, ToolchainError
-from hefkit.workshop.dfc.client import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, EmulationError
+from hefkit.workshop.dfc.client import ARRAY_BYTES, FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
+from hefkit.workshop.dfc.find import find_sdk
 from hefkit.workshop.dfc.listen import LogTail, SdkListener
 from hefkit.workshop.dfc.process import WorkerDied, WorkerProcess, sdk_environment
 from tests.helpers.sdk import make_sdk
@@ -142,7 +143,7 @@ def test_calibration_in_the_form_that_the_sdk_takes(
     with bench.dfc(refuse_forms=refused) as dfc:
         _, outputs = bench.parse(dfc)
         bench.quantize(dfc, outputs)
-        assert dfc._form == used
+        assert dfc.form == used
         assert dfc.listener.facts.entries["calibration"] == 6
 
     assert len([r for r in caplog.records if "trying another form" in r.getMessage()]) == warned
@@ -163,6 +164,40 @@ def test_calibration_that_no_form_helps(bench: Bench) -> None:
             dfc.quantize(CalibrationFile(bench.folder / "small.npy", 6, 1), bench.folder / "q.har")
 
 
+def wrapped(name: str, message: str) -> dict[str, Any]:
+    """An SDK whose optimisation fails in a child process."""
+    return {"at": {"optimize": {"wrapped": [name, message]}}}
+
+
+# name: (what goes wrong, words of the sentence)
+NOT_THE_FORM: dict[str, tuple[dict[str, Any], str]] = {
+    "a known failure of a child process": (
+        wrapped("BadInputsShape", "Data shape (3, 64, 64) for layer x doesn't match network's input shape (64, 64, 3)"),
+        "another shape",
+    ),
+    "a full memory, as the child says it": (wrapped("MemoryError", "Unable to allocate 4.69 GiB"), "memory is full"),
+    "an unknown failure of a child process": (wrapped("KeyError", "'meta'"), "it said: KeyError: 'meta'"),
+    "a refusal after the work has begun": ({"refuses_late": True}, "ValueError: calib dataset of dtype float32"),
+    "another kind of exception": (
+        {"at": {"optimize": {"raise": ["InternalError", "dataset of dtype float32"]}}}, "it said: InternalError"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("behaviour, words", NOT_THE_FORM.values(), ids=NOT_THE_FORM.keys())
+def test_only_a_refused_form_is_tried_in_another(
+    bench: Bench, caplog: pytest.LogCaptureFixture, behaviour: dict[str, Any], words: str
+) -> None:
+    """Else hours of fine-tuning would run three times, and float32 would be blamed."""
+    with bench.dfc(**behaviour) as dfc:
+        _, outputs = bench.parse(dfc)
+        with pytest.raises(ToolchainError, match=words):
+            bench.quantize(dfc, outputs)
+
+    assert "trying another form" not in caplog.text
+    assert dfc.log.read_text().count("Saved HAR") == 1
+
+
 def test_large_sets_are_not_turned_into_one_array() -> None:
     """1024 pictures of 640x640 are 5 GB as float32: these go through a generator."""
     small, large = (CalibrationFile(Path("x"), 1, n) for n in (ARRAY_BYTES, ARRAY_BYTES + 1))
@@ -178,6 +213,97 @@ def test_an_sdk_without_the_full_precision_call(bench: Bench) -> None:
         dfc.load_script(bench.script)
         assert dfc.full_precision(bench.calibration) is False
         bench.quantize(dfc, outputs)
+
+
+# --- what the SDK prints, and what it does not ------------------------------------------------------------------------
+
+
+def test_the_first_start_is_explained_in_one_line(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """The SDK checks the machine, prints a table of errors, and asks a question that nobody can answer."""
+    caplog.set_level("INFO", "hefkit")
+
+    with bench.dfc(first_start=True) as dfc:
+        bench.parse(dfc)
+
+    told = [r.getMessage() for r in caplog.records if "first start" in r.getMessage()]
+    assert len(told) == 1 and "it goes on by itself" in told[0]
+    assert "16 GB" not in caplog.text and "CUDNN" not in caplog.text and "Unsupported release" not in caplog.text
+    assert "The SDK requires 16 GB of RAM" in dfc.log.read_text()
+
+
+def test_a_line_in_colours_counts(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """The level's tag may be coloured inside its brackets; a harmless error is not shown."""
+    log = tmp_path / "log"
+    log.write_text(
+        "[\x1b[33mwarning\x1b[0m] Reducing optimization level to 1 because there's less data\n"
+        "[\x1b[31merror\x1b[0m] Error has occured during the layer latency calculation\n"
+    )
+    caplog.set_level("INFO", "hefkit")
+    listener, tail = SdkListener(), LogTail(log)
+
+    for line in tail.new_lines():
+        listener.line(line)
+    tail.close()
+
+    assert listener.facts.reduced_to == 1 and "latency" not in caplog.text
+    assert "SDK warning: Reducing optimization level to 1" in caplog.text
+
+
+def test_processes_of_a_run_share_the_log(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Each reads only its own lines; what is on the console already is not shown again."""
+    caplog.set_level("INFO", "hefkit")
+    shown: set[str] = set()
+    sdk, folder = find_sdk(make_sdk(bench.folder)), bench.folder / "run"
+    folder.mkdir()
+    for _ in range(2):
+        dfc = Dfc(sdk, folder, {"CUDA_VISIBLE_DEVICES": "99"}, shown)
+        with dfc:
+            bench.parse(dfc)
+
+    assert dfc.log.read_text().count("Translation completed") == 2
+    assert sum("Translation completed" in line for line in dfc.listener.last) == 1
+    assert caplog.text.count("Translation completed") == 1
+
+
+class Clock:
+    """A clock and the processor time of the SDK, both set by the test."""
+
+    now = cpu = 0.0
+
+
+def test_a_silent_and_idle_sdk_is_told(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    """After ten minutes without a line and without work; one that works in silence is left alone, nothing is killed."""
+    clock = Clock()
+    monkeypatch.setattr("hefkit.workshop.dfc.listen.time.monotonic", lambda: clock.now)
+    listener = SdkListener()
+    listener.begin_step()
+
+    def pass_minutes(minutes: int, share: float) -> int:
+        before = caplog.text.count("it may hang")
+        for _ in range(minutes * 6):
+            clock.now, clock.cpu = clock.now + 10, clock.cpu + 10 * share
+            listener.tick(lambda: clock.cpu)
+        return caplog.text.count("it may hang") - before
+
+    assert pass_minutes(60, 0.9) == 0, "it computes"
+    assert pass_minutes(9, 0.0) == 0, "not for long"
+    assert pass_minutes(30, 0.001) == 1, "told once"
+    listener.line("[info] something")
+    assert pass_minutes(8, 0.0) == 0 and pass_minutes(5, 0.0) == 1, "and again after a line"
+    assert "Ctrl-C" in caplog.text
+
+
+def test_processor_time_is_that_of_all_its_processes(bench: Bench) -> None:
+    """The SDK computes in child processes, which the watch must see."""
+    with bench.dfc() as dfc:
+        bench.parse(dfc)
+
+        used = dfc._worker._cpu_s()
+
+    assert 0.01 < used < 60
+
+
+# --- its end ----------------------------------------------------------------------------------------------------------
 
 
 def alive(pid: int) -> bool:

@@ -161,7 +161,7 @@ def test_it_accepts_what_published_code_does(bench: Bench) -> None:
 
 IMPLICIT = {
     "no card, few pictures": ("99", "level to 0", "(1024), and there's no available GPU"),
-    "a card, few pictures": ("0", "level to 1 because", "less data than the recommended amount (1024)"),
+    "a card, few pictures": ("0", "level to 1 (the accuracy", "less data than the recommended amount (1024)"),
 }
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from hefkit.errors import ToolchainError
-from hefkit.workshop.dfc.failures import FAILURES, explain, explain_death, is_known
+from hefkit.workshop.dfc.failures import explain, explain_death, is_known, unwrapped
+from hefkit.workshop.dfc.known import FAILURES
 
 LOG = Path("runs/compile/best/sdk.log")
 FIT = (
@@ -107,6 +108,52 @@ SAID = {
     "disk full": ("OSError: [Errno 28] No space left on device", "disk became full", "free some space"),
     "host memory": ("MemoryError: Unable to allocate 4.69 GiB", "memory is full", "--num-samples"),
     "allocation": ("RuntimeError: std::bad_alloc", "memory is full", "--batch-size 1"),
+    "a feature of another command": (
+        "BackendScriptParserException: 'weight_clipping' is not a valid PreQuantizationFeature", "weight_clipping",
+        "correct that line",
+    ),
+    "a feature of another command, after it": (
+        "BackendScriptParserException: 'finetunes' is not a valid PostQuantizationFeature", "finetunes", "correct",
+    ),
+    "16 bit with 4 bit, in newer words": (
+        "BackendAllocatorException: 16x4 not supported in conv3", "biases that level 0 leaves", "bias_correction",
+    ),
+    "tools without a network": (
+        "HailoToolsException: Couldn't launch Hailo tool securely", "needs TCP connections", "127.0.0.1",
+    ),
+    "mapping out of time": (
+        "BackendAllocatorException: Compilation failed: Mapping Failed (Timeout, allocation time: 25m 1s)",
+        "ran out of its own time", "splitter_timeout",
+    ),
+    "resources beside effort": (
+        "BackendAllocatorException: Compilation failed: Performance Flow requires automatic resource utilization",
+        "compiler_optimization_level=max", "remove resources_param",
+    ),
+    "groups of weights": (
+        "Exception: net/conv3 does not support quantization_groups. Expected 1, but got 4.", "several groups", "remove",
+    ),
+    "compiler assertion, another": (
+        "Exception: racehorse.cpp:88: Assertion `is_valid' failed.", "crashed", "another SDK release",
+    ),
+    "protobuf of another age": (
+        "AttributeError: 'MessageFactory' object has no attribute 'GetPrototype'", "another age", "protobuf 3.20.3",
+    ),
+    "numpy of another age": ("AttributeError: _ARRAY_API not found", "another age", "numpy 1.26.4"),
+    "libdevice": ("InternalError: libdevice not found at ./libdevice.10.bc", "libdevice", "XLA_FLAGS"),
+    "buffers": (
+        "BackendAllocatorException: Compilation failed: no buffers key for conv5", "not a lack of space", "layout",
+    ),
+    "a HAR for another chip": (
+        "ValueError: hw_arch from HAR is hailo8 but client runner was initialized with hailo8l",
+        "the HAR is for hailo8, and the run for hailo8l", "--hw-arch",
+    ),
+    "a library of the tools": (
+        "Exception: /v/hailo_tools/tool: error while loading shared libraries: libortools.so.9: cannot open",
+        "does not find the library libortools.so.9", "LD_LIBRARY_PATH",
+    ),
+    "an SDK in dist-packages": (
+        "TypeError: expected str, bytes or os.PathLike object, not NoneType", "its own compiler", "site-packages",
+    ),
     "no permission": (
         "PermissionError: [Errno 13] Permission denied: 'acceleras.log'", "is not allowed to write", "--run-dir"
     ),
@@ -174,13 +221,59 @@ def test_noise_of_the_log_explains_nothing(line: str) -> None:
     assert "it said: KeyError: 'meta'" in text and "crashed while compiling" in dead
 
 
+CHILD = """\
+Subprocess failed with traceback
+
+Traceback (most recent call last):
+  File "/v/hailo_model_optimization/tools/subprocess_wrapper.py", line 73, in child_wrapper
+    func(self, *args, **kwargs)
+  File "/v/hailo_model_optimization/flows/optimization_flow.py", line 239, in step1
+    self.core_quantization(calib_data, dataset_size=more_than_enough)  # 16x4 is not supported
+"""
+# name: (last line of the child's traceback, what is left of it)
+WRAPPED = {
+    "with its module": (
+        "hailo_model_optimization.acceleras.utils.acceleras_exceptions.BadInputsShape: Data shape (3, 640, 640)",
+        ("BadInputsShape", "Data shape (3, 640, 640)"),
+    ),
+    "without a message": ("KeyError", ("KeyError", "")),
+    "of several lines": ("a.b.SomeError: one:\n  two\nthree: four\n", ("SomeError", "one:\n  two\nthree: four")),
+    "raised while another was handled": (
+        "ValueError: first\n\nDuring handling of the above exception, another exception occurred:\n\n"
+        'Traceback (most recent call last):\n  File "x", line 1\n    y\nMemoryError: last',
+        ("MemoryError", "last"),
+    ),
+}
+
+
+@pytest.mark.parametrize("end, left", WRAPPED.values(), ids=WRAPPED.keys())
+def test_a_failure_of_a_child_process_is_unwrapped(end: str, left: tuple[str, str]) -> None:
+    """The last exception counts; the source lines above it hold words of other rows of the table."""
+    assert is_known(f"SubprocessTracebackFailure: {CHILD}"), "or unwrapping would prove nothing"
+
+    assert unwrapped("SubprocessTracebackFailure", CHILD + end) == left
+
+
+def test_only_wrapped_failures_are_unwrapped() -> None:
+    """A traceback in another message, or a wrapper that was cut off, stays as it is."""
+    for kind, message in (("RuntimeError", CHILD[34:] + "KeyError: 1"), ("SubprocessTracebackFailure", CHILD)):
+        assert unwrapped(kind, message) == (kind, message)
+
+
+def test_rows_for_the_exception_alone_match_inside_the_wrapper() -> None:
+    """`^MemoryError` is at the beginning only when the wrapper is gone."""
+    kind, message = unwrapped("SubprocessTracebackFailure", CHILD + "MemoryError: Unable to allocate 4.69 GiB")
+
+    assert "the memory is full" in str(explain(f"{kind}: {message}", doing="quantising", log=LOG))
+
+
 def test_unknown_words_are_kept() -> None:
-    """Nothing is guessed: the SDK's own text, bounded and printable, and the log."""
-    found = explain("KeyError: 'meta'\x1b[31m" + "x" * 999, doing="compiling", log=LOG)
+    """Nothing is guessed: the end of the SDK's own text, where the reason is, bounded and printable, and the log."""
+    found = explain("KeyError: " + "x" * 999 + "\x1b[31m'meta'", doing="compiling", log=LOG)
 
     assert type(found) is ToolchainError
     text = str(found)
-    assert "failed while compiling" in text and "KeyError: 'meta'" in text and str(LOG) in text
+    assert "failed while compiling" in text and "KeyError: ...xxx" in text and "'meta'; " in text and str(LOG) in text
     assert text.isprintable() and len(text) < 500
 
 

@@ -12,6 +12,7 @@ import pytest
 from hefkit.errors import DataError, ToolchainError
 from hefkit.workshop.dfc import machine
 from hefkit.workshop.dfc.find import NO_SDK, find_sdk
+from hefkit.workshop.dfc.ready import get_ready
 from hefkit.workshop.dfc.versions import check_arch, check_python, hailort_for, parse_version, release_of
 from tests.helpers.sdk import make_sdk
 
@@ -99,6 +100,55 @@ def test_the_folder_it_is_run_in_is_no_sdk(tmp_path: Path) -> None:
         find_sdk(bare)
 
 
+def fake_python(folder: Path, **facts: object) -> Path:
+    """An interpreter that answers the probe with these facts."""
+    path = folder / "fake"
+    usual = {
+        "python": [3, 10],
+        "found": True,
+        "numpy": "1.26.4",
+        "sdk": "3.33.1",
+        "system": "Linux",
+        "machine": "x86_64",
+    }
+    path.write_text(f"#!/bin/sh\necho '{json.dumps({**usual, **facts})}'\n")
+    path.chmod(0o755)
+    return path
+
+
+def test_an_sdk_in_dist_packages(tmp_path: Path) -> None:
+    """There the compile fails at its very end, after hours: refused before anything starts, with the way out."""
+    place = "/usr/local/lib/python3.10/dist-packages/hailo_sdk_client"
+
+    with pytest.raises(ToolchainError, match="below a site-packages") as caught:
+        find_sdk(fake_python(tmp_path, place=place))
+
+    assert "/usr/local/lib/python3.10/dist-packages" in str(caught.value) and "-m venv" in str(caught.value)
+
+
+def test_libraries_that_the_tools_need(tmp_path: Path) -> None:
+    """Those of or-tools, and of the CUDA that pip installs, where they are there; nothing where they are not."""
+    site = tmp_path / "lib" / "python3.10" / "site-packages"
+    place = str(site / "hailo_sdk_client")
+    assert find_sdk(fake_python(tmp_path, place=place)).libraries() == []
+    assert find_sdk(fake_python(tmp_path, place=None)).libraries() == []
+    tools, cuda = site / "hailo_tools/or-tools/dependencies/install/lib", site / "nvidia/cudnn/lib"
+    for folder in (tools, cuda):
+        folder.mkdir(parents=True)
+
+    assert find_sdk(fake_python(tmp_path, place=place)).libraries() == [tools, cuda]
+
+
+def test_the_environment_of_hailo_s_docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found without a flag, after everything that the user may have chosen."""
+    docker = make_sdk(tmp_path, "3.32.0", name="hailo_virtualenv")
+    monkeypatch.setattr("hefkit.workshop.dfc.find.DOCKER_VENV", docker)
+
+    assert (find_sdk().version, find_sdk().why) == ("3.32.0", str(docker))
+    make_sdk(tmp_path, "3.33.1", name=".venv_hailo_full")
+    assert find_sdk().version == "3.33.1"
+
+
 def test_an_sdk_without_numpy(tmp_path: Path) -> None:
     """Half an environment is told as one."""
     half = tmp_path / "half"
@@ -124,7 +174,11 @@ ARCHS = {
     "5.1 for the 15L": ("5.1.0", "hailo15l", False),
     "5.2 for the 15L": ("5.2.0", "hailo15l", True),
     "older than known, for the 8L": ("3.27.0", "hailo8l", True),
-    "newer than known, for the 8": ("3.34.0", "hailo8", True),
+    "3.34 for the 8L": ("3.34.0", "hailo8l", True),
+    "3.34 for the 10H": ("3.34.0", "hailo10h", False),
+    "5.4 for the 10H": ("5.4.0", "hailo10h", True),
+    "5.3 for the 8L": ("5.3.0", "hailo8l", False),
+    "newer than known, for the 8": ("3.35.0", "hailo8", True),
 }
 
 
@@ -139,11 +193,13 @@ def test_versions_and_chips(version: str, arch: str, fits: bool) -> None:
 
     needed = "version 3.x" if arch in ("hailo8", "hailo8l") else "version 5.x"
     assert needed in str(caught.value) and version in str(caught.value)
+    assert ("such as 3.34" if needed == "version 3.x" else "such as 5.4") in str(caught.value)
 
 
 def test_what_nobody_knows_is_only_warned_of() -> None:
     """A release that came after hefkit counts as the last one known; one of no version may do anything."""
-    assert release_of("3.34.0")[0] == release_of("3.33.1")[0] and not release_of("3.34.0")[1]
+    assert release_of("3.35.0")[0] == release_of("3.34.0")[0] and not release_of("3.35.0")[1]
+    assert [release_of(v)[1] for v in ("3.34.0", "5.3.0", "5.4.1")] == [True, True, True]
     assert "does not know the SDK version" in check_arch(None, "hailo8")[0]
     assert "does not know" in check_arch("7.0.0", "hailo8")[0]
     assert (parse_version("3.33.1"), parse_version("3.34"), parse_version("dev")) == ((3, 33), (3, 34), None)
@@ -158,6 +214,9 @@ PYTHONS = {
     "3.30 on 3.11": ("3.30.0", (3, 11), False),
     "5.0 on 3.10": ("5.0.0", (3, 10), True),
     "5.2 on 3.9": ("5.2.0", (3, 9), False),
+    "3.34 on 3.12": ("3.34.0", (3, 12), True),
+    "3.34 on 3.13": ("3.34.0", (3, 13), False),
+    "5.4 on 3.9": ("5.4.0", (3, 9), False),
 }
 
 
@@ -181,9 +240,9 @@ def test_a_newer_release_may_run_on_newer_pythons() -> None:
 
 def test_the_runtime_that_belongs_to_it() -> None:
     """HEF and HailoRT go in pairs; nothing is claimed of releases that are not known."""
-    assert (hailort_for("3.33.1"), hailort_for("5.2.0"), hailort_for("3.34.0"), hailort_for(None)) == (
-        "4.23", "5.2", None, None
-    )  # fmt: skip
+    assert [hailort_for(v) for v in ("3.33.1", "3.34.0", "5.2.0", "5.3.0", "5.4.0", "3.35.0", None)] == [
+        "4.23", "4.24", "5.2", "5.3", "5.4", None, None
+    ]  # fmt: skip
 
 
 # --- the machine ------------------------------------------------------------------------------------------------------
@@ -202,7 +261,9 @@ def test_memory() -> None:
     gib = 1 << 30
 
     assert machine.check_memory(64 * gib, gib) == [] and machine.check_memory(None, gib) == []
-    assert "7.0 GiB of memory are free" in machine.check_memory(7 * gib, gib)[0]
+    [tight] = machine.check_memory(7 * gib, gib)
+    assert "7.0 GiB of memory are free" in tight and "16 GB (32 GB recommended)" in tight
+    assert machine.check_memory(15 * gib, gib) == [], "16 GB are 14.9 GiB"
     with pytest.raises(ToolchainError, match=r"3\.0 GiB of memory are free, and .* at least 7\.0 GiB.*--num-samples"):
         machine.check_memory(3 * gib, 5 * gib)
 
@@ -220,6 +281,21 @@ def test_memory_of_a_container(tmp_path: Path) -> None:
     (cgroup / "memory.max").write_text("3000\n")
     assert machine.available_memory(meminfo, cgroup) == 2000
     assert machine.available_memory(tmp_path / "gone", tmp_path / "gone") is None
+
+
+def test_memory_of_a_container_of_version_1(tmp_path: Path) -> None:
+    """Other files, and a number that no machine has where there is no limit; files in memory can be freed."""
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    (memory / "memory.usage_in_bytes").write_text("5000\n")
+
+    (memory / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    (tmp_path / "meminfo").write_text("MemAvailable:    4 kB\n")
+    assert machine.available_memory(tmp_path / "meminfo", tmp_path) == 4096
+    (memory / "memory.limit_in_bytes").write_text("6000\n")
+    assert machine.available_memory(tmp_path / "meminfo", tmp_path) == 1000
+    (memory / "memory.stat").write_text("cache 9\ninactive_file 1\ntotal_inactive_file 700\n")
+    assert machine.available_memory(tmp_path / "meminfo", tmp_path) == 1700
 
 
 def test_the_kernel_s_count_of_killed_processes(tmp_path: Path) -> None:
@@ -273,3 +349,74 @@ def test_the_choice_of_a_graphics_card(tmp_path: Path, monkeypatch: pytest.Monke
     assert "NVIDIA A10G, 21.5 GiB free" in told
     tool.write_text("#!/bin/sh\necho 'Failed to initialize NVML'; exit 9\n")
     assert machine.choose_gpu()[0] == {"CUDA_VISIBLE_DEVICES": "99"}
+
+
+DEVICES = {
+    "on the card": ("/device:GPU:0", True, "GPU:0"),
+    "on the processor": ("/device:CPU:0", False, "CPU:0"),
+    "the card is broken": ("broken", None, "No DNN in stream executor"),
+}
+
+
+@pytest.mark.parametrize("device, answer, said", DEVICES.values(), ids=DEVICES.keys())
+def test_tensorflow_says_where_it_computes(tmp_path: Path, device: str, answer: bool | None, said: str) -> None:
+    """nvidia-smi shows a card that the wheel's TensorFlow cannot use; only TensorFlow itself knows."""
+    python = make_sdk(tmp_path, device=device)
+
+    found, words = machine.computes_on_card(python, dict(os.environ))
+
+    assert found is answer and said in words
+
+
+def test_a_tensorflow_that_cannot_be_asked(tmp_path: Path) -> None:
+    """None, and why: hefkit does not guess."""
+    assert machine.computes_on_card(tmp_path / "gone", {})[0] is None
+    found, words = machine.computes_on_card(Path(sys.executable), {})
+    assert found is None and "tensorflow" in words
+
+
+CARDS = {
+    "used": ("/device:GPU:0", True, "graphics card 1, NVIDIA A10G", ""),
+    "not used": ("/device:CPU:0", False, "computes on the processor", "tensorflow[and-cuda]"),
+    "broken": ("broken", True, "graphics card 1", "does not say where it computes: RuntimeError: No DNN"),
+}
+
+
+@pytest.mark.parametrize("device, has_card, told, warned", CARDS.values(), ids=CARDS.keys())
+def test_a_card_counts_when_tensorflow_uses_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, has_card: bool, told: str, warned: str
+) -> None:
+    """What is known before the first call of the SDK: the card, what TensorFlow does with it, and the cure."""
+    tool = tmp_path / "nvidia-smi"
+    tool.write_text(NVIDIA_SMI)
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    warnings: list[str] = []
+
+    ready = get_ready(make_sdk(tmp_path, device=device), "hailo8", tmp_path, (1, 4), warnings.append)
+
+    assert ready.has_card is has_card and told in ready.device
+    about = [w for w in warnings if "TensorFlow" in w]
+    assert [warned in w for w in about] == ([True] if warned else [])
+
+
+def test_without_a_card_tensorflow_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is known, and the question takes seconds."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
+    monkeypatch.setattr(machine, "computes_on_card", None)
+
+    assert get_ready(make_sdk(tmp_path), "hailo8", tmp_path, (1, 4), lambda text: None).has_card is False
+
+
+def test_libraries_reach_the_sdk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In front of the user's own LD_LIBRARY_PATH."""
+    tools = tmp_path / "site-packages/hailo_tools/or-tools/dependencies/install/lib"
+    tools.mkdir(parents=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "99")
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/own")
+    python = fake_python(tmp_path, place=str(tmp_path / "site-packages" / "hailo_sdk_client"))
+
+    ready = get_ready(python, "hailo8", tmp_path, (1, 4), lambda text: None)
+
+    assert ready.settings["LD_LIBRARY_PATH"] == f"{tools}:/own"

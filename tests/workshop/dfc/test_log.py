@@ -65,7 +65,7 @@ def test_a_healthy_run() -> None:
     assert log.done == ["statistics", "finetune", "noise_analysis"]
     assert log.skipped == ["bias_correction", "adaround"]
     assert log.snr_db == {"net/output_layer1": 9.179} and log.contexts == 7
-    assert judge(log, Asked(level=2, pictures=1024, dfl=True, finetune=1024)) == ([], [])
+    assert judge(log, Asked(level=2, pictures=1024, finetune=1024)) == ([], [])
 
 
 def test_an_older_release() -> None:
@@ -82,7 +82,7 @@ SHORT = LEVEL_0 + (
     "[warning] Quantization-Aware Fine-Tuning: Dataset didn't have enough data for dataset_size of 1024\n"
     "[info] Starting Quantization-Aware Fine-Tuning\n[info] Using dataset with 512 entries for finetune\n"
 )
-ASKED_0, ASKED_2 = Asked(level=0, pictures=64, dfl=True), Asked(level=2, pictures=64, dfl=True, finetune=64)
+ASKED_0, ASKED_2 = Asked(level=0, pictures=64), Asked(level=2, pictures=64, finetune=64)
 # name: (log, what was asked, what ruins the model, what must be known)
 VERDICTS = {
     "level 0 as asked": (LEVEL_0, ASKED_0, "", ""),
@@ -90,28 +90,48 @@ VERDICTS = {
     "level 0, few pictures": (f"{LEVEL_0}{FEW_AND_NO_GPU}", ASKED_2, "", "from 2 to 0"),
     "level 0 said of level 0": (f"{LEVEL_0}{NO_GPU}", ASKED_0, "", ""),
     "level 1 on bins": (
-        f"{LEVEL_0}{FEW}", Asked(2, 64, True), "level 1 is known to give all boxes of a DFL head one size", "",
+        f"{LEVEL_0}{FEW}", Asked(2, 64), "level 1 is known to give all boxes one size", "",
     ),
     "level 1 from an implicit level": (
-        f"{LEVEL_0}{FEW}", Asked(level=None, pictures=64, dfl=True), "from its default to 1", "",
+        f"{LEVEL_0}{FEW}", Asked(level=None, pictures=64), "from its default to 1", "",
     ),
-    "level 1 on direct distances": (
-        f"{LEVEL_0}{FEW}", Asked(level=2, pictures=64, dfl=False), "", "from 2 to 1",
+    "level 1, as newer releases say it": (
+        f"{LEVEL_0}[warning] Reducing optimization level to 1 (the accuracy won't be optimized) because "
+        "there's less data than the recommended amount (1024)", Asked(level=2, pictures=64), "from 2 to 1", "",
+    ),
+    "no normalization": (
+        f"{LEVEL_0}[info] The calibration set seems to not be normalized, because the values range is [(0.0, 255.0)]",
+        ASKED_0, "found no normalization in the script (pictures of [(0.0, 255.0)])", "",
+    ),
+    "normalised twice": (
+        f"{LEVEL_0}[warning] The expected calibration set should be [0, 255] when using an in-net normalization layer, "
+        "but the range received is [(0.0, 1.0)].", ASKED_0, "normalised twice", "",
+    ),
+    "half of the bits": (
+        f"{LEVEL_0}[warning] Reducing output bits of net/conv54 by 5 bits (More than half)", ASKED_0, "",
+        "more than half of the bits of the output of net/conv54",
+    ),
+    "noise as strong as the signal": (
+        f"{LEVEL_0}[info] \tnet/output_layer3 SNR:\t0.482 dB", ASKED_0, "", "an SNR of 0.5 dB at net/output_layer3",
+    ),
+    "fewer pictures than a pass asks for": (
+        f"{LEVEL_0}[warning] Adaround: Dataset didn't have enough data for dataset_size of 256", ASKED_0, "",
+        "a pass of the SDK had fewer pictures than it asks for",
     ),
     "4 bit": (
         f"{LEVEL_0}[info] Assigning 4bit weights to layer net/conv5", ASKED_0, "1 layer in 4 bit (net/conv5", "",
     ),
     "4 bit as asked": (
-        f"{LEVEL_0}[info] Assigning 4bit weights to layer net/conv5", Asked(0, 64, True, four_bit=True), "", "",
+        f"{LEVEL_0}[info] Assigning 4bit weights to layer net/conv5", Asked(0, 64, four_bit=True), "", "",
     ),
-    "fewer pictures": (LEVEL_0, Asked(level=0, pictures=100, dfl=True), "", "calibrated with 64 of 100 pictures"),
+    "fewer pictures": (LEVEL_0, Asked(level=0, pictures=100), "", "calibrated with 64 of 100 pictures"),
     "fine-tuning skipped": (SKIPPED, ASKED_2, "", "the script asks for fine-tuning, and the SDK skipped it"),
     "fine-tuning never begun": (LEVEL_0, ASKED_2, "", "the script asks for fine-tuning, and the SDK skipped it"),
-    "fine-tuning on fewer": (SHORT, Asked(2, 64, True, finetune=1024), "", "fine-tuned with 512 of 1024 pictures"),
-    "AdaRound skipped": (SKIPPED, Asked(level=4, pictures=64, dfl=True), "", "level 4 asks for AdaRound"),
+    "fine-tuning on fewer": (SHORT, Asked(2, 64, finetune=1024), "", "fine-tuned with 512 of 1024 pictures"),
+    "AdaRound skipped": (SKIPPED, Asked(level=4, pictures=64), "", "level 4 asks for AdaRound"),
     "AdaRound on fewer": (
         f"{LEVEL_0}[info] Starting Adaround\n[info] Using dataset with 64 entries for Adaround",
-        Asked(4, 64, True, adaround=256), "", "AdaRound used 64 of 256 pictures",
+        Asked(4, 64, adaround=256), "", "AdaRound used 64 of 256 pictures",
     ),
     "4 bit, and not a word more": ("[info] Assigning 4bit weights to layer net/conv5", ASKED_0, "in 4 bit", ""),
     "silence": ("", ASKED_2, "", "hefkit understands no line of the SDK's log"),
@@ -125,6 +145,27 @@ def test_the_log_against_what_was_asked(text: str, asked: Asked, ruined: str, kn
 
     assert [ruined in e for e in errors] == ([True] if ruined else [])
     assert any(known in w for w in warnings) if known else warnings == []
+
+
+def test_a_record_is_judged_as_the_log_was() -> None:
+    """A HAR that is resumed months later: what ruined it is still known, and records of older hefkits are read."""
+    log = heard(
+        f"{LEVEL_0}[info] The calibration set seems to not be normalized, because the values range is [0, 1]\n"
+        "[info] \tnet/output_layer1 SNR:\t0.1 dB\n[warning] Reducing output bits of net/a by 5 bits (More than half)\n"
+    )
+    old = {
+        k: v for k, v in heard(LEVEL_0).to_json().items() if k not in ("not_normalized", "layers_fewer_bits", "snr_db")
+    }
+
+    assert judge(RunLog.from_json(log.to_json()), ASKED_0) == judge(log, ASKED_0)
+    assert judge(RunLog.from_json(old), ASKED_0) == ([], [])
+
+
+def test_a_harmless_error_is_not_reported() -> None:
+    """The latency estimate of the compiler fails in runs whose HEF is good."""
+    log = heard("[error] Error has occured during the layer latency calculation\n[error] another\n")
+
+    assert log.errors == ["another"]
 
 
 def test_the_report_is_bounded() -> None:

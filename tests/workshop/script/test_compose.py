@@ -256,7 +256,7 @@ CLASHES = {
     ),
     "a forced range below a sigmoid": (
         "quantization_param(conv42, force_range_out=[0, 1])", Additions(sigmoid_layers=SIGMOIDS),
-        "force_range_out on net/conv42, whose activation",
+        "line 3: 'quantization_param(conv42, force_range_out=[0, 1])' forces the range of net/conv42, a class",
     ),
 }  # fmt: skip
 
@@ -353,3 +353,23 @@ def test_a_contradiction_ends_the_check(
     assert (done.code, len(done.errors)) == (4, 1) and "my.mscript line 3: " in done.errors[0]
     assert "--logits promises raw class tensors; remove the line" in done.errors[0]
     assert "[2/4]" not in done.err
+
+
+def test_several_lines_of_one_command_stay_several() -> None:
+    """The compiler merges them: each change goes to the line that states it, and new keywords into the last."""
+    composed = compose(
+        base(
+            "model_optimization_config(calibration, calibset_size=512)",
+            "model_optimization_config(calibration, use_saitama=True)",
+            "post_quantization_optimization(finetune, policy=enabled, dataset_size=4000)",
+            "post_quantization_optimization(finetune, epochs=4)", FLAVOR,
+        ),
+        Additions(calibset_size=64, calibration_batch=4),
+    )  # fmt: skip
+
+    lines = [line for line in composed.text.splitlines() if line and not line.startswith("#")]
+    assert "model_optimization_config(calibration, calibset_size=64)" in lines
+    assert "model_optimization_config(calibration, use_saitama=True, batch_size=4)" in lines
+    assert "post_quantization_optimization(finetune, policy=enabled, dataset_size=64)" in lines
+    assert "post_quantization_optimization(finetune, epochs=4)" in lines
+    assert [n for n in composed.notes if "512" in n] and [n for n in composed.notes if "4000" in n]

@@ -12,7 +12,14 @@ from hefkit.errors import ModelError
 from hefkit.workshop.script import cures
 from hefkit.workshop.script.commands import Script
 from hefkit.workshop.script.grammar import parse
-from hefkit.workshop.script.lint import MAX_MESSAGE, findings, lint, not_emulated, refuse_implicit_level
+from hefkit.workshop.script.lint import (
+    MAX_MESSAGE,
+    against_additions,
+    findings,
+    lint,
+    not_emulated,
+    refuse_implicit_level,
+)
 from hefkit.workshop.script.read import parse_script, read_script
 from hefkit.workshop.script.tables import FEATURES, FORMS, known_commands
 from tests.conftest import ROOT, Finished
@@ -105,6 +112,25 @@ OFFICIAL = {
     "switches": "allocator_param(automatic_reshapes=disabled, enable_fixer=False, enable_muxer=False, seed=3, "
     "spatial_defuse_legacy=True, optimize_pipeline_stoppage=True, enable_post_split_average_buffers=False)",
     "platform": "platform_param(hef_version=5)",
+    # from reports of users, and from the list of compiler 3.34
+    "dead layers": "pre_quantization_optimization(dead_layers_removal, policy=disabled)",
+    "mask of a softmax": "set_input_mask_to_softmax()",
+    "groups of weights": "quantization_param(conv3, quantization_groups=4)",
+    "channels of nothing": "quantization_param({conv*}, null_channels_cutoff_factor=1e2)",
+    "batch of the bias correction": "post_quantization_optimization(bias_correction, policy=enabled, batch_size=1)",
+    "pictures of the bias correction": "post_quantization_optimization(bias_correction, policy=enabled, "
+    "calibset_size=64, use_saitama=True, device=cuda)",
+    "shuffled adaround": "post_quantization_optimization(adaround, policy=enabled, shuffle=True, "
+    "cache_compression=enabled)",
+    "validated finetune, losses": "post_quantization_optimization(finetune, policy=enabled, val_batch_size=4, "
+    "val_images=64, loss_types=[l2rel_chw, L2REL], def_loss_type=l2rel_chw)",
+    "processes": "model_optimization_config(globals, multiproc_policy=allowed)",
+    "another calibration": "model_optimization_config(calibration, batch_size=1, use_saitama=True, device=cuda)",
+    "threads": "allocator_param(compilation_num_threads=8)",
+    **{
+        f"precision {mode}": f"quantization_param(conv9, precision_mode={mode})"
+        for mode in ("native", "a8_w8_a8", "a8_w4_exp", "a16_w16_non_zero", "a16_w4_a8")
+    },
 }
 
 
@@ -117,7 +143,9 @@ def test_real_lines_pass(line: str) -> None:
 
 def test_a_whole_real_script_passes() -> None:
     """All of them in one script, but for those that would contradict each other."""
-    once = ("flavor", "normalization", "numbers that", "everything off", "tanh", "linear", "yolo26m", "losses")
+    once = (
+        "flavor", "normalization", "numbers that", "everything off", "tanh", "linear", "yolo26m", "losses", "another"
+    )  # fmt: skip
     lines = [line for name, line in OFFICIAL.items() if not any(word in name for word in once)]
 
     assert lint(parse_script("\n".join([NORMALIZATION, FLAVOR, *lines])), "hailo8") == []
@@ -231,7 +259,6 @@ WRONG = {
     "an unknown command": ("quantisation_param(conv1, precision_mode=a8_w8)", "did you mean quantization_param?"),
     "an unknown command, far from all": ("frobnicate(x=1)", "docs/model-scripts.md lists the commands"),
     "a command of Python": ('print("hello")', "print is not a command"),
-    "an unknown feature": ("post_quantization_optimization(finetunes)", "did you mean finetune?"),
     "a feature of another command": (
         "model_optimization_config(bias_correction, policy=enabled)",
         "write post_quantization_optimization(bias_correction, ...)"
@@ -256,7 +283,10 @@ WRONG = {
     "no layer": ("quantization_param(precision_mode=a16_w16)", "needs a layer first"),
     "an empty list": ("quantization_param([], precision_mode=a16_w16)", "expected a layer"),
     "a number for a layer": ("quantization_param(41, precision_mode=a16_w16)", "expected a layer"),
-    "a foreign keyword": ("quantization_param(conv1, batch_size=2)", "no known keyword batch_size"),
+    "a foreign keyword": (
+        "quantization_param(conv1, batch_size=2)",
+        "has no keyword batch_size, the compiler refuses it"
+    ),
     "an iteration count": ("quantization_param(conv1, calibration_iterations=3)", "calibset_size=64"),
     "a name of ONNX": (
         "quantization_param(/model.22/cv2.0/cv2.0.2/Conv, precision_mode=a16_w16)", "is a name of ONNX or PyTorch"
@@ -266,10 +296,7 @@ WRONG = {
     "another function": ("change_output_activation(conv42, softmax)", "expected sigmoid, tanh, linear"),
     "too many arguments": ("change_output_activation(conv42, sigmoid, cpu)", "takes no argument cpu"),
     "no argument": ("change_output_activation()", "has too few arguments"),
-    "a precision that is none": ("quantization_param(conv1, precision_mode=float16)", "expected one of a8_w8, a8_w4"),
-    "a precision of tomorrow": ("quantization_param(conv1, precision_mode=a16_w4)", "does not exist"),
     "a matmul in 16 bit": ("quantization_param(matmul1, precision_mode=a16_w16)", "a matmul takes a8_w8, a8_w8_a8"),
-    "a convolution as a matmul": ("quantization_param(net/conv1, precision_mode=a8_w8_a8)", "for matmul layers only"),
     "a feature as a command": ("calibration(batch_size=8)", "write model_optimization_config(calibration, ...)"),
     "another": ("finetune(policy=enabled)", "a feature of post_quantization_optimization; write post_"),
     "matmuls by pattern": ("quantization_param({net/matmul*}, precision_mode=a8_w4)", "a matmul takes"),
@@ -277,7 +304,6 @@ WRONG = {
     "words in quotes, in a list": ('quantization_param(["conv1"], precision_mode=a8_w8)', "write it without quotes"),
     "a relative path": ('platform_param(targets="config/targets.json")', "relative path"),
     "a path with a variable": ('platform_param(targets="$HOME/targets.json")', "relative path"),
-    "a keyword twice": ("performance_param(fps=30, fps=60)", "fps is given 2 times"),
     "two numbers wanted": ("quantization_param(conv1, force_range_out=[0, 1, 2])", "a list of two numbers"),
     "normalization without a name": ("normalization([0, 0, 0], [255, 255, 255])", "needs a name on the left"),
     "normalization of 0..1": (
@@ -307,12 +333,6 @@ TOGETHER = {
         " line 3: normalization needs a name on the left",
     ),
     "two normalizations": (f"{NORMALIZATION}\n{NORMALIZATION}", ": 2 normalization commands"),
-    "two levels": (f"{NORMALIZATION}\n{FLAVOR}\n\n{FLAVOR}", " line 4: model_optimization_flavor is in line 2"),
-    "two calibrations": (
-        f"{NORMALIZATION}\nmodel_optimization_config(calibration, batch_size=1)\n"
-        "model_optimization_config(calibration, calibset_size=64)",
-        " line 3: model_optimization_config(calibration) is in line 2",
-    ),
     "activation and range": (
         f"{NORMALIZATION}\nchange_output_activation(conv42, sigmoid)\n"
         "quantization_param([conv41, net/conv42], force_range_out=[0, 1])",
@@ -341,6 +361,17 @@ def test_activation_and_range_of_different_layers_pass() -> None:
 
 # line -> (words of the warning); said of every chip
 WARNED = {
+    "an unknown feature": (
+        "post_quantization_optimization(finetunes)",
+        "no known feature finetunes; did you mean finetune?",
+    ),
+    "a precision that is none": (
+        "quantization_param(conv1, precision_mode=float16)",
+        "is not known; expected one of a8_w8",
+    ),
+    "a precision of some chips": ("quantization_param(conv1, precision_mode=a16_w4)", "refused it on a hailo10h"),
+    "an unknown keyword of a layer": ("quantization_param(conv1, group_size=2)", "no known keyword group_size"),
+    "a keyword twice": ("performance_param(fps=30, fps=60)", "fps is given 2 times"),
     "an unknown keyword": ("post_quantization_optimization(finetune, epoch=4)", "did you mean epochs?"),
     "an unknown keyword, far from all": ("set_seed(frob=4)", "no known keyword frob; expected one of seed"),
     "an unknown word": ("context_switch_param(mode=perhaps)", "expected enabled, disabled, allowed"),
@@ -353,7 +384,7 @@ WARNED = {
         "expect less accuracy",
     ),
     "4 bit by level": ("model_optimization_flavor(optimization_level=2, compression_level=1)", "expect less accuracy"),
-    "level 1": ("model_optimization_flavor(optimization_level=1, compression_level=0)", "ruin the boxes of DFL heads"),
+    "level 1": ("model_optimization_flavor(optimization_level=1, compression_level=0)", "known to ruin the boxes"),
     "no compression level": ("model_optimization_flavor(optimization_level=0)", "hefkit adds compression_level=0"),
     "nothing divided": ("normalization1 = normalization([0, 0, 0], [1, 1, 1])", "leaves 0..255 as it is"),
     "layout": ("context_0.place(0, [conv1, concat_from_conv24-25_to_concat6])", "layout that the compiler wrote"),
@@ -387,23 +418,32 @@ def test_an_implicit_level_is_a_warning_unless_the_flag_sets_it() -> None:
     assert ["--optimization-level 1" in w for w in lint(script, "hailo8", 1)] == [True]
 
 
-@pytest.mark.parametrize("arch", CHIPS)
-@pytest.mark.parametrize("mode", ["a16_w8", "a16_w8_a16"])
-def test_mixed_widths_by_chip(arch: str, mode: str) -> None:
-    """Wide activations with narrow weights: errors where compiler 3.x is used, warnings elsewhere."""
-    script = with_line(f"quantization_param(conv1, precision_mode={mode})")
+SEVERAL = {
+    "calibration": ("model_optimization_config(calibration, {})", "batch_size=1", "calibset_size=64", "batch_size=2"),
+    "finetune": (
+        "post_quantization_optimization(finetune, {})", "policy=enabled, epochs=4", "dataset_size=64", "epochs=2"
+    ),
+    "adaround": ("post_quantization_optimization(adaround, {})", "batch_size=1", "policy=enabled", "batch_size=8"),
+    "flavor": ("model_optimization_flavor({})", "optimization_level=0", "compression_level=0", "optimization_level=2"),
+}  # fmt: skip
 
-    if arch in ("hailo8", "hailo8l"):
-        assert f"precision_mode={mode} is seen only in some scripts for hailo15l; expected one of a8_w8, " in refusal(
-            script, arch
-        )
-    else:
-        assert ["seen only" in warning for warning in lint(script, arch)] == [True]
+
+@pytest.mark.parametrize("line, first, second, other", SEVERAL.values(), ids=SEVERAL.keys())
+def test_several_lines_of_one_command_merge(line: str, first: str, second: str, other: str) -> None:
+    """Real scripts have them; only two values of one keyword are a warning, with both lines."""
+    rest = [NORMALIZATION] if "flavor" in line else [NORMALIZATION, FLAVOR]
+    together = "\n".join([line.format(first), line.format(second), *rest])
+    against = "\n".join([together, line.format(other)])
+
+    assert lint(parse_script(together), "hailo8") == []
+    [warning] = lint(parse_script(against, "my.mscript"), "hailo8")
+    assert warning.startswith(f"my.mscript line {len(rest) + 3}: ") and "but line 1 has" in warning
 
 
 NEWER = {
     "power": "performance_param(optimize_for_power=True)",
     "groups of weights": "quantization_param(conv1, weight_group_size=128)",
+    "a cache of tokens": "set_kv_cache_global_params(96, 2048)",
     "buckets": "context_switch_param(toposort_mode=pushdown)",
 }
 
@@ -461,26 +501,72 @@ def test_the_tables_are_closed() -> None:
 # --- the guard and the emulation -------------------------------------------------------------------------------------
 
 GUARD = {
-    "DFL, implicit, few": (NORMALIZATION, "dfl", 1023, True),
-    "DFL, implicit, enough": (NORMALIZATION, "dfl", 1024, False),
-    "DFL, only compression": ("model_optimization_flavor(compression_level=0)", "dfl", 64, True),
-    "DFL, explicit": (FLAVOR, "dfl", 1, False),
-    "direct distances, implicit": (NORMALIZATION, "ltrb", 64, False),
+    "implicit, few": (NORMALIZATION, 1023, True),
+    "implicit, enough": (NORMALIZATION, 1024, False),
+    "only compression": ("model_optimization_flavor(compression_level=0)", 64, True),
+    "explicit": (FLAVOR, 1, False),
 }
 
 
-@pytest.mark.parametrize("text, family, images, refused", GUARD.values(), ids=GUARD.keys())
-def test_an_implicit_level_with_few_pictures(text: str, family: str, images: int, refused: bool) -> None:
-    """The compiler would fall to level 1, after which all boxes of a DFL head have one size."""
+@pytest.mark.parametrize("text, images, refused", GUARD.values(), ids=GUARD.keys())
+def test_an_implicit_level_with_few_pictures(text: str, images: int, refused: bool) -> None:
+    """The compiler would fall to level 1, after which all boxes have one size, whatever the head."""
     script = parse_script(text, "my.mscript")
 
     if not refused:
-        refuse_implicit_level(script, family, images)
+        refuse_implicit_level(script, images)
         return
     with pytest.raises(
         ModelError, match=rf"my.mscript has no optimization_level; with {images} pictures.*-level 0 or 2"
     ):
-        refuse_implicit_level(script, family, images)
+        refuse_implicit_level(script, images)
+
+
+# name: (line, what is wrong with it, whether it is refused)
+AGAINST = {
+    "the sigmoid of a class output": (
+        "change_output_activation(output_layer2, sigmoid)", "class output, and hefkit adds its sigmoid itself", True,
+    ),
+    "a sigmoid of a scoped output": ("change_output_activation(net/output_layer6, sigmoid)", "net/output_layer6", True),
+    "another function of a class output": ("change_output_activation(output_layer4, tanh)", "needs a sigmoid", True),
+    "a sigmoid of a box output": ("change_output_activation(output_layer3, sigmoid)", "must stay linear", True),
+    "an output that is not there": ("change_output_activation(output_layer7, sigmoid)", "has 6 outputs", True),
+    "a range of a class output": (
+        "quantization_param([output_layer1, output_layer2], force_range_out=[0, 1])", "on output_layer2, class", True,
+    ),
+    "a range of convolutions": (
+        "quantization_param([conv42, conv53, conv63], force_range_out=[0.0, 1.0])",
+        "on conv42, conv53, conv63: if these are class convolutions", False,
+    ),
+    "a range by pattern": ("quantization_param({conv*}, force_range_out=[0, 1])", "{conv*}: if these", False),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("line, words, refused", AGAINST.values(), ids=AGAINST.keys())
+def test_lines_against_what_hefkit_adds(line: str, words: str, refused: bool) -> None:
+    """Told before the compiler starts, with the line of the user and what to do; --logits adds nothing."""
+    script = parse_script(f"{NORMALIZATION}\n{FLAVOR}\n{line}", "my.mscript")
+
+    if refused:
+        with pytest.raises(ModelError) as caught:
+            against_additions(script, 6, logits=False)
+        said = str(caught.value)
+    else:
+        [said] = against_additions(script, 6, logits=False)
+
+    assert said.startswith("my.mscript line 3: ") and words in said and "remove" in said
+    assert against_additions(script, 6, logits=True) == []
+
+
+def test_lines_that_do_not_touch_the_class_outputs() -> None:
+    """Ranges of boxes and of inner layers of another kind, and a linear box, are the user's own."""
+    lines = [
+        "quantization_param([output_layer1, output_layer3], force_range_out=[-10, 10])",
+        "quantization_param([ew_add1, matmul2], force_range_out=[0, 1])", "quantization_param(conv1, bias_mode=x)",
+        "change_output_activation(output_layer1, linear)", "change_output_activation(conv42, sigmoid)",
+    ]  # fmt: skip
+
+    assert against_additions(parse_script("\n".join([NORMALIZATION, FLAVOR, *lines])), 6, logits=False) == []
 
 
 def test_lines_that_the_emulation_does_not_follow() -> None:
@@ -523,7 +609,7 @@ def test_a_bad_script_ends_the_check(run_script: Callable[..., Finished], yolo: 
 
 def test_a_script_for_another_chip(run_script: Callable[..., Finished], yolo: Path, tmp_path: Path) -> None:
     """The same file passes with a warning for one chip and is refused for another."""
-    line = "quantization_param(output_layer1, precision_mode=a16_w8)"
+    line = "quantization_param(matmul1, precision_mode=a16_w16)"
     (tmp_path / "s.mscript").write_text("\n".join([NORMALIZATION, FLAVOR, line]))
 
     def check(arch: str) -> Finished:
@@ -543,7 +629,7 @@ def test_a_script_for_another_chip(run_script: Callable[..., Finished], yolo: Pa
     assert (done.code, len(done.err.splitlines()), len(done.errors)) == (4, 1, 1)
     done = check("hailo15h")
     assert done.code == 0
-    assert [w for w in done.json["warnings"] if "line 3: precision_mode=a16_w8 is seen only" in w]
+    assert [w for w in done.json["warnings"] if "line 3: precision_mode=a16_w16 on matmul1; a matmul takes" in w]
 
 
 def test_the_shipped_script_lints_clean() -> None:

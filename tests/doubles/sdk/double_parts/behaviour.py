@@ -1,9 +1,18 @@
 """Failures on purpose: HAILO_DOUBLE names a file with a JSON object.
 
 at: {moment: action or list of actions}; moments import, parse, script, full_precision, optimize, infer, compile;
-    actions: {"raise": [class, message]} {"kill": signal} {"exit": code} {"hang": true} {"garbage": true}
+    actions: {"raise": [class, message]} {"wrapped": [class, message]}
+             {"kill": signal} {"exit": code} {"hang": true} {"garbage": true}
              {"print": [lines]} {"child": file}   a child process that sleeps; its pid goes into the file
+    wrapped: as a child process of the SDK fails, with its whole traceback in the message
 import_error: text                  the import fails
+first_start: true                   the import checks the machine and asks a question, as after an installation
+state_words: true                   states are called `Quantized Model`, not `quantized_model`
+processes: file                     gets the process id of each import
+device: text                        where TensorFlow computes, such as /device:GPU:0; "broken": cuDNN is missing
+refuses_late: true                  a form of the pictures is refused after the statistics have begun
+pictures_look: "normalized" | "twice"   what the SDK thinks of the calibration pictures
+fewer_bits: [layers], snr: number   outputs that keep little of their signal
 reduce_level: [N, why]              an explicit level is lowered; why: "gpu" | "data" | "both"
 few_pictures_will_do: true          a pass that asks for more pictures than there are continues with a warning
 four_bit: [layers]                  these layers get weights in 4 bit, although the script does not ask for it
@@ -41,6 +50,11 @@ def _load() -> dict[str, Any]:
 _BEHAVIOUR = _load()
 
 
+if _BEHAVIOUR.get("processes"):
+    with open(_BEHAVIOUR["processes"], "a", encoding="utf-8") as _file:
+        _file.write(f"{os.getpid()}\n")
+
+
 def wanted(name: str, default: Any = None) -> Any:
     """The value of a behaviour in the file, or None."""
     return _BEHAVIOUR.get(name, default)
@@ -70,6 +84,44 @@ def _raise(value: list) -> None:
     raise builtin.get(name) or type(str(name), (Exception,), {})(message)
 
 
+class SubprocessTracebackFailure(Exception):
+    """What fails in a child process of the SDK arrives as this; its source lines hold misleading words."""
+
+
+def _wrapped(value: list) -> None:
+    name, message = value
+    raise SubprocessTracebackFailure(
+        "Subprocess failed with traceback\n\nTraceback (most recent call last):\n"
+        '  File "/v/site-packages/hailo_model_optimization/tools/subprocess_wrapper.py", line 73, in child_wrapper\n'
+        "    func(self, *args, **kwargs)\n"
+        '  File "/v/site-packages/hailo_model_optimization/flows/optimization_flow.py", line 239, in step1\n'
+        "    self.core_quantization(calib_data, dataset_size=more_than_enough, dtype=float32)\n"
+        f"hailo_model_optimization.acceleras.utils.acceleras_exceptions.{name}: {message}\n"
+    )
+
+
+def first_start() -> None:
+    """The block of words of the first import, as published."""
+    os.makedirs(".install_logs")
+    for line in FIRST_START.splitlines():
+        print(line, flush=True)
+
+
+FIRST_START = """\
+[info] First time Hailo Dataflow Compiler is being used. Checking system requirements... (this might take a few seconds)
+[Error] Unsupported release - 24.04. Only 20.04 22.04 are supported.
+[Error] See full log: /run/.install_logs/hailo_installation_log_2026.01.01T00:00:00.log
+[Error] The SDK requires 16 GB of RAM (32 GB recommended), while this system has only 9 GB.
+[Error] See full log: /run/.install_logs/hailo_installation_log_2026.01.01T00:00:00.log
+[Warning] CUDNN version should be 8.9 or higher, found ..
+Component                                Requirement                    Found
+==========  ==========       ==========  ==========
+OS                                       Ubuntu               Ubuntu                                        Required
+RAM(GB)                                  16                   9                                             Required
+Continue? [Y/n]
+No response"""
+
+
 def _garbage(value: Any) -> None:
     sys.stdout.flush()
     os.write(1, b'\x00\xff\x1b[31m{"done": "parse", "result": {}}\n\r\r\x07' + bytes(range(256)) * 40)
@@ -97,6 +149,7 @@ def _print(lines: list) -> None:
 
 _ACTIONS = {
     "raise": _raise,
+    "wrapped": _wrapped,
     "kill": lambda number: os.kill(os.getpid(), number),
     "exit": os._exit,
     "hang": _hang,

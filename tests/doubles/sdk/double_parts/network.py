@@ -27,14 +27,29 @@ UNSUPPORTED = ("GatherElements", "TopK", "Mod", "ReduceMax", "Flatten", "Gather"
 class Network:
     """A translated network: `layers` in HN form, and `run`."""
 
-    def __init__(self, blob: bytes, recorded: bytes, net: str, end_nodes: list[str]) -> None:
+    def __init__(
+        self, blob: bytes, recorded: bytes, net: str, end_nodes: list[str], facts: dict[str, Any] | None = None
+    ) -> None:
         self.blob, self.recorded, self.net, self.end_nodes = blob, recorded, net, end_nodes
         self._answers: dict[str, list[np.ndarray]] = {}
         self._session: Any = None
         if recorded:
             self._from_record(recorded)
+        elif facts is not None:  # from an archive: no need to read the ONNX again
+            self.input_shape, self.input_name = tuple(facts["input_shape"]), facts["input_name"]
+            self.nodes, self.shapes = facts["nodes"], [tuple(s) for s in facts["shapes"]]
+            self._tensors = facts["tensors"]
         else:
             self._from_onnx(blob)
+
+    def facts(self) -> dict[str, Any] | None:
+        """What an archive keeps of the network, beside `blob`."""
+        if self.recorded:
+            return None
+        return {
+            "input_shape": self.input_shape, "input_name": self.input_name, "nodes": self.nodes,
+            "shapes": self.shapes, "tensors": self._tensors,
+        }  # fmt: skip
 
     @staticmethod
     def read(path: str, net: str, end_nodes: list[str]) -> Network:
@@ -51,6 +66,8 @@ class Network:
         """(H, W, 3) float32 after normalisation -> (H, W, C) of every end node."""
         if self._answers:
             return self._answers[key_of(image)]
+        if self._session is None:
+            self._session = _opened(self.blob)
         feed = {self._session.get_inputs()[0].name: np.ascontiguousarray(image.transpose(2, 0, 1)[None])}
         found = self._session.run(self._tensors, feed)
         return [t[0].transpose(1, 2, 0) for t in found]
@@ -67,7 +84,6 @@ class Network:
 
     def _from_onnx(self, blob: bytes) -> None:
         import onnx
-        import onnxruntime
 
         model = onnx.load_model_from_string(blob)
         graph = model.graph
@@ -87,13 +103,17 @@ class Network:
         self.nodes = _named(above, weights)
         have = {o.name for o in graph.output}
         graph.output.extend(onnx.ValueInfoProto(name=t) for t in self._tensors if t not in have)
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 4
-        options.intra_op_num_threads = 2
-        self._session = onnxruntime.InferenceSession(
-            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        self.blob = model.SerializeToString()
         self.shapes = [tuple(t.shape) for t in self.run(np.zeros(self.input_shape, np.float32))]
+
+
+def _opened(blob: bytes) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 2
+    return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
 
 
 def key_of(image: np.ndarray) -> str:

@@ -17,25 +17,35 @@ COMMANDS = {
     "normalization": [],
     "change_output_activation": [],
     "model_optimization_flavor": ["optimization_level", "compression_level", "batch_size"],
+    "set_input_mask_to_softmax": [],
     "model_optimization_config": [
-        "batch_size", "calibset_size", "policy", "dataset_size", "auto_4bit_weights_ratio", "auto_16bit_weights_ratio",
+        "use_saitama", "device", "batch_size", "calibset_size", "policy", "dataset_size", "auto_4bit_weights_ratio",
+        "auto_16bit_weights_ratio",
         "multiproc_policy",
     ],
     "pre_quantization_optimization": ["policy", "layers", "mode", "clipping_values", "division_factors"],
     "post_quantization_optimization": ["policy", "dataset_size", "batch_size", "epochs", "learning_rate", "layers"],
-    "quantization_param": ["precision_mode", "bias_mode", "force_range_out"],
+    "quantization_param": ["precision_mode", "bias_mode", "force_range_out", "quantization_groups"],
     "performance_param": ["compiler_optimization_level", "optimize_for_batch", "fps"],
     "resources_param": ["max_control_utilization", "max_compute_utilization", "max_memory_utilization"],
     "context_switch_param": ["mode"],
-    "allocator_param": ["timeout", "width_splitter_defuse"],
+    "allocator_param": ["timeout", "splitter_timeout", "compilation_num_threads", "width_splitter_defuse"],
 }  # fmt: skip
 FEATURES = {
     "model_optimization_config": ["calibration", "compression_params", "checker_cfg", "globals"],
     "pre_quantization_optimization": ["equalization", "activation_clipping", "weights_clipping",
-                                      "global_avgpool_reduction"],
+                                      "global_avgpool_reduction", "dead_layers_removal"],
     "post_quantization_optimization": ["finetune", "adaround", "bias_correction"],
 }  # fmt: skip
-PRECISIONS = ("a8_w8", "a8_w4", "a16_w16", "a8_w8_a16")
+KINDS = {
+    "model_optimization_config": "MOConfigCommand",
+    "pre_quantization_optimization": "PreQuantizationFeature",
+    "post_quantization_optimization": "PostQuantizationFeature",
+}
+# as DFC 3.34 lists them
+PRECISIONS = (
+    "native", "a8_w8", "a8_w8_a8", "a8_w8_a16", "a8_w4", "a8_w4_exp", "a16_w16", "a16_w16_non_zero", "a16_w8", "a16_w4",
+)  # fmt: skip
 NEED_A_NAME = ("normalization",)
 
 
@@ -62,13 +72,14 @@ def apply(text: str, layers: list[str], outputs: list[str]) -> Settings:
         if name == "normalization":
             settings.mean, settings.std = _numbers(args[0]), _numbers(args[1])
         elif name == "model_optimization_flavor":
-            settings.level = int(keywords["optimization_level"]) if "optimization_level" in keywords else None
-            settings.compression = int(keywords.get("compression_level", 0))
-        elif name == "model_optimization_config" and args[0] == "calibration":
-            settings.calibset_size = int(keywords.get("calibset_size", 64))
+            if "optimization_level" in keywords:
+                settings.level = int(keywords["optimization_level"])
+            settings.compression = int(keywords.get("compression_level", settings.compression or 0))
+        elif name == "model_optimization_config" and args[0] == "calibration":  # several lines merge
+            settings.calibset_size = int(keywords.get("calibset_size", settings.calibset_size))
         elif name == "post_quantization_optimization" and args[0] == "finetune":
             if keywords.get("policy", "enabled") == "enabled":
-                settings.finetune = int(keywords.get("dataset_size", 1024))
+                settings.finetune = int(keywords.get("dataset_size", settings.finetune or 1024))
         elif name == "post_quantization_optimization" and args[0] == "adaround":
             if keywords.get("policy", "enabled") == "enabled":
                 settings.adaround = int(keywords.get("dataset_size", 1024))
@@ -117,7 +128,7 @@ def _check(target: Any, name: str, args: list[str], keywords: dict[str, str]) ->
         raise BackendScriptParserException("Parsing failed at:\n>!<{}({})".format(name, ", ".join(args)))
     if name in FEATURES and (not args or args[0] not in FEATURES[name]):
         first = args[0] if args else ""
-        raise BackendScriptParserException(f"'{first}' is not a valid MOConfigCommand. Model script parsing failed")
+        raise BackendScriptParserException(f"'{first}' is not a valid {KINDS[name]}. Model script parsing failed")
     for key in keywords:
         if key not in COMMANDS[name]:
             raise AllocatorScriptParserException(f"{key} is not a valid key of {name}")

@@ -10,7 +10,7 @@ import os
 import sys
 from importlib.metadata import version
 
-from double_parts.behaviour import act, wanted
+from double_parts.behaviour import act, first_start, wanted
 
 __version__ = version("hailo-dataflow-compiler")
 
@@ -18,6 +18,8 @@ if "CUDA_VISIBLE_DEVICES" not in os.environ:  # the real SDK then chooses by its
     os.environ["CUDA_VISIBLE_DEVICES"] = "99"
     print("[info] No GPU chosen and no suitable GPU found, falling back to CPU.")
 sys.stderr.write("E0000 00:00:1759859330.7 cuda_dnn.cc:8310] Unable to register cuDNN factory: noise, as there\n")
+if wanted("first_start") and not os.path.isdir(".install_logs"):
+    first_start()
 act("import")
 if wanted("import_error"):
     raise ImportError(wanted("import_error"))

@@ -40,6 +40,11 @@ SIGMOID = (
 NOT_QUANTIZED = (
     "Model requires quantized weights in order to run on HW, but none were given. Did you forget to quantize?"
 )
+NOT_NORMALIZED = "The calibration set seems to not be normalized, because the values range is"
+NORMALIZED_TWICE = (
+    "The expected calibration set should be [0, 255] when using an in-net normalization layer, "
+    "but the range received is"
+)
 PARSED = (States.HAILO_MODEL, States.FP_OPTIMIZED_MODEL, States.QUANTIZED_MODEL, States.COMPILED_MODEL)
 
 
@@ -143,10 +148,10 @@ class ClientRunner:
         memento: Any = None,
     ) -> None:
         """Quantise."""
-        say("info", "Starting Model Optimization")
         images = []
         for image in self._samples(calib_data):
             images.append(image)
+        say("info", "Starting Model Optimization")
         if len(images) < self._settings.calibset_size:
             raise ValueError(
                 f"calibset_size {self._settings.calibset_size} is larger than the dataset, {len(images)} entries"
@@ -156,6 +161,16 @@ class ClientRunner:
         used = images[: wanted("fewer", self._settings.calibset_size)]
         say("info", "Starting Statistics Collector")
         say("info", f"Using dataset with {len(used)} entries for calibration")
+        if wanted("refuses_late"):
+            raise ValueError("calib dataset of dtype float32: something failed after hours")
+        if wanted("pictures_look") == "normalized":
+            say("info", f"{NOT_NORMALIZED} [0.000, 1.000]")
+        if wanted("pictures_look") == "twice":
+            say("warning", f"{NORMALIZED_TWICE} [0.000, 0.004]")
+        for layer in wanted("fewer_bits", []):
+            say("warning", f"Reducing output bits of {self.model_name}/{layer} by 5 bits (More than half)")
+        if wanted("snr") is not None:
+            say("info", f"\t{self.model_name}/output_layer1 SNR:\t{wanted('snr')} dB")
         n = len(used)
         sys.stderr.write(f"Calibration:   0%|          | 0/{n}\rCalibration: 100%|####| {n}/{n}\n")
         self._ranges = self._measure(used)
@@ -180,7 +195,7 @@ class ClientRunner:
         if lowered is None:
             return level
         to, why = lowered
-        detail = f" {LOWERED}" if to == 0 else ""
+        detail = f" {LOWERED}" if to == 0 else " (the accuracy won't be optimized)"
         say("warning", f"Reducing optimization level to {to}{detail} because {REASONS[why]}")
         return to
 
@@ -317,6 +332,7 @@ class ClientRunner:
         say("info", "Using Multi-context flow")
         say("info", "Applying selected partition to 3 contexts...")
         say("info", "Successful Mapping (allocation time: 7m 55s)")
+        say("error", "Error has occured during the layer latency calculation")  # harmless
         say("info", "Building HEF...")
         wrong = wanted("hef", {})
         data = fake_hef.build(
@@ -367,7 +383,7 @@ class ClientRunner:
         )
         facts = {
             "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": version("hailo-dataflow-compiler"),
-            "model_name": self.model_name, "end_nodes": net.end_nodes,
+            "model_name": self.model_name, "end_nodes": net.end_nodes, "network": net.facts(),
         }  # fmt: skip
         files = {
             ".hn": json.dumps(self.get_hn_dict()).encode(),
@@ -391,7 +407,7 @@ class ClientRunner:
         with np.load(io.BytesIO(read[".npz"])) as params:
             blob, recorded = params["onnx"].tobytes(), params["recorded"].tobytes()
             self._ranges = params["ranges"].tolist()
-        self._network = Network(blob, recorded, facts["model_name"], facts["end_nodes"])
+        self._network = Network(blob, recorded, facts["model_name"], facts["end_nodes"], facts["network"])
         self.state, self.model_name = States(facts["state"]), facts["model_name"]
         self.hw_arch = self.hw_arch or facts["hw_arch"]
         if read[".alls"].strip():

@@ -5,20 +5,27 @@ from __future__ import annotations
 from enum import Enum
 from importlib.metadata import version
 
+from double_parts.behaviour import wanted
+
 _OLD = ["hailo8", "hailo8r", "hailo8l", "hailo15h", "hailo15m", "hailo15l", "hailo10h"]
 _FIVE = ["hailo15h", "hailo15m", "hailo15l", "hailo10h", "hailo10p", "hailo12l"]
 _release = tuple(int(part) for part in version("hailo-dataflow-compiler").split(".")[:2])
 SUPPORTED_HW_ARCHS = _FIVE if _release >= (5, 0) else _OLD if _release < (3, 32) else _OLD[:3]
 
 
+def _spelled(state: str) -> str:
+    """`quantized_model` in archives; `Quantized Model` as `hailo har info` prints it."""
+    return state.replace("_", " ").title() if wanted("state_words") else state
+
+
 class States(str, Enum):
     """The states of a runner."""
 
-    UNINITIALIZED = "uninitialized"
-    HAILO_MODEL = "hailo_model"
-    FP_OPTIMIZED_MODEL = "fp_optimized_model"
-    QUANTIZED_MODEL = "quantized_model"
-    COMPILED_MODEL = "compiled_model"
+    UNINITIALIZED = _spelled("uninitialized")
+    HAILO_MODEL = _spelled("hailo_model")
+    FP_OPTIMIZED_MODEL = _spelled("fp_optimized_model")
+    QUANTIZED_MODEL = _spelled("quantized_model")
+    COMPILED_MODEL = _spelled("compiled_model")
 
     def __str__(self) -> str:
         return self.value
