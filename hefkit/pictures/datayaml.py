@@ -11,9 +11,9 @@ from typing import Any
 from hefkit.cli import need
 from hefkit.errors import DataError
 from hefkit.files import existing
-from hefkit.pictures.places import ALIASES, decoded, find_place
+from hefkit.pictures.places import ALIASES, find_place
 from hefkit.pictures.sources import Item, find_items, photographs
-from hefkit.text import counted, log, one_line
+from hefkit.text import counted, decoded, log, one_line
 
 YAML_SUFFIXES = (".yaml", ".yml")
 MAX_YAML_BYTES = 16 << 20

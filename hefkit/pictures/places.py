@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hefkit.files import existing
+from hefkit.text import decoded
 
 ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folder -> split
 SPLIT_FOLDER = re.compile(rf"({'|'.join(ALIASES)})(?:\d{{4}})?")  # also train2017, as COCO names it
@@ -134,18 +135,6 @@ def _decomposed(text: str) -> str:
 
 
 ACCENTS = (_from_windows, _to_latin, _composed, _decomposed)
-
-
-def decoded(raw: bytes) -> str:
-    """The text of a file of any editor: UTF-8, UTF-16 with a mark, else Windows' Western code page or Latin-1."""
-    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return raw.decode("utf-16", "replace")
-    for encoding in ("utf-8-sig", "cp1252"):
-        try:
-            return raw.decode(encoding)
-        except UnicodeDecodeError:
-            continue
-    return raw.decode("latin-1")
 
 
 def _parts(text: str) -> list[str]:

@@ -15,8 +15,8 @@ from pathlib import Path, PurePosixPath
 from hefkit.errors import DataError
 from hefkit.files import existing
 from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images
-from hefkit.pictures.places import decoded, find_lines, slashed
-from hefkit.text import counted, log, one_line
+from hefkit.pictures.places import find_lines, slashed
+from hefkit.text import counted, decoded, log, one_line
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20

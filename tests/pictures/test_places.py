@@ -11,8 +11,9 @@ import pytest
 
 from hefkit.errors import DataError
 from hefkit.pictures.datayaml import detection_items, read_data_yaml
-from hefkit.pictures.places import decoded, find_lines, find_place
+from hefkit.pictures.places import find_lines, find_place
 from hefkit.pictures.sources import find_items
+from hefkit.text import decoded
 from tests.helpers.pictures import write
 
 
