@@ -22,7 +22,8 @@ from hefkit.spec import MAX_NAME_LENGTH
 from hefkit.text import log, one_line
 from hefkit.workshop.network.fold import dense_weights, fold_constants, slices_for_sequences
 from hefkit.workshop.network.graph import name_nodes, sort_nodes
-from hefkit.workshop.network.image import DTYPES, find_image_input, fix_size, refuse_scaling
+from hefkit.workshop.network.image import DTYPES, find_image_input, fix_size
+from hefkit.workshop.network.inputmap import check_input_map
 from hefkit.workshop.network.operators import check_runtime_operators, name_plugins, opset
 
 OPSETS = range(11, 23)  # ONNX operator sets that we read
@@ -126,7 +127,8 @@ def make_static(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[in
     _refuse_bfloat16(path, model)
     fold_constants(model)
     slices_for_sequences(model)
-    refuse_scaling(path, model, image.name)
+    if normalises := check_input_map(path, model, image.name):
+        warnings.append(normalises)
     names = _class_names(model, warnings)
     for text in warnings:
         log.warning("%s", text)
