@@ -41,7 +41,7 @@ MAX_BATCH = 63  # HailoRT's own limit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; every value is checked, and nothing is opened."""
+    """The command line; every value is checked; only the kind of a video is looked at."""
     parser = cli.Parser(__doc__, usage="%(prog)s [--model] MODEL [--source] SOURCE [options]")
     add_model_and_source(parser, "an image, a folder, a 'glob', a text list, - for a list on stdin, or a video")
     add_detection_flags(parser)

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, urlsplit
 from hefkit.errors import DataError, UsageError
 from hefkit.files import existing
 from hefkit.pictures.find import IMAGE_SUFFIXES
+from hefkit.pictures.kinds import PHOTOGRAPH, kind_of
 from hefkit.text import one_line
 
 SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}  # of an address -> CameraSource.kind
@@ -124,7 +125,7 @@ def _file(text: str) -> CameraSource:
         raise UsageError(
             f"the source {text} is not a file; expected {EXPECTED}; photographs are for hailo_inference.py"
         )
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES or kind_of(path) == PHOTOGRAPH:
         raise UsageError(f"the source {text} is a photograph; expected {EXPECTED}; run hailo_inference.py with it")
     return CameraSource("file", text, path=path)
 

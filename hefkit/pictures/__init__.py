@@ -1,6 +1,7 @@
 """Photographs and videos: which files a SOURCE means, and their pixels.
 
     find      image files below a folder, without the pictures that hefkit made
+    kinds     photograph or video, by content; whether a recording was cut off
     places    paths that were written on another machine -> files of this one
     sources   SOURCE on the command line -> photographs in order, or one video
     datayaml  the data.yaml of a dataset -> its splits and their pictures
@@ -8,5 +9,5 @@
     frames    photographs read ahead by threads, in order
     video     frames of a video file; a video file of annotated frames
 
-Others use: datayaml, find, frames, places, read, sources, video.
+Others use: datayaml, find, frames, kinds, places, read, sources, video.
 """

@@ -14,13 +14,13 @@ from pathlib import Path, PurePosixPath
 
 from hefkit.errors import DataError
 from hefkit.files import existing
-from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images
+from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, VIDEO_SUFFIXES, OwnPictures, find_images
+from hefkit.pictures.kinds import VIDEO, is_video_file, kind_of
 from hefkit.pictures.places import find_lines, slashed
 from hefkit.text import counted, decoded, log, one_line
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20
-VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"))
 PHOTO_SOURCES = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
 ALL_SOURCES = f"{PHOTO_SOURCES}, or a video"
 
@@ -65,9 +65,11 @@ def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = Fals
 
 
 def is_video(source: str) -> bool:
-    """Whether SOURCE has the name of a video file; a folder, a glob or a list is not a video."""
+    """Whether SOURCE is a video; see `is_video_file`. A folder, a glob or a list is not a video."""
     path = Path(source)
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not glob.has_magic(source)
+    if existing(path):
+        return not path.is_dir() and path.suffix.lower() != LIST_SUFFIX and is_video_file(path)
+    return not glob.has_magic(source) and path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _one_file(source: str) -> list[Item]:
@@ -86,26 +88,40 @@ def _one_file(source: str) -> list[Item]:
 
 
 def _in_folder(source: str, exclude: Sequence[Path]) -> list[Item]:
+    videos: list[Path] = []
     try:
-        found = find_images(Path(source))
+        found = find_images(Path(source), videos)
     except OSError as exc:
         raise DataError(f"cannot read the folder {source}: {exc.strerror}; check its permissions") from exc
     relatives = sorted(image.relative_to(source).as_posix() for image in found)
     items = [Item(Path(source, r), os.path.join(source, r), PurePosixPath(r)) for r in relatives]
     what = f"the folder {source}"
+    _leave_out(videos, what)
     return photographs(_some(_without(items, Path(source), exclude), what), what, Path(source))
 
 
 def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
     """The items of a pattern such as `photos/**/*.jpg`; `relative` is the path below the part without wildcards."""
     fixed = _fixed_part(pattern)
-    matches = [m for m in glob.iglob(pattern, recursive=True) if Path(m).suffix.lower() in IMAGE_SUFFIXES]
+    matches = [m for m in glob.iglob(pattern, recursive=True) if os.path.isfile(m)]
     items = [
-        Item(Path(m), m, PurePosixPath(Path(m).relative_to(fixed).as_posix())) for m in matches if os.path.isfile(m)
+        Item(Path(m), m, PurePosixPath(Path(m).relative_to(fixed).as_posix()))
+        for m in matches
+        if Path(m).suffix.lower() in IMAGE_SUFFIXES
     ]
     items.sort(key=lambda item: item.relative.as_posix())
     what = f"the pattern {pattern}"
+    _leave_out([Path(m) for m in matches if Path(m).suffix.lower() in VIDEO_SUFFIXES], what)
     return photographs(_some(_without(items, fixed, exclude), what), what, fixed)
+
+
+def _leave_out(videos: Sequence[Path], what: str) -> None:
+    """Name the videos among photographs."""
+    if found := sorted(path for path in videos if kind_of(path) == VIDEO):
+        log.warning(
+            "%s: %s left out, such as %s; a video must be named as the source itself",
+            one_line(what), counted(len(found), "video"), one_line(found[0].name),
+        )  # fmt: skip
 
 
 def photographs(items: list[Item], what: str, below: Path | None = None) -> list[Item]:
