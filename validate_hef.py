@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.errors import ModelError
-from hefkit.files import existing
 from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
@@ -65,15 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_args(argv)
     from hefkit.hef.file import read_hef
     from hefkit.hef.words import check_spec, describe
-    from hefkit.spec_file import read_spec
+    from hefkit.spec_file import spec_beside
 
     cli.set_up_logging(args.quiet)
     check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
     beside = None
-    if hef.digest_ok is not False and existing(spec):  # what a damaged file says proves nothing about its spec
-        beside = read_spec(spec)
+    if hef.digest_ok is not False:  # what a damaged file says proves nothing about its spec
+        beside = spec_beside(args.model)
+    if beside is not None:
         check_spec(hef, beside)
     if not args.json:
         sys.stdout.write("\n".join(table(hef)) + "\n")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.errors import ModelError
+from hefkit.files import existing
 from hefkit.spec import (
     ACTIVATIONS,
     CODE_DTYPES,
@@ -23,6 +24,7 @@ from hefkit.spec import (
     ModelSpec,
     OutputSpec,
 )  # fmt: skip
+from hefkit.text import log, one_line
 
 MAX_SPEC_BYTES = 16 << 20
 
@@ -52,6 +54,35 @@ def read_spec(path: Path) -> ModelSpec:
         raise ModelError(f"the spec {path} cannot be used: {exc}; compile the model again") from exc
     except RecursionError as exc:  # nested just shallow enough to be parsed
         raise ModelError(f"the spec {path} is nested too deeply; compile the model again") from exc
+
+
+def spec_beside(model: Path) -> ModelSpec | None:
+    """The spec beside a HEF; None where there is none, or where NAME.json is another program's, which is logged.
+
+    Raises:
+        ModelError: it is hefkit's, or not JSON at all, and cannot be used.
+    """
+    path = model.with_suffix(".json")
+    if not existing(path):
+        return None
+    if _is_foreign(path):
+        log.warning("%s is not a spec of hefkit; it is ignored", one_line(path))
+        return None
+    return read_spec(path)
+
+
+def _is_foreign(path: Path) -> bool:
+    """Whether a JSON file has nothing of a spec: no format, no head, not hefkit's name."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_SPEC_BYTES:
+            return path.is_file()
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    ours = isinstance(value, dict) and (
+        isinstance(value.get("format"), int) or "head" in value or str(value.get("tool")).startswith("hefkit")
+    )
+    return not ours
 
 
 def spec_from_json(value: Any) -> ModelSpec:

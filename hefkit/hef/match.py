@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hefkit.errors import ModelError
-from hefkit.files import existing
 from hefkit.hef.file import Hef
 from hefkit.hef.groups import Group
 from hefkit.hef.heads import IMAGE_ORDERS, listed, numbers, read_heads
@@ -19,7 +18,7 @@ from hefkit.hef.streams import NMS_BY_CLASS, VStream
 from hefkit.hef.words import check_spec
 from hefkit.names import model_names, names_of_metadata
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, NmsSpec, OutputSpec
-from hefkit.spec_file import read_spec
+from hefkit.spec_file import spec_beside
 from hefkit.text import one_line
 
 
@@ -43,9 +42,8 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
         ModelError: the spec belongs to another file, or hefkit does not decode these outputs.
     """
     group = _one_network(hef)
-    spec_file = hef.path.with_suffix(".json")
-    if existing(spec_file):
-        spec = read_spec(spec_file)
+    spec = spec_beside(hef.path)
+    if spec is not None:
         check_spec(hef, spec)
         return Matched(_with_streams(hef.path, group, replace(spec, names=model_names(names, spec))))
     input_spec = _input(hef.path, group)
