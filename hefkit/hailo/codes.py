@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from hefkit.chips import NEWER_RUNTIME
 from hefkit.errors import DeviceError, HefkitError, ModelError
@@ -175,12 +178,26 @@ def failure(exc: BaseException, doing: str) -> HefkitError:
     """One of pyhailort's exceptions -> ours; `doing` completes "HailoRT failed to"."""
     status = status_of(exc)
     advice = {**ADVICE, **ADVICE_5}.get(-1 if status is None else status)
+    if status == INVALID_OPERATION and (likely := _numpy_2()):
+        return DeviceError(f"HailoRT failed to {doing}: {likely} (status 6, HAILO_INVALID_OPERATION); {NUMPY_1}")
     if advice is None:
         number = "" if status is None else f" (status {status})"
         return DeviceError(f"HailoRT failed to {doing}: {one_line(exc) or type(exc).__name__}{number}; see its log")
     return advice.error(
         f"HailoRT failed to {doing}: {advice.cause} (status {status}, HAILO_{advice.name}); {advice.cure}"
     )
+
+
+def _numpy_2() -> str:
+    """What status 6 most likely means where numpy is newer than HailoRT 4 knows; empty elsewhere.
+
+    An extension that was built with an old pybind11 (2.10) can be imported, but with numpy 2 every buffer reaches the
+    library with size 0.
+    """
+    hailort = getattr(sys.modules.get("hailo_platform"), "__version__", "")
+    if not hailort.startswith("4.") or int(np.__version__.partition(".")[0]) < 2:
+        return ""
+    return f"numpy {np.__version__} is the likely cause: HailoRT {hailort} for Python was built for numpy 1"
 
 
 @contextlib.contextmanager
@@ -218,6 +235,10 @@ VENV = "a virtual environment must be made with the system's python3 and --syste
 ELSEWHERE = "on a machine without a chip run the .emulated.onnx"
 ANOTHER_NUMPY = "HailoRT for Python was built for another numpy"
 SYSTEM_NUMPY = "let pip uninstall the numpy that hides the system's, and use the system's python3"
+NUMPY_1 = (
+    "use the system's numpy: in a virtual environment made with --system-site-packages, pip uninstall numpy; or "
+    "pip install 'numpy<2'"
+)
 # part of the message, cause, cure; the first that fits
 IMPORT_FAILURES = (
     (
