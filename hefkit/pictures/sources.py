@@ -20,6 +20,7 @@ from hefkit.pictures.places import find_lines, slashed
 from hefkit.text import counted, decoded, log, one_line
 
 LIST_SUFFIX = ".txt"
+TABLES = (".ndjson", ".jsonl", ".json", ".csv", ".parquet", ".xml", ".zip", ".tar", ".cache")
 MAX_LIST_BYTES = 256 << 20
 PHOTO_SOURCES = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
 ALL_SOURCES = f"{PHOTO_SOURCES}, or a video"
@@ -59,7 +60,8 @@ def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = Fals
         return _matching(source, exclude)
     if source.isdigit() or "://" in source:
         raise DataError(
-            f"the source {source} is not a file; expected {expected}; cameras are for working_hailo_detector.py"
+            f"the source {source} is not a file; expected {expected}; download pictures of the web first; "
+            "cameras are for working_hailo_detector.py"
         )
     raise DataError(f"the source {source} does not exist; expected {expected}")
 
@@ -84,6 +86,11 @@ def _one_file(source: str) -> list[Item]:
         except OSError as exc:
             raise DataError(f"cannot read the list {source}: {exc.strerror}; expected one image path a line") from exc
         return _listed(_lines(raw, f"the list {source}"), os.path.dirname(source), f"the list {source}")
+    if suffix in TABLES:
+        raise DataError(
+            f"the source {source} is a table or a list of another program; expected {ALL_SOURCES}; name the folder of "
+            "its pictures"
+        )
     return [Item(path, source, PurePosixPath(path.name))]
 
 

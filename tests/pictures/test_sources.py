@@ -249,3 +249,19 @@ def test_what_is_a_video(here: Path, source: str, video: bool) -> None:
         assert [(i.source, str(i.relative)) for i in find_items(source, videos=True)] == [("clip.MP4", "clip.MP4")]
         with pytest.raises(DataError, match=r"clip\.MP4 is a video; expected photographs"):
             find_items(source)
+
+
+@pytest.mark.parametrize("name", ["coco8.ndjson", "labels.csv", "annotations.json"])
+def test_tables_are_not_pictures(here: Path, name: str) -> None:
+    """The cure is the folder of the pictures."""
+    touch(name, "photos/a.jpg")
+
+    with pytest.raises(DataError, match=r"a table or a list of another program.*name the folder of its pictures"):
+        find_items(name)
+    assert sources(find_items("photos")) == ["photos/a.jpg"]
+
+
+def test_an_address_is_not_a_folder(here: Path) -> None:
+    """What lies in the web must be downloaded."""
+    with pytest.raises(DataError, match="download pictures of the web first"):
+        find_items("https://example.com/photos")

@@ -164,6 +164,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _refuse_other_formats(path: Path, data: bytes) -> None:
+    if path.suffix.lower() == ".har" or data[257:262] == b"ustar":
+        raise ModelError(
+            f"{path} looks like a HAR of Hailo's compiler; expected the ONNX that it was made from; give both: "
+            f"compile_to_hef.py MODEL.onnx --har {path.name}"
+        )
     for magic, words in LOOKS_LIKE:
         if data.startswith(magic):
             raise ModelError(f"{path} looks like {words}; expected an ONNX; export the trained model to ONNX first")
