@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from hefkit import cli
 from hefkit.cameras.source import CameraSource, parse_source
 from hefkit.detect.flags import (
-    ENGINES,
     add_detection_flags,
     add_model_and_source,
     decode_settings,
@@ -260,8 +259,6 @@ def log_summary(stats: LiveStats, engine: Engine) -> dict[str, Any]:
         log.info("milliseconds, median/95th percentile: %s", stages)
     for name, count in result["by_class"].items():
         log.info("%7d  %s", count, one_line(name, 60))
-    if engine.kind == "emulated":
-        log.info("%s", ENGINES["emulated"])
     return result
 
 

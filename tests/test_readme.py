@@ -129,6 +129,7 @@ def bring_a_hef(home: Path, environment: dict[str, str]) -> None:
     write_hef(home / "drone.hef", read_spec(home / "drone.emulated.json"), emulation.read_bytes(), beside=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_command_runs(document: Path, reader: Path, chip_env: Callable[..., dict[str, str]]) -> None:
     """In the order of the document, each with the exit code that the text promises."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from hefkit.hef.streams import VStream
-from hefkit.spec import CODE_DTYPES
 
 TOLERANCE = 0.02  # how far the codes of a probability may reach beyond its ends, by rounding
-DOUBLED = 2.0  # upper end of 15-bit codes in uint16 (scale 1/32767), and of 8-bit ones after an overflow (2/255)
+DOUBLED = 2.0  # upper end after an overflow: the compiler doubles the scale (2/255)
+LARGEST = {"uint8": 255, "uint16": 32767}  # largest code that the compiler uses: its "16 bit" are 15
 LOGITS_REACH = -1.0  # logits have values below: those of the background are far below 0
 
 
@@ -14,7 +14,7 @@ def is_probability(low: float, high: float) -> bool:
     """Whether all values of a tensor are probabilities, from the least and the greatest that it holds or can hold.
 
     The compiler gives a sigmoid the range 0 to 1 (scale 1/255), older releases the measured one (scale 0.00343: 0 to
-    0.875), an overflow twice as much (2/255); 15-bit codes have the scale 1/32767, so that uint16 reaches to 2.
+    0.875), an overflow twice as much (2/255); 15-bit codes have the scale 1/32767.
 
         is_probability(0, 0.875), is_probability(0, 2)      True
         is_probability(-8, 8), is_probability(0, 1.5)       False
@@ -38,7 +38,7 @@ def activation_of(low: float, high: float) -> tuple[str, str]:
 
 def value_range(stream: VStream) -> tuple[float, float]:
     """The least and the greatest value that the codes of a stream with a scale can stand for."""
-    most = CODE_DTYPES[stream.dtype]
+    most = LARGEST[stream.dtype]
     scales, zeros = (v if isinstance(v, tuple) else (v or 0.0,) for v in (stream.scale, stream.zero_point))
     count = max(len(scales), len(zeros))
     pairs = list(zip(_repeated(scales, count), _repeated(zeros, count), strict=True))

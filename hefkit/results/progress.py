@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, TypeVar
 
 from hefkit.text import log
+
+Item = TypeVar("Item")
 
 
 class Progress:
@@ -21,6 +23,12 @@ class Progress:
         if self._bar is not None:
             self._bar.update()
 
+    def each(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items, a step behind each."""
+        for item in items:
+            yield item
+            self.step()
+
     def warn(self, message: str, *args: object) -> None:
         """Log a warning above the bar."""
         if self._bar is not None:
@@ -31,14 +39,18 @@ class Progress:
 
 
 @contextlib.contextmanager
-def progress(total: int | None, unit: str, *, quiet: bool = False) -> Iterator[Progress]:
-    """A bar of `total` steps (None: unknown); no bar if `quiet`, without a terminal or without tqdm."""
+def progress(total: int | None, unit: str, *, quiet: bool = False, delay_s: float = 0.0) -> Iterator[Progress]:
+    """A bar of `total` steps (None: unknown); silent when quiet, without a terminal or without tqdm.
+
+    Args:
+        delay_s: the bar appears only after so many seconds.
+    """
     bar = None
     if not quiet and sys.stderr.isatty():
         with contextlib.suppress(ImportError):
             from tqdm import tqdm
 
-            bar = tqdm(total=total, unit=unit, leave=False, dynamic_ncols=True)
+            bar = tqdm(total=total, unit=unit, leave=False, dynamic_ncols=True, delay=delay_s)
     try:
         yield Progress(bar)
     finally:

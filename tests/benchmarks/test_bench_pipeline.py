@@ -15,6 +15,8 @@ import pytest
 from tests.conftest import ROOT
 from tests.helpers.pictures import write
 
+pytestmark = pytest.mark.slow
+
 BENCHMARK = ROOT / "benchmarks" / "bench_pipeline.py"
 
 

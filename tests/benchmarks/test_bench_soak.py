@@ -14,6 +14,11 @@ from tests.conftest import ROOT
 from tests.helpers.tiny_onnx import drawn
 from tests.helpers.toy_emulation import write_emulation
 
+pytestmark = [
+    pytest.mark.xdist_group("clock"),
+    pytest.mark.slow,
+]  # it looks at the clock: one process for all such files
+
 SECONDS = 30
 
 

@@ -19,6 +19,8 @@ from hypothesis import strategies as st
 from hefkit.measure.labels import label_path, read_labels
 from tests.conftest import ROOT, Finished
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Finished]
 SCRIPT = "examples/drone/make_dataset.py"
 SAMPLE = ROOT / "examples" / "drone"

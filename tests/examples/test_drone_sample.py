@@ -21,6 +21,8 @@ from hefkit.spec import InputSpec
 from hefkit.workshop.network.session import open_session, run_session
 from tests.conftest import ROOT, Finished
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Finished]
 SAMPLE = ROOT / "examples" / "drone"
 PLAIN, WITH_NMS = SAMPLE / "drone.onnx", SAMPLE / "drone_nms.onnx"

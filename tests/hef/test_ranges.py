@@ -21,7 +21,7 @@ def stream(**fields: Any) -> VStream:
     [
         # (0 - 10) * 0.5, (255 - 10) * 0.5
         pytest.param({"scale": 0.5, "zero_point": 10.0}, (-5.0, 122.5), id="8 bits"),
-        pytest.param({"dtype": "uint16", "scale": 2**-16}, (0.0, 65535 / 65536), id="16 bits"),
+        pytest.param({"dtype": "uint16", "scale": 2**-15}, (0.0, 32767 / 32768), id="15 bits"),
         # feature 0: -10 .. 500, feature 1: -3 .. 252
         pytest.param({"scale": (2.0, 1.0), "zero_point": (5.0, 3.0)}, (-10.0, 500.0), id="a feature"),
         # feature 0: -5 .. 250, feature 1: -10 .. 500

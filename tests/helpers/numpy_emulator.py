@@ -2,8 +2,9 @@
 
 `NumpyEmulation` has the methods of `Net`, so `backbone()` and `heads()` build it like any other toy; but where `Net`
 adds nodes, it computes arrays. The places where it rounds are written by hand: after a convolution with its activation,
-after an Add, after a Concat, and nowhere else. From the emulated model it takes only numbers: weight codes, scales and
-bias of the k-th layer, scale and zero point of the k-th rounding point. Both lists must be used up exactly.
+after an Add, after a Concat, and nowhere else. From the emulated model it takes only numbers: weight codes, steps and
+bias of the k-th layer, scale and zero point of the k-th rounding point. Both lists must be used up exactly. How many
+codes there are, and what the chip computes for a sigmoid, is written here a second time.
 
 Every layer gets the input codes of the emulated model (`found`). Otherwise one sum that rounds to the other side, which
 another order of summing can cause, would change all later layers, and the comparison would measure how a toy with
@@ -22,32 +23,44 @@ from onnx import numpy_helper
 from tests.helpers.onnx_net import backbone, heads
 
 WEIGHTED = ("Conv", "ConvTranspose")
+LARGEST = {"uint8": 255, "uint16": 32767}  # "16 bit" has 15
+# the chip's sigmoid right of zero: where its straight pieces end, and how steep they are; it is flat behind
+ENDS = (0.0, 0.9916401505470276, 1.9061697721481323, 3.0992729663848877, 5.537334442138672)
+SLOPES = (0.2341219186782837, 0.15622302889823914, 0.07317875325679779, 0.016277799382805824)
 
 
 @dataclass(frozen=True)
 class Rounding:
     """One QuantizeLinear: its numbers and the name of its output."""
 
-    scale: np.float32
+    scale: np.ndarray  # () float32, or (C,) where every channel has its own
     zero_point: int
     largest: int
     codes: str
 
+    @property
+    def step(self) -> np.ndarray:
+        """() or (C, 1, 1), for tensors (C, H, W)."""
+        return self.scale.reshape(-1, 1, 1) if self.scale.ndim else self.scale
+
 
 @dataclass(frozen=True)
 class Layer:
-    """One weighted node: integer codes, a scale for each output channel, a float bias."""
+    """One weighted node: integer codes, the code of zero, steps that broadcast with the codes, a float bias."""
 
     codes: np.ndarray
-    scale: np.ndarray
-    axis: int
-    bias: np.ndarray
+    zero_point: int
+    step: np.ndarray
+    bias: np.ndarray | None
 
     @property
     def real(self) -> np.ndarray:
-        """The weights as float32."""
-        shape = [-1 if a == self.axis else 1 for a in range(self.codes.ndim)]
-        return self.codes.astype(np.float32) * self.scale.reshape(shape)
+        """The weight that the codes stand for, float32."""
+        return (self.codes.astype(np.float32) - np.float32(self.zero_point)) * self.step
+
+    def add_bias(self, sums: np.ndarray) -> np.ndarray:
+        """Sums (O, H, W) with the bias."""
+        return sums if self.bias is None else sums + self.bias[:, None, None]
 
 
 def constants(model: onnx.ModelProto) -> dict[str, np.ndarray]:
@@ -62,7 +75,8 @@ def roundings(model: onnx.ModelProto) -> list[Rounding]:
     for node in model.graph.node:
         if node.op_type == "QuantizeLinear":
             scale, zero = values[node.input[1]], values[node.input[2]]
-            found.append(Rounding(np.float32(scale), int(zero), int(np.iinfo(zero.dtype).max), node.output[0]))
+            assert scale.dtype == np.float32 and zero.shape == scale.shape and np.unique(zero).size == 1
+            found.append(Rounding(scale, int(zero.flat[0]), LARGEST[zero.dtype.name], node.output[0]))
     return found
 
 
@@ -73,11 +87,15 @@ def layers(model: onnx.ModelProto) -> list[Layer]:
     found = []
     for node in model.graph.node:
         if node.op_type in WEIGHTED:
-            weight = producer[node.input[1]]
-            assert weight.op_type == "DequantizeLinear" and not values[weight.input[2]].any()
-            axis = next(a.i for a in weight.attribute if a.name == "axis")
-            codes, scale = (values[name] for name in weight.input[:2])
-            found.append(Layer(codes, scale, axis, values[node.input[2]]))
+            weight, step = producer[node.input[1]], np.float32(1)
+            while weight.op_type == "Mul":
+                step = step * values[weight.input[1]]
+                weight = producer[weight.input[0]]
+            assert weight.op_type == "DequantizeLinear"
+            codes, scale, zero = (values[name] for name in weight.input)
+            assert scale.ndim == zero.ndim == 0 and codes.dtype == zero.dtype
+            bias = values[node.input[2]] if len(node.input) > 2 else None
+            found.append(Layer(codes, int(zero), np.asarray(step * scale, np.float32), bias))
     return found
 
 
@@ -109,7 +127,7 @@ class NumpyEmulation:
         outputs = {}
         for box, cls in pairs:  # the class tensors' sigmoids are at the end of the graph
             outputs[box] = self.arrays[box]
-            outputs[cls] = self.arrays[cls] if self.logits else self._round(_sigmoid(self.arrays[cls]))
+            outputs[cls] = self.arrays[cls] if self.logits else self._round(chip_sigmoid(self.arrays[cls]))
         assert not self.layers and not self.roundings, "the emulated model has more layers or rounding points"
         return [outputs[name].transpose(1, 2, 0) for pair in pairs for name in pair]
 
@@ -124,9 +142,8 @@ class NumpyEmulation:
 
     def _layer(self, x: str, out: int, k: int, stride: int, groups: int) -> str:
         layer = self.layers.pop(0)
-        assert layer.codes.shape == (out, self.channels[x] // groups, k, k) and layer.axis == 0
-        y = convolve(self.arrays[x], layer.real, stride, k // 2, groups)
-        return self._new(y + layer.bias[:, None, None])
+        assert layer.codes.shape == (out, self.channels[x] // groups, k, k)
+        return self._new(layer.add_bias(convolve(self.arrays[x], layer.real, stride, k // 2, groups)))
 
     def silu(self, x: str) -> str:
         value = self.arrays[x]
@@ -167,14 +184,14 @@ class NumpyEmulation:
 
     def _round(self, value: np.ndarray) -> np.ndarray:
         point = self.roundings.pop(0)
-        codes = np.rint(value.astype(np.float32) / point.scale) + point.zero_point
+        codes = np.rint(value.astype(np.float32) / point.step) + point.zero_point
         self.codes[point.codes] = np.clip(codes, 0, point.largest)
         self._last = point
         return self._found[point.codes][0]
 
     def _real(self, value: np.ndarray) -> np.ndarray:
         codes = self._round(value)
-        return (codes.astype(np.float32) - np.float32(self._last.zero_point)) * self._last.scale
+        return (codes.astype(np.float32) - np.float32(self._last.zero_point)) * self._last.step
 
     def _new(self, value: np.ndarray) -> str:
         name = f"n{len(self.arrays)}"
@@ -188,13 +205,20 @@ class TransposedEmulation(NumpyEmulation):
 
     def upsample(self, x: str) -> str:
         layer, value = self.layers.pop(0), self.arrays[x].astype(np.float64)
-        assert layer.codes.shape == (self.channels[x], self.channels[x], 2, 2) and layer.axis == 1
+        assert layer.codes.shape == (self.channels[x], self.channels[x], 2, 2)
         height, width = value.shape[1:]
         y = np.empty((self.channels[x], 2 * height, 2 * width))
         for dy in (0, 1):
             for dx in (0, 1):
                 y[:, dy::2, dx::2] = np.einsum("io,ihw->ohw", layer.real[:, :, dy, dx], value)
-        return self._new(self._real((y + layer.bias[:, None, None]).astype(np.float32)))
+        return self._new(self._real(layer.add_bias(y).astype(np.float32)))
+
+
+class ReluEmulation(NumpyEmulation):
+    """For toys with ReLU in place of SiLU."""
+
+    def silu(self, x: str) -> str:
+        return self._new(self._real(np.maximum(self.arrays[x], 0)))
 
 
 def convolve(x: np.ndarray, weight: np.ndarray, stride: int, pad: int, groups: int) -> np.ndarray:
@@ -209,6 +233,13 @@ def convolve(x: np.ndarray, weight: np.ndarray, stride: int, pad: int, groups: i
             seen = padded[:, dy : dy + stride * height : stride, dx : dx + stride * width : stride]
             total += np.einsum("goi,gihw->gohw", table[..., dy, dx], seen.reshape(groups, -1, height, width))
     return total.reshape(out, height, width).astype(np.float32)
+
+
+def chip_sigmoid(x: np.ndarray) -> np.ndarray:
+    """Nine straight pieces, point-symmetric about (0, 0.5); a little above 1 and below 0 outside, which no code is."""
+    rise = np.cumsum([0.0, *np.multiply(SLOPES, np.diff(ENDS))])
+    ends, rise = np.concatenate([-np.flip(ENDS), ENDS]), np.concatenate([-np.flip(rise), rise])
+    return (0.5 + np.interp(x.astype(np.float64), ends, rise)).astype(np.float32)
 
 
 def _sigmoid(x: np.ndarray) -> np.ndarray:

@@ -31,6 +31,8 @@ from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
+
 
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:

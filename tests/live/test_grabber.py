@@ -19,6 +19,8 @@ from hefkit.live.grabber import Grabber
 from hefkit.live.state import Controls, LiveStats
 from hefkit.signals import StopRequested
 
+pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
+
 
 class FakeCamera:
     """Gives numbered frames, `fps` a second, `count` of them, then None; refuses to be used by two threads."""

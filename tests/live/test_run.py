@@ -19,6 +19,8 @@ from hefkit.live.state import Controls, LiveResult, LiveStats
 from tests.helpers.fake_engine import FakeEngine, engine_that_finds
 from tests.helpers.fake_live import FakeCamera
 
+pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
+
 NAMES = {0: "a", 1: "b", 2: "c"}
 BOX = (0, 0.9, (16.0, 24.0, 48.0, 40.0))
 

@@ -33,6 +33,8 @@ from tests.helpers.fake_live import NAMES, live_result
 from tests.helpers.mosquitto import Broker, Listener, find_mosquitto
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
+
 BASE = "garden/cam"
 NOTHING = Detections.empty()
 TWO = Detections(np.array([[1, 1, 9, 9], [2, 2, 9, 9]], np.float32), np.array([0.9, 0.8], np.float32), np.array([0, 0]))

@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import pytest
 from compile_to_hef import main
 from hefkit.cli import run_main
 from tests.conftest import ROOT, Finished, fill
+from tests.helpers.numpy_emulator import layers
 from tests.helpers.pictures import encode, noise, write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.wrong_onnx import wrong_onnx
@@ -478,6 +479,129 @@ def test_what_is_not_emulated_is_one_warning(emulated: Run, yolo: Path, calib: P
     done = emulated(yolo, "--calib", calib, "--script", script, "--json")
 
     assert len([w for w in done.json["warnings"] if "16 bit of conv12" in w]) == 1
+
+
+LEVELS = {
+    "0 of the script": ([], 0, None),
+    "0": (["--optimization-level", 0], 0, None),
+    "1": (["--optimization-level", 1], 1, None),
+    "2": (["--optimization-level", 2], 0, "level 2 trains the weights"),
+    "4": (["--optimization-level", 4], 0, "level 4 trains the weights"),
+}
+
+
+@pytest.mark.parametrize("flags, level, words", LEVELS.values(), ids=LEVELS.keys())
+def test_the_level_of_a_forecast(
+    emulated: Run, yolo: Path, calib: Path, flags: list[object], level: int, words: str | None
+) -> None:
+    """0 and 1 are emulated; for the others the figures are those of level 0, and a warning says so."""
+    done = emulated(yolo, "--calib", calib, *flags, "--json")
+    told = [w for w in done.json["warnings"] if "cannot forecast" in w]
+
+    assert (done.code, done.json["quality"]["level"]) == (0, level)
+    assert f"  forecast for optimization level {level}" in done.err.splitlines()
+    assert ("  bias correction on 12 pictures" in done.err.splitlines()) is (level == 1)
+    expected = [f"{words}, which --emulate cannot forecast; the figures are those of level 0"] if words else []
+    assert told == expected
+
+
+def test_a_script_without_a_level(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """The compiler would choose by the number of pictures; the forecast is that of level 0."""
+    script = tmp_path / "free.mscript"
+    script.write_text("normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])\n")
+
+    done = emulated(yolo, "--calib", calib, "--script", script, "--json")
+
+    assert done.json["quality"]["level"] == 0
+    assert (
+        "no level is stated, which --emulate cannot forecast; the figures are those of level 0"
+        in (done.json["warnings"])
+    )
+
+
+def test_groups_of_the_script(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """Patterns are emulated, depthwise convolutions apart; single layers are a warning."""
+
+    def steps(*lines: str) -> dict[int, int]:
+        """Weight steps of the layers: how many layers have so many."""
+        script = tmp_path / "groups.mscript"
+        script.write_text("\n".join([SHIPPED, *lines, ""]))
+        done = emulated(yolo, "--calib", calib, "--script", script, "--output", tmp_path / "g", "--json")
+        assert done.code == 0, done.err
+        nonlocal told
+        told = [w for w in done.json["warnings"] if "groups the weights" in w or "--emulate ignores" in w]
+        quality = done.json["quality"]
+        if any("*" in line for line in lines):  # both figures: what the compiler does is not known
+            assert quality["quantization_groups"]["in_order"]["recall"] == quality["recall"]
+            assert set(quality["quantization_groups"]["sorted"]) == {"recall", "precision"}
+            assert "with channels grouped in order" in done.err and "sorted by range" in done.err
+        else:
+            assert "quantization_groups" not in quality
+        found = [np.unique(layer.step).size for layer in layers(onnx.load(tmp_path / "g.emulated.onnx"))]
+        return {count: found.count(count) for count in set(found)}
+
+    told: list[str] = []
+    # 27 Convs, 3 of them depthwise
+    assert steps() == {1: 27} and not told
+    assert steps("quantization_param({dw*}, quantization_groups=2)") == {1: 24, 2: 3} and not told
+    assert steps("quantization_param({conv*}, quantization_groups=2)") == {2: 24, 1: 3}
+    assert steps("quantization_param({*}, quantization_groups=2)") == {2: 27}
+    assert steps(
+        "quantization_param({*}, quantization_groups=2)", "quantization_param({dw*}, quantization_groups=3)"
+    ) == {2: 24, 3: 3}
+    assert not told
+    assert steps("quantization_param(conv3, quantization_groups=2)") == {1: 27}
+    assert told == [
+        "the script groups the weights of conv3, which are the compiler's names; emulated with one group"
+    ]  # fmt: skip
+
+
+def test_plain_distances_ask_for_16_bit(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+    """A head as YOLO26's, without bins: one line, unless a flag or the script has 16-bit outputs already."""
+    distances = save(tiny_yolo(family="ltrb", tail="topk"), tmp_path / "distances.onnx")
+    script = tmp_path / "wide.mscript"
+    script.write_text(f"{SHIPPED}\nquantization_param({{output_layer*}}, precision_mode=a16_w16)\n")
+
+    def told(*args: object) -> list[str]:
+        done = emulated(*args, "--calib", calib, "--output", tmp_path / "d", "--json")
+        assert done.code == 0, done.err
+        return [w for w in done.json["warnings"] if "plain distances" in w]
+
+    line = "the box outputs are plain distances, as in YOLO26; 8 bit rounds them coarsely; add --precision-16 outputs"
+    assert told(distances) == told(distances, "--precision-16", "auto") == told(distances, "--check") == [line]
+    assert told(distances, "--precision-16", "outputs") == told(distances, "--script", script) == []
+    assert told(yolo) == []
+
+
+def test_a_bad_forecast_says_why_and_what_helps(emulated: Run, calib: Path, tmp_path: Path) -> None:
+    """One channel of each depthwise layer gets weights 500 times as large: the others get no codes, boxes are lost."""
+    model = tiny_yolo()
+    convs = [n for n in model.graph.node if n.op_type == "Conv"]
+    values = {t.name: t for t in model.graph.initializer}
+
+    def multiply(name: str, channel: tuple[int | slice, ...], factor: float) -> None:
+        weight = onnx.numpy_helper.to_array(values[name]).copy()
+        weight[channel] *= factor
+        values[name].CopyFrom(onnx.numpy_helper.from_array(weight, name))
+
+    for conv, reader in pairwise(convs):
+        if values[conv.input[1]].dims[1] == 1:
+            multiply(conv.input[1], (0,), 500)
+            multiply(reader.input[1], (slice(None), 0), 1 / 500)
+    bad = save(model, tmp_path / "bad.onnx")
+
+    done = emulated(bad, "--calib", calib, "--output", tmp_path / "m", "--json")
+    quality = done.json["quality"]
+
+    assert done.code == 0 and quality["recall"] < 0.9, "or there is nothing to explain"
+    assert list(quality)[-2:] == ["causes", "what_if"]
+    assert list(quality["causes"]) == ["weights", "tensors", "depthwise", "layers"]
+    assert quality["causes"]["depthwise"] > 0.5
+    assert [w for w in done.json["warnings"] if "the cause: the weights lose too much in 8 bit" in w]
+    starts = ("only ", "tried at level 0: as it is ", "what helps: ")
+    for start in starts:
+        assert len([w for w in done.json["warnings"] if w.startswith(start) and "pictures;" not in w]) == 1
+    assert json.loads((tmp_path / "m.emulated.json").read_bytes())["quality"] == quality
 
 
 def test_onnxruntime_does_not_report_home(run_script: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:

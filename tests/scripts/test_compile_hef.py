@@ -239,6 +239,25 @@ def test_16_bit_by_name(compiled: Compile, yolo: Path) -> None:
     assert (wrong.code, len(wrong.errors)) == (2, 1) and "no layer conv999" in wrong.errors[0]
 
 
+def test_plain_distances_ask_for_16_bit(compiled: Compile, yolo: Path, tmp_path: Path) -> None:
+    """A head as YOLO26's: one line before anything is compiled, unless 16-bit outputs are asked for."""
+    distances = save(tiny_yolo(family="ltrb", tail="topk"), tmp_path / "distances.onnx")
+
+    def told(onnx: Path, *flags: object) -> list[str]:
+        done = compiled("--check", *flags, onnx=onnx)
+        assert done.code == 0, done.err
+        return [w for w in done.json["warnings"] if "add --precision-16 outputs" in w]
+
+    assert len(told(distances)) == 1
+    assert told(distances, "--precision-16", "outputs") == told(yolo) == []
+    done = compiled("--precision-16", "outputs", onnx=distances)
+    assert done.code == 0, done.err
+    # 15 bits: a sigmoid has the scale 1/32767
+    classes = [o for o in done.json["head"]["outputs"] if o["role"] == "cls"]
+    assert {(o["dtype"], o["activation"]) for o in classes} == {("uint16", "sigmoid")}
+    assert [o["scale"] for o in classes] == pytest.approx([1 / 32767] * 3)
+
+
 SCRIPT_TEXT = """\
 normalization1 = normalization([0.0, 0.0, 0.0], [255.0, 255.0, 255.0])
 model_optimization_flavor(optimization_level=0, compression_level=0)

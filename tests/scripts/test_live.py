@@ -21,6 +21,8 @@ from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.toy_emulation import write_emulation
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
+
 SCRIPT = "working_hailo_detector.py"
 FRAMES = 45
 PATIENCE_S = 30.0

@@ -18,6 +18,11 @@ from tests.helpers.rtsp_server import PASSWORD, USER, missing, rtsp_server
 from tests.helpers.toy_emulation import write_emulation
 from tests.helpers.waiting import wait_for
 
+pytestmark = [
+    pytest.mark.xdist_group("clock"),
+    pytest.mark.slow,
+]  # it looks at the clock: one process for all such files
+
 SCRIPT = "working_hailo_detector.py"
 PATIENCE_S = 60.0
 Run = Callable[..., Finished]

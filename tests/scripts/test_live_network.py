@@ -22,6 +22,11 @@ from tests.helpers.toy_emulation import write_emulation
 from tests.helpers.viewers import Viewer, ask
 from tests.helpers.waiting import wait_for
 
+pytestmark = [
+    pytest.mark.xdist_group("clock"),
+    pytest.mark.slow,
+]  # it looks at the clock: one process for all such files
+
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> tuple[Path, Path]:

@@ -20,6 +20,8 @@ from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished
 from tests.helpers.sdk import make_sdk
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Finished]
 
 # name: (file, side, family, classes, NMS-free, least recall; None: random weights, which find nothing)

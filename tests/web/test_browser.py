@@ -22,6 +22,8 @@ from hefkit.web.sink import WebSink
 from tests.helpers.chromium import Tab, browser_tab, find_chromium
 from tests.helpers.fake_live import live_result
 
+pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
+
 HOSTILE = '<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>\'"&lt;'
 NAMES = {0: "drone", 1: HOSTILE}
 FOUND = Detections(

@@ -29,6 +29,8 @@ from tests.helpers.fake_live import NAMES, live_result
 from tests.helpers.viewers import Viewer, ask, connections, listening, stuck_viewer
 from tests.helpers.waiting import wait_for
 
+pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
+
 LOCAL = WebAddress("127.0.0.1", 0)
 EVERYWHERE = WebAddress("0.0.0.0", 0)
 TOKEN = "a-token-of-the-tests"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +14,15 @@ from onnx import helper
 
 from hefkit.errors import UsageError
 from hefkit.files import Staging, explained
+from hefkit.results.progress import progress
 from hefkit.spec import HeadSpec
 from hefkit.text import counted, log, one_line
+from hefkit.workshop.compile.forecast import GOOD_RECALL, both_groupings, explain, sentences, told_groupings
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
+from hefkit.workshop.script.commands import level
 from hefkit.workshop.script.lint import not_emulated
 
 EMULATED_LAST = "Writing emulated model"
@@ -34,22 +37,33 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
     def pictures() -> Iterator[np.ndarray]:
         return (calibration[i] for i in train)
 
+    def measured_on() -> Iterator[np.ndarray]:
+        return (calibration[i] for i in held_out)
+
+    def heads(some: Callable[[], Iterator[np.ndarray]]) -> FloatHeads:
+        assert run.file is not None and run.layout is not None
+        return FloatHeads(run.file, run.layout, some, in_sample=in_sample)
+
     with run.stage(1):
-        emulator.measure(pictures)
+        with progress(len(train), "picture", delay_s=2.0) as bar:
+            emulator.measure(lambda: bar.each(pictures()))
         log.info("  %d tensors measured on %s", len(emulator.plan.points), counted(len(train), "picture"))
     with run.stage(2):
         model = emulator.quantize(pictures)
-        wide = emulator.wide_tensors()
-        corrected_on = counted(emulator.corrected_on, "picture")
-        bits = f"{counted(len(wide), 'tensor')} in 16 bit, the others in 8 bit" if wide else "all tensors in 8 bit"
-        log.info("  scale and bias of every layer corrected on %s; %s", corrected_on, bits)
-        head = emulator.head_spec()
-        exact = FloatHeads(run.file, run.layout, lambda: (calibration[i] for i in held_out), in_sample=in_sample)
-        quality = compare_emulated(exact, model, head)
-        quality["tensors_16bit"] = wide
+        _log_storage(emulator)
+        with progress(len(held_out), "picture", delay_s=2.0) as bar:
+            quality = compare_emulated(heads(lambda: bar.each(measured_on())), model, emulator.head_spec())
+        quality.update(level=emulator.level, tensors_16bit=emulator.wide_tensors())
         run.log_quality(quality)
         if quality["recall"] is None and run.options.gate is None:
             run.warn(no_boxes(quality))
+        if emulator.grouped:
+            quality["quantization_groups"] = both_groupings(emulator, heads(measured_on), quality)
+            log.info("  %s", told_groupings(quality["quantization_groups"]))
+        if quality["recall"] is not None and quality["recall"] < GOOD_RECALL:
+            quality.update(explain(emulator, heads, measured_on))
+            for sentence in sentences(quality):
+                run.warn(sentence)
     _finish_spec(run, emulator, len(train), quality)
     refused = run.gate(quality)
     if refused is None:
@@ -65,17 +79,24 @@ def prepare(run: Compilation) -> Emulator:
     for warning in not_emulated(options.script):
         run.warn(warning)
     mean, std = options.script.normalization()
+    asked_level = options.level if options.level is not None else level(options.script)
+    if asked_level is None or asked_level > 1:
+        reason = "no level is stated" if asked_level is None else f"level {asked_level} trains the weights"
+        run.warn(f"{reason}, which --emulate cannot forecast; the figures are those of level 0")
     outputs, others = options.script.wide_outputs(len(run.layout.convs))
     if others:
         shown = ", ".join(one_line(o, 60) for o in others[:5])
         run.warn(f"the script asks for 16 bit of {shown}, which are the compiler's names; they are emulated in 8 bit")
     asked = set(options.precision_16)
+    groups = _groups(run)
     precision = Precision(
         outputs=frozenset(range(len(run.layout.convs)) if "outputs" in asked else outputs),
         layers=frozenset(asked - {"outputs", "auto"}),
         auto="auto" in asked,
+        conv_groups=groups.get("conv*", groups.get("*", 1)),
+        depthwise_groups=groups.get("dw*", groups.get("*", 1)),
     )
-    emulator = Emulator(run.file, run.layout, mean, std, precision, options.logits)
+    emulator = Emulator(run.file, run.layout, mean, std, precision, options.logits, level=1 if asked_level == 1 else 0)
     unknown = emulator.unknown_layers()
     if unknown:
         raise UsageError(
@@ -83,6 +104,36 @@ def prepare(run: Compilation) -> Emulator:
             "with --emulate a layer is named by its ONNX node"
         )
     return emulator
+
+
+def _groups(run: Compilation) -> dict[str, int]:
+    """Pattern -> the script's quantization_groups for it."""
+    patterns, others = run.options.script.weight_groups()
+    if others:
+        shown = ", ".join(one_line(o, 60) for o in others[:5])
+        run.warn(f"the script groups the weights of {shown}, which are the compiler's names; emulated with one group")
+    return patterns
+
+
+def _log_storage(emulator: Emulator) -> None:
+    """What is stored in how many bits, and what that costs."""
+    wide, (layers, weights, all_weights) = emulator.wide_tensors(), emulator.wide_weights()
+    log.info("  forecast for optimization level %d", emulator.level)
+    if emulator.corrected_on:
+        log.info("  bias correction on %s", counted(emulator.corrected_on, "picture"))
+    if not wide:
+        log.info("  all layers 8-bit")
+        return
+    log.info(
+        "  16 bit: %d of %d tensors, weights of %s (%.1f %%, %.2f MB more)",
+        len(wide),
+        len(emulator.plan.points),
+        counted(len(layers), "layer"),
+        100 * weights / max(all_weights, 1),
+        weights / 1e6,
+    )
+    for name in layers[:8]:
+        log.info("    %s", one_line(name, 80))
 
 
 def _finish_spec(run: Compilation, emulator: Emulator, calibrated_on: int, quality: dict[str, Any]) -> None:

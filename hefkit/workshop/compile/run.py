@@ -80,6 +80,7 @@ class Compilation:
             self.warnings += self.file.warnings
             self.layout = discover(self.file, self.options.end_nodes)
             self._log_layout(self.file, self.layout)
+            self._suggest_wide_outputs(self.layout)
             self.proof = prove(self.file, self.layout)
             log.info(
                 "  check passed: same boxes as the original ONNX (largest difference %.2g px, %.2g in score)",
@@ -204,6 +205,16 @@ class Compilation:
                 "was written; try more and better matching calibration pictures, or --precision-16 auto"
             )
         return None
+
+    def _suggest_wide_outputs(self, layout: HeadLayout) -> None:
+        """Warn where boxes are plain distances and their outputs get 8 bit; of a HAR the script is not known yet."""
+        nodes = {conv.node_name for conv in layout.convs}
+        asked = {"outputs", *nodes} & set(self.options.precision_16) or self.options.script.wide_outputs(len(nodes))[0]
+        if layout.family == "ltrb" and not asked and self.options.har is None:
+            self.warn(
+                "the box outputs are plain distances, as in YOLO26; 8 bit rounds them coarsely; add "
+                "--precision-16 outputs"
+            )
 
     def _log_layout(self, file: OnnxFile, layout: HeadLayout) -> None:
         family = f"DFL, reg_max {layout.reg_max}" if layout.family == "dfl" else "direct distances"

@@ -3,15 +3,15 @@
 Modules, in reading order:
     build        the steps below in order; start here
     plan         where the chip rounds, from the structure of the graph
-    statistics   ranges, variances and histograms of tensors, streamed over the calibration set
-    noise        how much the rounding noise of a channel matters at the heads
-    codes        scale and zero point of tensors, codes of weights
-    sensitivity  which tensors suffer most in 8 bit
-    correction   correct the scale and bias of layers by what rounding shifts
+    layers       the layers with weights, in one form
+    statistics   smallest and largest value of each channel, streamed over the calibration set
+    scales       scale and zero point of tensors
+    arithmetic   codes of weights and biases, shifts
+    rounding     the arithmetic of all layers, carried through the graph
+    correction   level 1: correct the biases by what rounding shifts
+    sensitivity  which layers bring most noise to the heads
+    pieces       the sigmoid in straight pieces
     qdq          write the emulated ONNX, with Quantize/Dequantize pairs where the chip rounds
-    scales       the compiler's scales and zero points of tensors
-    arithmetic   the compiler's numbers of one layer: weight codes, bias codes, shifts
-    pieces       the chip's sigmoid in straight pieces
 
 Others use: arithmetic, build.
 """

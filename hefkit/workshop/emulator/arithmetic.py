@@ -152,8 +152,12 @@ def layer_output(layer: FloatLayer, input_scale: float | np.ndarray, bits: int =
 def without_static_channels(layer: FloatLayer) -> FloatLayer:
     """The layer with weights and bias zero in channels that are zero on every calibration picture.
 
-    The compiler does it to convolutions (122 channels, all such) and not to dense layers (102 channels, none) [M].
+    The compiler does it to convolutions (122 channels, all such) and not to dense layers (102 channels, none) [M]. All
+    of them have a ReLU. A sigmoid that is zero on every picture has logits far below zero, and would be one half
+    without its bias: so only functions with f(0) = 0 are meant [I].
     """
+    if not (activation(layer.activation).homogeneous or layer.activation == "relu6"):
+        return layer
     static = (layer.low == 0) & (layer.high == 0)
     weight = np.where(_along(static, layer.weight), np.float32(0), layer.weight)
     return replace(layer, weight=weight, bias=np.where(static, np.float32(0), layer.bias))

@@ -1,7 +1,8 @@
 """The INT8 emulator: an ONNX that computes what the chip is expected to compute.
 
 Two steps, each a method: `measure` streams the calibration pictures through the float network; `quantize` chooses
-ranges, corrects weights and returns the model. docs/emulator.md says where it rounds, and why.
+codes and weights as the compiler does at the level asked for, and returns the model. docs/emulator.md says where it
+rounds, and what is known of the compiler.
 """
 
 from __future__ import annotations
@@ -14,30 +15,61 @@ import numpy as np
 import onnx
 
 from hefkit.spec import HeadSpec
-from hefkit.workshop.emulator.codes import Quantization, from_range, search
-from hefkit.workshop.emulator.correction import correct, picture_budget
-from hefkit.workshop.emulator.noise import channel_importance, measured_tensors
+from hefkit.workshop.emulator.correction import corrected, picture_budget
+from hefkit.workshop.emulator.layers import Layer
 from hefkit.workshop.emulator.plan import RoundingPlan
-from hefkit.workshop.emulator.qdq import INPUT, QdqWriter
-from hefkit.workshop.emulator.sensitivity import head_noise
-from hefkit.workshop.emulator.statistics import ChannelStats, channel_stats, histograms
+from hefkit.workshop.emulator.qdq import INPUT, STORED, QdqWriter
+from hefkit.workshop.emulator.rounding import Groups, Rounder, Rounding, Storage
+from hefkit.workshop.emulator.sensitivity import PICTURES, Sensitivity
+from hefkit.workshop.emulator.statistics import Feed, extremes
 from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import OnnxFile
-from hefkit.workshop.network.floatnet import SIGMOID, rename_reserved, to_float32, upgrade_opset, with_sigmoids
+from hefkit.workshop.network.floatnet import (
+    SIGMOID,
+    fold_batch_norm,
+    rename_reserved,
+    to_float32,
+    upgrade_opset,
+    with_sigmoids,
+)
 
-AUTO_SHARE = 0.05  # of the tensors get 16 bit with `auto`: 6 of 122 were measured to be worth all of them
+AUTO_NOISE = 0.9  # of the noise at the heads comes from the layers that `auto` stores in 16 bit
+AUTO_LAYERS = 0.25  # of the layers at most
+BLAMED = 5  # layers named as the cause of a bad forecast
 
 Pictures = Callable[[], Iterator[np.ndarray]]  # (H, W, 3) uint8 RGB each; called once a pass
 
 
 @dataclass(frozen=True)
 class Precision:
-    """What is stored in 16 bit; everything else in 8."""
+    """What is not stored in 8 bits with one weight scale a layer.
 
-    outputs: frozenset[int] = frozenset()  # indices into head.outputs
-    layers: frozenset[str] = frozenset()  # names of ONNX nodes, their weights included
+    Attributes:
+        outputs: in 16 bit (15 on the chip), indices into head.outputs.
+        layers: in 16 bit, their weights included, names of ONNX nodes.
+        auto: the layers that bring most noise to the heads, in 16 bit as well.
+        conv_groups, depthwise_groups: weight scales a layer (`quantization_groups`), of ordinary and of depthwise
+            convolutions.
+        groups_by_range: channels are sorted by range before they are grouped; else grouped in order.
+    """
+
+    outputs: frozenset[int] = frozenset()
+    layers: frozenset[str] = frozenset()
     auto: bool = False
+    conv_groups: int = 1
+    depthwise_groups: int = 1
+    groups_by_range: bool = False
+
+
+@dataclass(frozen=True)
+class Blame:
+    """Where the noise at the heads comes from; the shares are of the noise that all layers bring one by one."""
+
+    weights: float  # noise over signal with all weights rounded and all tensors exact
+    tensors: float  # noise over signal with all tensors rounded and all weights exact
+    layers: list[tuple[str, float]]  # (name of the ONNX node, share), the worst first
+    depthwise: float  # share of the depthwise layers
 
 
 @dataclass
@@ -47,6 +79,7 @@ class Emulator:
     Attributes:
         mean, std: of the script's normalization, three numbers each, in 0..255.
         logits: leave the class tensors without the sigmoid.
+        level: 0, or 1 for bias correction as well; higher levels train and cannot be emulated.
     """
 
     file: OnnxFile
@@ -55,9 +88,10 @@ class Emulator:
     std: Sequence[float]
     precision: Precision = field(default_factory=Precision)
     logits: bool = False
+    level: int = 0
 
     def __post_init__(self) -> None:
-        network = upgrade_opset(to_float32(cut(self.file.model, self.layout.tensors)))
+        network = fold_batch_norm(upgrade_opset(to_float32(cut(self.file.model, self.layout.tensors))))
         self.tensors = list(self.layout.tensors)
         if not self.logits:
             self.tensors[1::2] = [t + SIGMOID for t in self.tensors[1::2]]
@@ -65,32 +99,48 @@ class Emulator:
         renamed = rename_reserved(network, {INPUT, *self.output_names()})
         self.tensors = [renamed.get(t, t) for t in self.tensors]
         self.plan = RoundingPlan(network)
-        self.stats: dict[str, ChannelStats] = {}
-        self.ranges: dict[str, Quantization] = {}
         self.corrected_on = 0
-        self._importance: dict[str, np.ndarray] = {}
-        self._histograms: dict[str, np.ndarray] = {}
+        self._rounder: Rounder | None = None
+        self._rounding = Rounding({}, {})
+        self._noisiest: frozenset[str] = frozenset()  # what `auto` chose
+
+    @property
+    def grouped(self) -> bool:
+        """Whether some layers have several weight scales."""
+        return self.precision.conv_groups > 1 or self.precision.depthwise_groups > 1
 
     def unknown_layers(self) -> list[str]:
-        """The names in `precision.layers` that this network does not have."""
-        known = {self.plan.graph.nodes[p.node].name for p in self.plan.points}
+        """Layer names asked for in 16 bit that are no layer of this network."""
+        known = {self._name(p.tensor) for p in self.plan.points}
         return sorted(self.precision.layers - known)
 
     def measure(self, pictures: Pictures) -> None:
-        """Stream the set twice: ranges and variances, then histograms weighted by what matters at the heads."""
-        self.stats = channel_stats(self.plan.model, measured_tensors(self.plan), self._feeds(pictures()))
-        self._importance = channel_importance(self.plan, self.stats)
-        self._histograms = histograms(self.plan.model, self.stats, self._importance, self._feeds(pictures()))
+        """Stream the set once: the range of every tensor and of every sum before an activation."""
+        names = [n for p in self.plan.points for n in ((p.tensor, p.inner) if p.weight else (p.tensor,))]
+        found = extremes(self.plan.model, list(dict.fromkeys(names)), self._feeds(pictures()))
+        self._rounder = Rounder(self.plan, found, self.std, self._probabilities())
 
     def quantize(self, pictures: Pictures) -> onnx.ModelProto:
-        """Choose every range, correct every layer, write the model; its outputs are named box8, cls8, ..."""
-        feeds = list(islice(self._feeds(pictures()), picture_budget(self.plan)))
-        self.ranges = {p.tensor: self._range(p.tensor) for p in self.plan.points}
-        wide_layers = self._widen(feeds)
-        corrected = correct(self.plan, self.ranges, wide_layers, feeds)
-        self.corrected_on = corrected.pictures
-        writer = QdqWriter(self.plan, self.ranges, corrected, mean=self.mean, std=self.std)
-        return writer.write(self.file.size, list(zip(self.tensors, self.output_names(), strict=True)))
+        """Choose every code and weight, write the model; its outputs are named box8, cls8, ..."""
+        rounder = self._measured()
+        self._rounding = rounder.choose(self._storage(replace(self.precision, auto=False)))
+        if self.precision.auto:
+            self._noisiest = noisiest(self._sensitivity(pictures).by_layer())
+            self._rounding = rounder.choose(self._storage(self.precision))
+        if self.level == 1:
+            feeds = list(islice(self._feeds(pictures()), picture_budget(self.plan)))
+            numbers = corrected(self.plan, self._rounding, rounder.layers, feeds)
+            self._rounding = Rounding(self._rounding.codes, numbers)
+            self.corrected_on = len(feeds)
+        return self._model(self._rounding)
+
+    def variant(self, precision: Precision) -> tuple[onnx.ModelProto, HeadSpec]:
+        """Another model from the same measurement, at level 0, with its head.
+
+        `auto` means what `quantize` chose, or, where it was not asked to, what `blame` found.
+        """
+        rounding = self._measured().choose(self._storage(precision))
+        return self._model(rounding), self._head(rounding)
 
     def output_names(self) -> list[str]:
         """box8, cls8, box16 ..., in the order of the heads."""
@@ -98,52 +148,97 @@ class Emulator:
 
     def head_spec(self) -> HeadSpec:
         """The head as the emulated model returns it: dtype, scale, zero point and activation of every output."""
+        return self._head(self._rounding)
+
+    def _head(self, rounding: Rounding) -> HeadSpec:
         head = self.layout.to_head_spec()
         outputs = []
         for output, tensor in zip(head.outputs, self.tensors, strict=True):
-            q = self.ranges[tensor]
+            q = rounding.codes[tensor]
             activation = "sigmoid" if output.role == "cls" and not self.logits else "none"
-            outputs.append(
-                replace(output, dtype=q.dtype, scale=q.scale, zero_point=q.zero_point, activation=activation)
-            )
+            dtype, scale = np.dtype(STORED[q.bits]).name, float(np.float32(q.scale))
+            outputs.append(replace(output, dtype=dtype, scale=scale, zero_point=q.zero_point, activation=activation))
         return replace(head, outputs=tuple(outputs))
 
     def wide_tensors(self) -> list[str]:
         """Tensors stored in 16 bit."""
-        return [t for t, q in self.ranges.items() if q.dtype == "uint16"]
+        return [t for t, q in self._rounding.codes.items() if q.bits == 15]
 
-    def _feeds(self, pictures: Iterator[np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
+    def wide_weights(self) -> tuple[list[str], int, int]:
+        """Layers whose weights are stored in 16 bit (names of ONNX nodes), their weights, and all weights."""
+        sizes = {t: n.codes.size for t, n in self._rounding.numbers.items()}
+        wide = [t for t, n in self._rounding.numbers.items() if n.codes.dtype == np.int16]
+        return [self._name(t) for t in wide], sum(sizes[t] for t in wide), sum(sizes.values())
+
+    def blame(self, pictures: Pictures) -> Blame:
+        """Measure, layer by layer, where the noise at the heads comes from."""
+        meter = self._sensitivity(pictures)
+        noise = meter.by_layer()
+        if not self.precision.auto:
+            self._noisiest = noisiest(noise)
+        total = sum(noise.values()) or 1.0
+        worst = sorted(noise, key=lambda t: -noise[t])
+        depthwise = sum(noise[t] for t, layer in self._layers().items() if layer.depthwise)
+        return Blame(
+            weights=meter.of(list(self._rounding.numbers), ()),
+            tensors=meter.of((), list(self._rounding.codes)),
+            layers=[(self._name(t), noise[t] / total) for t in worst[:BLAMED]],
+            depthwise=depthwise / total,
+        )
+
+    def _layers(self) -> dict[str, Layer]:
+        return self._measured().layers
+
+    def _measured(self) -> Rounder:
+        assert self._rounder is not None, "measure() comes first"
+        return self._rounder
+
+    def _name(self, tensor: str) -> str:
+        return self.plan.graph.nodes[self.plan.by_tensor[tensor].node].name
+
+    def _probabilities(self) -> list[str]:
+        return [] if self.logits else self.tensors[1::2]
+
+    def _model(self, rounding: Rounding) -> onnx.ModelProto:
+        writer = QdqWriter(
+            self.plan, self._layers(), rounding, mean=self.mean, std=self.std, probabilities=self._probabilities()
+        )
+        return writer.write(self.file.size, list(zip(self.tensors, self.output_names(), strict=True)))
+
+    def _feeds(self, pictures: Iterator[np.ndarray]) -> Iterator[Feed]:
         mean, std = (np.asarray(v, np.float32) for v in (self.mean, self.std))
         for picture in pictures:
             normal = (picture.astype(np.float32) - mean) / std
             yield {self.plan.images[0]: np.ascontiguousarray(normal.transpose(2, 0, 1)[None])}
 
-    def _range(self, tensor: str) -> Quantization:
-        low, high = self.stats[tensor].range
-        if tensor in self.tensors[1::2] and not self.logits:
-            return from_range(0.0, 1.0)  # the compiler forces it behind a sigmoid
-        if tensor in self.tensors:
-            # at the heads the rare strong values are the detections, and a search by squared error would clip them in
-            # favour of the background: where objects are few and small that costs several points of mAP
-            return from_range(low, high)
-        return search(low, high, self._histograms[tensor])
+    def _storage(self, precision: Precision) -> Storage:
+        groups = {}
+        for tensor, layer in self._layers().items():
+            count = precision.depthwise_groups if layer.depthwise else precision.conv_groups
+            if count > 1:
+                groups[tensor] = Groups(count, precision.groups_by_range)
+        by_name = {self._name(p.tensor): p.tensor for p in self.plan.points}
+        layers = {by_name[n] for n in precision.layers if n in by_name}
+        layers |= self._noisiest if precision.auto else set()
+        outputs = {self.tensors[i] for i in precision.outputs}
+        return Storage(
+            frozenset(outputs | (layers - set(self._layers()))), frozenset(layers & set(self._layers())), groups
+        )
 
-    def _widen(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
-        """Give 16 bit to what was asked for; returns the tensors whose layer has 16-bit weights as well."""
-        by_name = {self.plan.graph.nodes[p.node].name: p.tensor for p in self.plan.points}
-        layers = [by_name[n] for n in self.precision.layers if n in by_name]
-        wide = {*layers, *(self.tensors[i] for i in self.precision.outputs)}
-        if self.precision.auto:
-            wide.update(self._most_sensitive(feeds))
-        self.ranges.update({t: self._wide_range(t) for t in wide})
-        return layers
+    def _sensitivity(self, pictures: Pictures) -> Sensitivity:
+        feeds = list(islice(self._feeds(pictures()), PICTURES))
+        return Sensitivity(self.plan, self._rounding, self._layers(), feeds)
 
-    def _wide_range(self, tensor: str) -> Quantization:
-        probability = tensor in self.tensors[1::2] and not self.logits
-        low, high = (0.0, 1.0) if probability else self.stats[tensor].range
-        return from_range(low, high, "uint16")
 
-    def _most_sensitive(self, feeds: Sequence[Mapping[str, np.ndarray]]) -> list[str]:
-        """The tensors whose 8-bit rounding alone brings most noise to the heads."""
-        noise = head_noise(self.plan, self.ranges, {t: self._wide_range(t) for t in self.ranges}, feeds)
-        return sorted(noise, key=lambda t: -noise[t])[: max(1, round(AUTO_SHARE * len(noise)))]
+def noisiest(noise: Mapping[str, float]) -> frozenset[str]:
+    """The layers that `auto` stores in 16 bit: few layers, most of the noise at the heads.
+
+    Args:
+        noise: layer -> noise over signal.
+    """
+    total, chosen = sum(noise.values()), set[str]()
+    for layer in sorted(noise, key=lambda t: -noise[t])[: max(1, round(AUTO_LAYERS * len(noise)))]:
+        if sum(noise[t] for t in chosen) >= AUTO_NOISE * total:
+            break
+        chosen.add(layer)
+    return frozenset(chosen)

@@ -1,56 +1,44 @@
-"""Bias correction: change the scale and bias of every layer so that rounding does not shift its results on average.
+"""Level 1's bias correction: what rounding shifts a layer's sums by on average, its bias takes back.
 
-The float network and its quantised copy walk through the graph side by side, layer by layer, on a few
-calibration pictures. At each convolution the quantised result q is compared with the float one f, channel by
-channel; a and b of a line f = a * q + b go into the channel's weight scale and its bias, both of which the chip
-has. Every layer sees inputs that the layers before it have already corrected. (Correcting all
-layers from one run would count every upstream error again at each layer below, and explode.)
+The float network and its quantised copy walk through the graph side by side, layer by layer, on a few calibration
+pictures. At each layer the mean of the float sums minus the mean of the quantised ones, channel by channel, is added
+to the bias. Every layer reads inputs that the layers before it have already corrected: correcting all layers from one
+run would count an error again at each layer below.
+
+That the compiler compares means in this order is inferred, not measured: no archive of level 1 has been seen.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from hefkit.detect.quant import dequantize, quantize
-from hefkit.workshop.emulator.codes import Quantization, QuantizedWeight, output_axis, quantize_weight
-from hefkit.workshop.emulator.plan import RoundingPlan, RoundingPoint, constant_array
+from hefkit.workshop.emulator.arithmetic import LayerNumbers, bias_numbers
+from hefkit.workshop.emulator.layers import Layer
+from hefkit.workshop.emulator.plan import RoundingPlan, RoundingPoint
+from hefkit.workshop.emulator.rounding import Rounding
+from hefkit.workshop.emulator.scales import LEVELS, TensorCodes, along_channels
+from hefkit.workshop.emulator.statistics import Feed
 from hefkit.workshop.network.cut import extract, tensor_types
 from hefkit.workshop.network.session import open_session, run_session
 
-MEMORY = 640 << 20  # bytes that the pictures' tensors may take together
-MOST_PICTURES = 24
-GAIN_LIMITS = (0.5, 2.0)
-TINY = 1e-12
+MEMORY = 700 << 20  # bytes that the pictures' tensors may take together
+MAX_PICTURES = 24
 
 
-@dataclass
-class Corrected:
-    """Weights and biases of every weighted layer, keyed by the layer's rounded tensor."""
-
-    weights: dict[str, QuantizedWeight] = field(default_factory=dict)
-    biases: dict[str, np.ndarray] = field(default_factory=dict)  # (O,) float32
-    pictures: int = 0
-
-
-def correct(
-    plan: RoundingPlan,
-    ranges: Mapping[str, Quantization],
-    wide_weights: Iterable[str],
-    feeds: Sequence[Mapping[str, np.ndarray]],
-) -> Corrected:
-    """Quantise every weight and correct every layer.
+def corrected(
+    plan: RoundingPlan, rounding: Rounding, layers: Mapping[str, Layer], feeds: Sequence[Feed]
+) -> dict[str, LayerNumbers]:
+    """The numbers of every layer with its bias corrected; codes and scales stay.
 
     Args:
-        ranges: rounded tensor -> how it is stored.
-        wide_weights: rounded tensors whose layer has 16-bit weights.
         feeds: pictures, as the float network takes them; `picture_budget` says how many fit.
     """
-    return _Walk(plan, ranges, set(wide_weights), feeds).run()
+    return _Walk(plan, rounding, layers, feeds).run()
 
 
 def picture_budget(plan: RoundingPlan) -> int:
@@ -60,13 +48,26 @@ def picture_budget(plan: RoundingPlan) -> int:
     shapes = tensor_types(plan.model, [p.tensor for p in plan.points])
     live = peak = 0
     for index, point in enumerate(plan.points):
-        live += 5 * int(np.prod(shapes[point.tensor][1]))
+        live += 6 * int(np.prod(shapes[point.tensor][1]))
         # twice the new tensor: it exists before and behind its activation
         peak = max(peak, live + 8 * int(np.prod(shapes[point.tensor][1])))
         for name in segments[index]:
             if last_use.get(name) == index and name in shapes:
-                live -= 5 * int(np.prod(shapes[name][1]))
-    return int(np.clip(MEMORY // max(peak, 1), 1, MOST_PICTURES))
+                live -= 6 * int(np.prod(shapes[name][1]))
+    return int(np.clip(MEMORY // max(peak, 1), 1, MAX_PICTURES))
+
+
+def round_to_codes(values: np.ndarray, codes: TensorCodes) -> np.ndarray:
+    """Real values -> codes, of the shape of `values`; scales by channel count along axis 1."""
+    scale = along_channels(codes.scale, values.ndim)
+    found = np.rint(values / scale) + codes.zero_point
+    return np.clip(found, 0, LEVELS[codes.bits]).astype(np.uint8 if codes.bits == 8 else np.uint16)
+
+
+def real_values(stored: np.ndarray, codes: TensorCodes) -> np.ndarray:
+    """Codes -> real values, float32."""
+    scale = along_channels(codes.scale, stored.ndim)
+    return ((stored.astype(np.float32) - codes.zero_point) * scale).astype(np.float32)
 
 
 def _boundary(plan: RoundingPlan, point: RoundingPoint) -> list[str]:
@@ -83,19 +84,15 @@ def _last_use(segments: Sequence[Sequence[str]]) -> dict[str, int]:
 
 class _Walk:
     def __init__(
-        self,
-        plan: RoundingPlan,
-        ranges: Mapping[str, Quantization],
-        wide: set[str],
-        feeds: Sequence[Mapping[str, np.ndarray]],
+        self, plan: RoundingPlan, rounding: Rounding, layers: Mapping[str, Layer], feeds: Sequence[Feed]
     ) -> None:
-        self.plan, self.ranges, self.wide = plan, ranges, wide
+        self.plan, self.rounding, self.layers = plan, rounding, layers
         self.pictures = range(len(feeds))
         self.floats: dict[str, list[np.ndarray]] = {n: [f[n] for f in feeds] for n in plan.images}
         self.codes: dict[str, list[np.ndarray]] = {}
-        self.result = Corrected(pictures=len(feeds))
+        self.result: dict[str, LayerNumbers] = {}
 
-    def run(self) -> Corrected:
+    def run(self) -> dict[str, LayerNumbers]:
         segments = [_boundary(self.plan, p) for p in self.plan.points]
         last_use = _last_use(segments)
         for index, (point, names) in enumerate(zip(self.plan.points, segments, strict=True)):
@@ -111,73 +108,49 @@ class _Walk:
         piece = extract(self.plan.model, outputs, examples)
         session = open_session(piece)
         exact = [run_session(session, outputs, {n: self.floats[n][i] for n in names}) for i in self.pictures]
-        if point.weight is not None:
+        if point.tensor in self.layers:
             self._correct(point, names, piece, [e[-1] for e in exact])
             session = open_session(piece)
         self.floats[point.tensor] = [e[0] for e in exact]
         self.codes[point.tensor] = [
-            self._encode(point.tensor, run_session(session, [point.tensor], self._quantized_feed(names, i))[0])
+            round_to_codes(
+                run_session(session, [point.tensor], self._quantized_feed(names, i))[0],
+                self.rounding.codes[point.tensor],
+            )
             for i in self.pictures
         ]
 
     def _quantized_feed(self, names: Sequence[str], picture: int) -> dict[str, np.ndarray]:
-        feed = {}
-        for name in names:
-            if name in self.plan.images:
-                feed[name] = self.floats[name][picture]
-            else:
-                q = self.ranges[name]
-                feed[name] = dequantize(self.codes[name][picture], q.scale, q.zero_point)
-        return feed
-
-    def _encode(self, tensor: str, values: np.ndarray) -> np.ndarray:
-        q = self.ranges[tensor]
-        return quantize(values, q.scale, q.zero_point, q.dtype)
+        return {
+            name: self.floats[name][picture]
+            if name in self.plan.images
+            else real_values(self.codes[name][picture], self.rounding.codes[name])
+            for name in names
+        }
 
     def _correct(
         self, point: RoundingPoint, names: Sequence[str], piece: onnx.ModelProto, exact: Sequence[np.ndarray]
     ) -> None:
-        """Put the quantised, corrected weight and bias of one layer into `piece`, and keep them."""
+        """Put the quantised weight and the corrected bias of one layer into `piece`, and keep its numbers."""
+        layer, numbers = self.layers[point.tensor], self.rounding.numbers[point.tensor]
         node = next(n for n in piece.graph.node if n.output[0] == point.inner)
-        assert point.weight is not None
-        weight = constant_array(self.plan, point.weight)
-        axis = output_axis(node, weight)
-        bits = 16 if point.tensor in self.wide else 8
-        quantized = quantize_weight(weight, axis if axis is not None else 0, bits)
-        _replace(piece, node, 1, quantized.real())
-        if axis is not None and node.op_type in ("Conv", "ConvTranspose"):
-            bias = constant_array(self.plan, node.input[2]) if len(node.input) > 2 and node.input[2] else None
+        _replace(piece, node, 1, layer.restored(numbers.weight))
+        if node.op_type != "MatMul":
+            _replace(piece, node, 2, numbers.bias)
             session = open_session(piece)
             found = (run_session(session, [point.inner], self._quantized_feed(names, i))[0] for i in self.pictures)
-            gain, shift = _line(exact, found)
-            quantized = quantized.scaled(gain)
-            corrected = (shift if bias is None else gain * bias + shift).astype(np.float32)
-            _replace(piece, node, 1, quantized.real())
-            _replace(piece, node, 2, corrected)
-            self.result.biases[point.tensor] = corrected
-        self.result.weights[point.tensor] = quantized
+            shift = np.mean([_means(e) - _means(f) for e, f in zip(exact, found, strict=True)], axis=0)
+            bias = (numbers.bias + shift).astype(np.float32)
+            bits = 8 if numbers.codes.dtype == np.int8 else 15
+            codes, factor = bias_numbers(bias, numbers.accumulator_scale, numbers.mac_shift, bits)
+            numbers = replace(numbers, bias_codes=codes, bias_factor=factor)
+            _replace(piece, node, 2, numbers.bias)
+        self.result[point.tensor] = numbers
 
 
-def _line(exact: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """(gain, shift) of each channel (axis 1) that bring `found` back to `exact`."""
-    total = np.zeros(5)
-    count = 0
-    for f, q in zip(exact, found, strict=True):
-        f, q = (np.moveaxis(a, 1, 0).reshape(a.shape[1], -1).astype(np.float64) for a in (f, q))
-        count += f.shape[1]
-        total = total + np.stack([f.sum(1), q.sum(1), (q * q).sum(1), (f * q).sum(1), (f * f).sum(1)], axis=1)
-    f_mean, q_mean, q_square, product, f_square = (total / count).T
-    variance = q_square - q_mean**2
-    covariance = product - f_mean * q_mean
-    # the least-squares slope is covariance / variance: best on average, but it pulls the rare strong answers, the
-    # detections, towards the background; equal spread, sqrt(f_variance / variance), takes the noise for signal and
-    # finds objects that are not there. The geometric mean of the two is in between.
-    f_variance = np.maximum(f_square - f_mean**2, TINY)
-    spread = np.sqrt(f_variance / np.maximum(variance, TINY))
-    correlation = np.clip(covariance / np.sqrt(np.maximum(variance, TINY) * f_variance), 0.0, 1.0)
-    slope = spread * np.sqrt(correlation)
-    gain = np.where(variance > TINY, np.clip(slope, *GAIN_LIMITS), 1.0)
-    return gain, f_mean - gain * q_mean
+def _means(values: np.ndarray) -> np.ndarray:
+    """(C,) the mean of each channel (axis 1)."""
+    return np.asarray(values.mean(axis=tuple(a for a in range(values.ndim) if a != 1), dtype=np.float64))
 
 
 def _replace(piece: onnx.ModelProto, node: onnx.NodeProto, slot: int, value: np.ndarray) -> None:

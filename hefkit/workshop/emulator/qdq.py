@@ -1,12 +1,12 @@
 """Write the emulated ONNX: Quantize/Dequantize pairs exactly where the chip rounds.
 
-Pairs of 8 bit are ONNX's own. Those of 16 bit, which ONNX has only from opset 21 on, are onnxruntime's (domain
-com.microsoft), so that no network need be converted that far.
+Pairs of 8 bit are ONNX's own. Those of 15 bit are stored as uint16, which ONNX has only from opset 21 on; they are
+onnxruntime's (domain com.microsoft), so that no network has to be converted that far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,15 +14,18 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper
 
 from hefkit import __version__
-from hefkit.workshop.emulator.codes import Quantization, QuantizedWeight
-from hefkit.workshop.emulator.correction import Corrected
+from hefkit.workshop.emulator.arithmetic import LayerNumbers
+from hefkit.workshop.emulator.layers import Layer
+from hefkit.workshop.emulator.pieces import SIGMOID
 from hefkit.workshop.emulator.plan import RoundingPlan
+from hefkit.workshop.emulator.rounding import Rounding
+from hefkit.workshop.emulator.scales import LEVELS, TensorCodes, along_channels
 from hefkit.workshop.network.cut import tensor_types
 
 DOMAIN = "com.microsoft"
 INPUT = "images"
 IR_VERSION = 8  # read by every onnxruntime since 1.10
-ONNX_DTYPE = {"uint8": TensorProto.UINT8, "uint16": TensorProto.UINT16}
+STORED = {8: np.uint8, 15: np.uint16}  # bits of a tensor -> how its codes are stored
 
 
 class QdqWriter:
@@ -31,14 +34,15 @@ class QdqWriter:
     def __init__(
         self,
         plan: RoundingPlan,
-        ranges: Mapping[str, Quantization],
-        corrected: Corrected,
+        layers: Mapping[str, Layer],
+        rounding: Rounding,
         *,
         mean: Sequence[float],
         std: Sequence[float],
+        probabilities: Collection[str],
     ) -> None:
-        self.plan, self.ranges, self.corrected = plan, ranges, corrected
-        self.mean, self.std = mean, std
+        self.plan, self.layers, self.rounding = plan, layers, rounding
+        self.mean, self.std, self.probabilities = mean, std, set(probabilities)
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
         self.renamed: dict[str, str] = {}
@@ -59,9 +63,12 @@ class QdqWriter:
                 self._weights(node, layers[index].tensor)
             for slot, name in enumerate(node.input):
                 node.input[slot] = self.renamed.get(name, name)
-            self.nodes.append(node)
+            if node.op_type == "Sigmoid" and node.output[0] in self.probabilities:
+                self._sigmoid(node)
+            else:
+                self.nodes.append(node)
             for name in node.output:
-                if name in self.ranges:
+                if name in self.rounding.codes:
                     self._round(name)
         for tensor, name in outputs:
             self._add("Transpose", [_codes(tensor)], name, perm=[0, 2, 3, 1])
@@ -88,33 +95,75 @@ class QdqWriter:
         self.renamed[source] = "input/nchw"
 
     def _weights(self, node: onnx.NodeProto, tensor: str) -> None:
-        weight = self.corrected.weights.get(tensor)
-        if weight is not None:
-            node.input[1] = self._weight(tensor, weight)
-        bias = self.corrected.biases.get(tensor)
-        if bias is not None:
+        numbers = self.rounding.numbers.get(tensor)
+        if numbers is None:
+            return
+        node.input[1] = self._weight(tensor, self.layers[tensor], numbers)
+        if node.op_type != "MatMul" and (numbers.bias.any() or len(node.input) > 2):
             while len(node.input) < 3:
                 node.input.append("")
-            node.input[2] = self._constant(f"{tensor}/bias", bias)
+            node.input[2] = self._constant(f"{tensor}/bias", numbers.bias)
 
-    def _weight(self, tensor: str, weight: QuantizedWeight) -> str:
+    def _weight(self, tensor: str, layer: Layer, numbers: LayerNumbers) -> str:
+        """codes -> (codes - zero point) * scale; steps that differ by input channel are a product of their own."""
         base = f"{tensor}/weight"
+        dtype = numbers.codes.dtype
+        first = numbers.kernel_scale.flat[0]
+        one_step = bool((numbers.kernel_scale == first).all())
+        scale = np.float32(first if one_step else 1)
         inputs = [
-            self._constant(f"{base}_codes", weight.codes),
-            self._constant(f"{base}_scale", weight.scale),
-            self._constant(f"{base}_zero_point", np.zeros(len(weight.scale), weight.codes.dtype)),
+            self._constant(f"{base}_codes", layer.restored(numbers.codes)),
+            self._constant(f"{base}_scale", scale),
+            self._constant(f"{base}_zero_point", dtype.type(numbers.kernel_zero_point)),
         ]
-        self._pair("DequantizeLinear", inputs, base, wide=weight.codes.dtype == np.int16, axis=weight.axis)
-        return base
+        if one_step:
+            self._pair("DequantizeLinear", inputs, base, wide=dtype == np.int16)
+            return base
+        self._pair("DequantizeLinear", inputs, f"{base}_steps", wide=dtype == np.int16)
+        name = f"{base}_steps"
+        for number, factor in enumerate(_step_factors(layer, numbers)):
+            source, name = name, f"{base}_times{number}"
+            self._add("Mul", [source, self._constant(f"{base}_kernel_scale{number}", factor)], name)
+        return name
+
+    def _sigmoid(self, node: onnx.NodeProto) -> None:
+        """The chip's sigmoid: straight pieces, summed up from the middle; its jump of 0.002 at 5.54 is left out."""
+        source, result = node.input[0], node.output[0]
+        parts = []
+        ends = [SIGMOID.breaks[0], *SIGMOID.breaks, SIGMOID.breaks[-1]]
+        offset = float(SIGMOID(np.asarray(0.0)))
+        for number, slope in enumerate(SIGMOID.slopes):
+            low, high = float(ends[number]), float(ends[number + 1])
+            if slope == 0 or low == high:
+                continue
+            part = f"{result}/piece{number}"
+            bounds = [self._constant(f"{part}_{n}", np.float32(v)) for n, v in (("low", low), ("high", high))]
+            self._add("Clip", [source, *bounds], f"{part}_clipped")
+            self._add("Mul", [f"{part}_clipped", self._constant(f"{part}_slope", np.float32(slope))], part)
+            parts.append(part)
+            offset -= float(slope) * float(np.clip(0.0, low, high))
+        self._add("Sum", [*parts, self._constant(f"{result}/offset", np.float32(offset))], result)
 
     def _round(self, tensor: str) -> None:
-        q = self.ranges[tensor]
-        scale = self._constant(f"{tensor}/scale", np.float32(q.scale))
-        zero = self._constant(f"{tensor}/zero_point", np.dtype(q.dtype).type(q.zero_point))
-        wide = q.dtype == "uint16"
-        self._pair("QuantizeLinear", [tensor, scale, zero], _codes(tensor), wide=wide)
-        self._pair("DequantizeLinear", [_codes(tensor), scale, zero], f"{tensor}/rounded", wide=wide)
+        q = self.rounding.codes[tensor]
+        by_channel = isinstance(q.scale, np.ndarray)
+        zero_point = np.full(np.shape(q.scale), q.zero_point, STORED[q.bits])
+        scale = self._constant(f"{tensor}/scale", np.asarray(q.scale, np.float32))
+        zero = self._constant(f"{tensor}/zero_point", zero_point)
+        wide = q.bits == 15
+        axis = {"axis": 1} if by_channel else {}
+        source = self._bounded(tensor, q) if wide else tensor
+        self._pair("QuantizeLinear", [source, scale, zero], _codes(tensor), wide=wide, **axis)
+        self._pair("DequantizeLinear", [_codes(tensor), scale, zero], f"{tensor}/rounded", wide=wide, **axis)
         self.renamed[tensor] = f"{tensor}/rounded"
+
+    def _bounded(self, tensor: str, q: TensorCodes) -> str:
+        """uint16 holds codes beyond 15 bits; the chip stops at 32767."""
+        # only weighted layers have scales by channel; their tensors have as many axes as their weights
+        axes = self.layers[tensor].weight.ndim if tensor in self.layers else 4
+        high = (LEVELS[15] - q.zero_point) * along_channels(q.scale, axes)
+        self._add("Min", [tensor, self._constant(f"{tensor}/highest", high)], f"{tensor}/bounded")
+        return f"{tensor}/bounded"
 
     def _pair(self, op: str, inputs: list[str], output: str, *, wide: bool, **attributes: Any) -> None:
         self._add(op, inputs, output, **attributes, **({"domain": DOMAIN} if wide else {}))
@@ -138,7 +187,7 @@ class QdqWriter:
             "emulated",
             [helper.make_tensor_value_info(INPUT, TensorProto.UINT8, [1, *size, 3])],
             [
-                helper.make_tensor_value_info(name, ONNX_DTYPE[self.ranges[tensor].dtype], shapes[tensor])
+                helper.make_tensor_value_info(name, _onnx_dtype(self.rounding.codes[tensor]), shapes[tensor])
                 for tensor, name in outputs
             ],
             [t for t in self.plan.model.graph.initializer if t.name in kept_inputs] + self.constants,
@@ -161,3 +210,16 @@ class QdqWriter:
 
 def _codes(tensor: str) -> str:
     return f"{tensor}/codes"
+
+
+def _onnx_dtype(codes: TensorCodes) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(STORED[codes.bits])))
+
+
+def _step_factors(layer: Layer, numbers: LayerNumbers) -> list[np.ndarray]:
+    """Arrays whose product is the weight's step: one by output and one by input channel where that is enough."""
+    step = numbers.kernel_scale
+    if layer.node.op_type == "Conv" and layer.groups in (1, len(layer.weight)):
+        by_output, by_input = step[:, :1], step[:1] / step[:1, :1]
+        return [by_output] if (by_input == 1).all() else [by_output, by_input]
+    return [layer.restored(np.broadcast_to(step, numbers.codes.shape[:2] + (1,) * (numbers.codes.ndim - 2)))]

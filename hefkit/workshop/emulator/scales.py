@@ -58,6 +58,12 @@ class TensorCodes:
         return -self.zero_point * largest, (LEVELS[self.bits] - self.zero_point) * largest
 
 
+def along_channels(scale: float | np.ndarray, ndim: int) -> np.ndarray:
+    """A scale, or one a channel, as float32 that broadcasts with a tensor of `ndim` axes, channels along axis 1."""
+    found = np.asarray(scale, np.float32)
+    return found.reshape(-1, *[1] * (ndim - 2)) if found.ndim else found
+
+
 def activation(name: str) -> Activation:
     """The properties of an activation; names that are not in ACTIVATIONS are curves of several slopes [I]."""
     return ACTIVATIONS.get(name, CURVE)

@@ -1,12 +1,11 @@
-"""Streaming statistics of a float network's tensors over the calibration set.
+"""Smallest and largest value of each channel of a network's tensors, streamed over the calibration set.
 
-Everything is reduced inside the graph, so a pass keeps a few numbers for each channel, and the memory does not grow
-with the size of the tensors or of the set.
+Everything is reduced inside the graph, so a picture leaves a few numbers a channel, and the memory does not grow with
+the set. Several pictures are computed at once, each on one core.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -16,94 +15,62 @@ from onnx import TensorProto, helper, numpy_helper
 
 from hefkit.workshop.network.cut import tensor_types
 from hefkit.workshop.network.operators import opset
-from hefkit.workshop.network.session import open_session, run_session
+from hefkit.workshop.network.session import in_parallel, open_session, run_session
 
-BINS = 2048
-SAMPLES = 65_536  # values of a tensor that enter its histogram from one picture
-_SUFFIXES = ("min", "max", "mean", "square")
+Feed = Mapping[str, np.ndarray]
 
 
 @dataclass
-class ChannelStats:
-    """What one tensor does over the set; every array is (C,) float64, C = 1 for tensors without channels."""
+class Extremes:
+    """What one tensor does over the set; both arrays are (C,) float32, C = 1 for a tensor of one axis."""
 
     low: np.ndarray
     high: np.ndarray
-    mean: np.ndarray
-    variance: np.ndarray
+
+    def by_channel(self, channels: int) -> Extremes:
+        """The same for a layer of so many channels; a tensor that counts others has one range for all."""
+        if len(self.low) == channels:
+            return self
+        return Extremes(np.full(channels, self.low.min()), np.full(channels, self.high.max()))
 
     @property
-    def range(self) -> tuple[float, float]:
-        """The smallest and the largest value seen."""
-        return float(self.low.min()), float(self.high.max())
+    def largest(self) -> np.ndarray:
+        """(C,) the largest magnitude."""
+        return np.maximum(np.abs(self.low), np.abs(self.high))
 
 
-def channel_stats(
-    model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Mapping[str, np.ndarray]]
-) -> dict[str, ChannelStats]:
-    """Range, mean and variance of each channel (axis 1) of each tensor, over all feeds."""
+def extremes(model: onnx.ModelProto, tensors: Sequence[str], feeds: Iterable[Feed]) -> dict[str, Extremes]:
+    """Range of each channel (axis 1) of each tensor, over all feeds; at least one feed."""
     shapes = {name: shape for name, (_, shape) in tensor_types(model, tensors).items()}
-    session = open_session(_with_reductions(model, shapes))
-    names = [f"{t}/{s}" for t in tensors for s in _SUFFIXES]
+    names = [f"{t}/{s}" for t in tensors for s in ("min", "max")]
+    session = open_session(_with_reductions(model, shapes), threads=1, lean=True)
     totals: list[np.ndarray] = []
-    count = 0
-    for feed in feeds:
-        values = [v.astype(np.float64).reshape(-1) for v in run_session(session, names, feed)]
-        count += 1
-        if not totals:
-            totals = values
-            continue
-        for i, value in enumerate(values):
-            merge = (np.minimum, np.maximum, np.add, np.add)[i % 4]
-            totals[i] = merge(totals[i], value)
-    stats = {}
-    for t, name in enumerate(tensors):
-        low, high, mean, square = totals[4 * t : 4 * t + 4]
-        mean = mean / count
-        stats[name] = ChannelStats(low, high, mean, np.maximum(square / count - mean**2, 0.0))
-    return stats
-
-
-def histograms(
-    model: onnx.ModelProto,
-    stats: Mapping[str, ChannelStats],
-    weights: Mapping[str, np.ndarray],
-    feeds: Iterable[Mapping[str, np.ndarray]],
-) -> dict[str, np.ndarray]:
-    """A histogram (BINS,) over `stats[t].range` for every tensor of `weights`, each channel counted by its weight."""
-    tensors = list(weights)
-    shapes = {name: shape for name, (_, shape) in tensor_types(model, tensors).items()}
-    session = open_session(_with_samples(model, shapes))
-    names = [f"{t}/sample" for t in tensors]
-    totals = {t: np.zeros(BINS) for t in tensors}
-    for feed in feeds:
-        for name, sample in zip(tensors, run_session(session, names, feed), strict=True):
-            weight = np.broadcast_to(np.asarray(weights[name])[:, None], sample.shape)
-            totals[name] += _histogram(sample, stats[name].range, weight)
-    return totals
-
-
-def _histogram(values: np.ndarray, span: tuple[float, float], weight: np.ndarray) -> np.ndarray:
-    low, high = span
-    if high <= low:
-        return np.zeros(BINS)
-    index = ((values - np.float32(low)) * np.float32(BINS / (high - low))).astype(np.int32)
-    np.clip(index, 0, BINS - 1, out=index)
-    return np.bincount(index.reshape(-1), weight.reshape(-1), BINS)
+    for values in in_parallel(lambda feed: run_session(session, names, feed), feeds):
+        flat = [v.reshape(-1) for v in values]
+        if totals:
+            merge = (np.minimum, np.maximum)
+            flat = [merge[i % 2](total, value) for i, (total, value) in enumerate(zip(totals, flat, strict=True))]
+        totals = flat
+    return {name: Extremes(*totals[2 * t : 2 * t + 2]) for t, name in enumerate(tensors)}
 
 
 def _with_reductions(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """The model with four small outputs a tensor in place of its own outputs."""
-    copy = _without_outputs(model)
-    version = opset(model)
-    for name, shape in shapes.items():
-        axes = [a for a in range(len(shape)) if a != 1 or len(shape) < 3]
-        square = f"{name}/squared"
-        copy.graph.node.append(helper.make_node("Mul", [name, name], [square]))
-        for suffix, op, source in zip(
-            _SUFFIXES, ("ReduceMin", "ReduceMax", "ReduceMean", "ReduceMean"), (name, name, name, square), strict=True
-        ):
-            _append_reduction(copy, op, source, f"{name}/{suffix}", axes, version)
+    """The model with two small outputs a tensor in place of its own outputs, each right behind its tensor."""
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    del copy.graph.output[:], copy.graph.node[:]
+
+    def reduce(names: Iterable[str]) -> None:
+        for name in names:
+            if name in shapes:
+                axes = [a for a in range(len(shapes[name])) if a != 1]
+                for suffix, op in (("min", "ReduceMin"), ("max", "ReduceMax")):
+                    _append_reduction(copy, op, name, f"{name}/{suffix}", axes, opset(model))
+
+    reduce(v.name for v in model.graph.input)
+    for node in model.graph.node:
+        copy.graph.node.append(node)
+        reduce(node.output)
     return copy
 
 
@@ -114,42 +81,3 @@ def _append_reduction(model: onnx.ModelProto, op: str, source: str, result: str,
         model.graph.initializer.append(numpy_helper.from_array(np.asarray(axes, np.int64), f"{result}/axes"))
         model.graph.node.append(helper.make_node(op, [source, f"{result}/axes"], [result], keepdims=0))
     model.graph.output.append(helper.make_tensor_value_info(result, TensorProto.FLOAT, None))
-
-
-def _with_samples(model: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
-    """The model with (C, n) samples of the tensors in place of its own outputs."""
-    copy = _without_outputs(model)
-    for name, shape in shapes.items():
-        channels = shape[1] if len(shape) >= 3 else 1
-        step = _sampling_step(math.prod(shape), shape[-1])
-        constants = {
-            "shape": [channels, -1],
-            "start": [0],
-            "end": [np.iinfo(np.int64).max],
-            "axis": [1],
-            "step": [step],
-        }
-        for suffix, value in constants.items():
-            copy.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.int64), f"{name}/{suffix}"))
-        flat, sample = f"{name}/flat", f"{name}/sample"
-        copy.graph.node.append(helper.make_node("Reshape", [name, f"{name}/shape"], [flat]))
-        copy.graph.node.append(
-            helper.make_node("Slice", [flat, *(f"{name}/{s}" for s in ("start", "end", "axis", "step"))], [sample])
-        )
-        copy.graph.output.append(helper.make_tensor_value_info(sample, TensorProto.FLOAT, None))
-    return copy
-
-
-def _sampling_step(size: int, width: int) -> int:
-    """Every how-many-th value to take; coprime to the width, or only some columns would ever be seen."""
-    step = max(1, size // SAMPLES)
-    while math.gcd(step, width) > 1:
-        step += 1
-    return step
-
-
-def _without_outputs(model: onnx.ModelProto) -> onnx.ModelProto:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    del copy.graph.output[:]
-    return copy

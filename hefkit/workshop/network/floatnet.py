@@ -9,12 +9,13 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, version_converter
 
 from hefkit.errors import ModelError
+from hefkit.workshop.network.graph import Graph
 from hefkit.workshop.network.operators import opset
 
 MIN_OPSET = 13  # the first whose DequantizeLinear has a scale per channel
 SIGMOID = "_probability"  # appended to the name of a class tensor
 # what an emulated model appends to a tensor's name, behind a slash
-EMULATION_SUFFIXES = ("codes", "rounded", "scale", "zero_point", "bias", "weight")
+EMULATION_SUFFIXES = ("codes", "rounded", "scale", "zero_point", "bias", "weight", "highest", "bounded", "offset")
 
 
 def to_float32(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -89,6 +90,46 @@ def upgrade_opset(model: onnx.ModelProto) -> onnx.ModelProto:
         ) from exc
 
 
+def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
+    """A copy in which every BatchNormalization behind a Conv is part of its weights and bias, as on the chip.
+
+    It stays where other nodes read the Conv too, and where its numbers are not constant.
+    """
+    copy = onnx.ModelProto()
+    copy.CopyFrom(model)
+    graph = Graph(copy)
+    folded: set[str] = set()  # what the removed nodes wrote
+    for node in copy.graph.node:
+        if node.op_type != "BatchNormalization" or len(graph.readers(node.input[0])) != 1:
+            continue
+        conv = graph.nodes[graph.producer[node.input[0]]] if node.input[0] in graph.producer else None
+        values = [graph.constant(i) for i in node.input[1:5]]
+        if conv is None or conv.op_type != "Conv" or any(v is None for v in values):
+            continue
+        if any(a.name == "training_mode" and a.i for a in node.attribute):
+            continue
+        weight, bias = graph.constant(conv.input[1]), graph.constant(conv.input[2]) if len(conv.input) > 2 else None
+        if weight is None or node.input[0] in graph.output_names:
+            continue
+        scale, shift, mean, variance = (np.asarray(v, np.float64) for v in values)
+        epsilon = next((a.f for a in node.attribute if a.name == "epsilon"), 1e-5)
+        gain = scale / np.sqrt(variance + epsilon)
+        offset = shift + ((0.0 if bias is None else bias.astype(np.float64)) - mean) * gain
+        inputs = [conv.input[0], f"{node.output[0]}/folded_weight", f"{node.output[0]}/folded_bias"]
+        new = (weight * gain.reshape(-1, *[1] * (weight.ndim - 1)), offset)
+        for name, value in zip(inputs[1:], new, strict=True):
+            copy.graph.initializer.append(numpy_helper.from_array(value.astype(np.float32), name))
+        del conv.input[:]
+        conv.input.extend(inputs)
+        folded.add(node.output[0])
+        conv.output[0] = node.output[0]
+    kept = [n for n in copy.graph.node if not (n.op_type == "BatchNormalization" and n.output[0] in folded)]
+    nodes = [onnx.NodeProto.FromString(n.SerializeToString()) for n in kept]
+    del copy.graph.node[:]
+    copy.graph.node.extend(nodes)
+    return copy
+
+
 def with_sigmoids(model: onnx.ModelProto, class_tensors: Sequence[str]) -> onnx.ModelProto:
     """A copy whose class outputs end in a Sigmoid; `NAME` is then called `NAME_probability`."""
     copy = onnx.ModelProto()
@@ -111,7 +152,9 @@ def rename_reserved(model: onnx.ModelProto, reserved: Collection[str]) -> dict[s
     """
     names = {name for node in model.graph.node for name in (*node.input, *node.output) if name}
     made = {f"{name}/{suffix}" for name in names for suffix in EMULATION_SUFFIXES} | {
-        f"{name}/weight_{suffix}" for name in names for suffix in ("codes", "scale", "zero_point")
+        f"{name}/weight_{suffix}"
+        for name in names
+        for suffix in ("codes", "scale", "zero_point", "steps", "times0", "times1", "kernel_scale0", "kernel_scale1")
     }
     renamed = {}
     for name in sorted(n for n in names if n in reserved or n in made or n.startswith("input/")):

@@ -86,6 +86,22 @@ class Script:
                 others += [] if found else [layer]
         return wide, others
 
+    def weight_groups(self) -> tuple[dict[str, int], list[str]]:
+        """`quantization_groups` by pattern ({conv*}, {dw*}, {*}), and single layers, which only the compiler can name.
+
+        A later line for the same pattern counts.
+        """
+        patterns: dict[str, int] = {}
+        others: list[str] = []
+        for command in self.named("quantization_param"):
+            count = whole(command.keyword("quantization_groups"))
+            for layer in layers(command.args[0] if count is not None and command.args else ""):
+                if layer.startswith("{") and bare(layer) in ("*", "conv*", "dw*"):
+                    patterns[bare(layer)] = count or 1
+                else:
+                    others.append(layer)
+        return patterns, others
+
 
 def level(script: Script) -> int | None:
     """The optimization level that the script states; None: the compiler chooses."""

@@ -116,7 +116,8 @@ def not_emulated(script: Script) -> list[str]:
 
 def _changes_numbers(command: Command) -> bool:
     if command.name == "quantization_param":
-        return any(k != "precision_mode" or v not in ("a8_w8", "a16_w16") for k, v in command.keywords)
+        emulated = command.keyword("precision_mode") in (None, "a8_w8", "a16_w16")
+        return not emulated or any(k not in ("precision_mode", "quantization_groups") for k, _ in command.keywords)
     if command.name == "change_output_activation":
         return command.args[-1] != "sigmoid"
     if command.name == "model_optimization_config":

@@ -74,6 +74,7 @@ FORMS: dict[str, Form] = {
             "force_range_in": PAIR,
             "force_range_index": INTEGER,
             "force_range_out": PAIR,
+            "quantization_groups": COUNT,  # public scripts; some layers refuse it
             "weight_group_size": INTEGER,
         },
         only_5x=frozenset({"weight_group_size"}),

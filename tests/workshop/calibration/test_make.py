@@ -253,7 +253,7 @@ def test_our_own_output_inside_the_source_is_left_out(photos: Path) -> None:
 
     assert len(dataset.items) == 12
     (photos / "list.txt").write_text("calibration_data/calib_0000.png\n")
-    with pytest.raises(DataError, match="only pictures that hefkit made"):
+    with pytest.raises(DataError, match="pictures that hefkit made"):
         find_dataset(str(photos / "list.txt"), None, own)
 
 

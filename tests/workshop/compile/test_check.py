@@ -216,6 +216,50 @@ def test_scales_per_feature(bench: Bench, compiled: tuple[Hef, tuple[Output, ...
         check(bench, bad(hef), outputs)
 
 
+PROBABILITIES = {
+    "8 bit": {"scale": 1 / 255},
+    "8 bit after an overflow": {"scale": 2 / 255},
+    "a measured range": {"scale": 0.00343},
+    "15 bit": {"dtype": "uint16", "scale": 1 / 32767},
+    "15 bit after an overflow": {"dtype": "uint16", "scale": 2 / 32767},
+    "15 bit of a measured range": {"dtype": "uint16", "scale": 0.875 / 32767},
+    "full 16 bit": {"dtype": "uint16", "scale": 1 / 65535},
+    "by feature": {"scale": (1 / 255, 0.00343, 2 / 255), "zero_point": (0.0, 0.0, 0.0)},
+    "zero rounded up": {"scale": 1 / 250, "zero_point": 5.0},
+}
+
+
+@pytest.mark.parametrize("codes", PROBABILITIES.values(), ids=PROBABILITIES.keys())
+def test_what_is_read_as_probabilities(
+    bench: Bench, compiled: tuple[Hef, tuple[Output, ...]], codes: dict[str, Any]
+) -> None:
+    """All scales that the compiler's releases give a sigmoid; the spec gets them as they are."""
+    hef, outputs = compiled
+    head = check(bench, second(**{"zero_point": 0.0, **codes})(hef), outputs)
+
+    assert (head.outputs[1].activation, head.outputs[1].scale) == ("sigmoid", codes["scale"])
+    assert head.outputs[1].dtype == codes.get("dtype", "uint8")
+
+
+LOGITS = {
+    "8 bit": {"scale": 0.1, "zero_point": 200.0},
+    "15 bit": {"dtype": "uint16", "scale": 20 / 32767, "zero_point": 25000.0},
+    "too large for a probability": {"scale": 1.5 / 255, "zero_point": 0.0},
+    "15 bit, too large": {"dtype": "uint16", "scale": 4 / 32767, "zero_point": 0.0},
+    "below zero": {"scale": 1 / 255, "zero_point": 10.0},
+    "one of three features": {"scale": (1 / 255, 1 / 255, 0.1), "zero_point": (0.0, 0.0, 200.0)},
+}
+
+
+@pytest.mark.parametrize("codes", LOGITS.values(), ids=LOGITS.keys())
+def test_what_is_read_as_logits(bench: Bench, compiled: tuple[Hef, tuple[Output, ...]], codes: dict[str, Any]) -> None:
+    """Refused where probabilities were asked for; with --logits the other class tensors would be wrong instead."""
+    hef, outputs = compiled
+
+    with pytest.raises(ToolchainError, match=r"which are (logits|neither .*); expected probabilities"):
+        check(bench, second(**codes)(hef), outputs)
+
+
 def test_two_names_of_one_chip(bench: Bench, compiled: tuple[Hef, tuple[Output, ...]]) -> None:
     """HailoRT 5 gives HEFs for the 10H and the 15H the same number."""
     hef, outputs = compiled

@@ -42,8 +42,8 @@ def test_the_worker_needs_nothing_of_ours() -> None:
     found = imports(WORKER)
 
     allowed = sys.stdlib_module_names | {"numpy"}
-    assert {i.package for i in found} - allowed == {"hailo_sdk_client", "tensorflow"}
-    assert all(i.function is not None for i in found if i.package not in allowed)
+    assert {i.top for i in found} - allowed == {"hailo_sdk_client", "tensorflow"}
+    assert all(i.function is not None for i in found if i.top not in allowed)
 
 
 def test_a_state_is_a_word_whatever_kind_of_enum_it_is() -> None:

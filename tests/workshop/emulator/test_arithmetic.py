@@ -237,3 +237,21 @@ def test_outputs() -> None:
     curve = replace(layer, activation="silu", low=np.float32([-0.28, 0]))
     assert layer_output(curve, 0.1) == output_range(np.float32(-0.28), 10.0)
     assert layer_output(replace(curve, raised=2.0), 0.1).scale == 2 * output_range(np.float32(-0.28), 10.0).scale
+
+
+@pytest.mark.parametrize("name", ["sigmoid", "curve"])
+def test_a_sigmoid_that_is_always_zero_keeps_its_bias(name: str) -> None:
+    """Its logits are far below zero; without weights and bias every score would be one half."""
+    zero = np.zeros(2, np.float32)
+    layer = FloatLayer(
+        weight=np.ones((2, 3, 1, 1), np.float32),
+        bias=np.full(2, -100, np.float32),
+        preactivation=np.full(2, 104, np.float32),
+        low=zero,
+        high=zero,
+        activation=name,
+    )
+
+    assert without_static_channels(layer) is layer
+    numbers = layer_numbers(layer, 1 / 255, output=output_range(0.0, 1.0))
+    np.testing.assert_allclose(numbers.bias, -100, rtol=0.01)

@@ -1,42 +1,59 @@
-"""Bias correction on networks of one or two layers, where the damage is made on purpose."""
+"""Level 1's bias correction on networks of two layers, where the damage is made on purpose."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
 
-from hefkit.detect.quant import dequantize, quantize
-from hefkit.workshop.emulator.codes import Quantization, from_range
-from hefkit.workshop.emulator.correction import Corrected, correct, picture_budget
+from hefkit.workshop.emulator.arithmetic import LayerNumbers
+from hefkit.workshop.emulator.correction import corrected, picture_budget, real_values, round_to_codes
 from hefkit.workshop.emulator.plan import RoundingPlan
+from hefkit.workshop.emulator.rounding import Rounder, Rounding, Storage
+from hefkit.workshop.emulator.scales import TensorCodes
+from hefkit.workshop.emulator.statistics import extremes
 
-FINE = from_range(-40.0, 40.0, "uint16")  # rounds next to nothing
+ROUGH = TensorCodes(1.5 / 255, 0)  # clips what is above 1.5: about half of the range
 RNG = np.random.default_rng(3)
 FIRST = RNG.normal(0, 1, (4, 3, 1, 1)).astype(np.float32)
 SECOND = RNG.normal(0, 1, (5, 4, 3, 3)).astype(np.float32)
 BIAS = RNG.normal(0, 1, 5).astype(np.float32)
+MATRIX = np.random.default_rng(1).normal(0, 1, (16, 16)).astype(np.float32)
 
 
-def two_layers(second: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (r, v, b)") -> RoundingPlan:
+def two_layers(second: str = "y = Conv <pads: ints = [1, 1, 1, 1]> (r, v, b)", **weights: np.ndarray) -> RoundingPlan:
     """x (1, 3, 16, 16) -> Conv, Relu -> r -> a second layer -> y."""
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 13]> toy (float[1, 3, 16, 16] x) => (float[N, C, H, W] y) '
         f"{{ c = Conv(x, w) r = Relu(c) {second} }}"
     )
-    weights = {"w": FIRST, "v": SECOND, "b": BIAS}
+    known = {"w": FIRST, "v": SECOND, "b": BIAS, "m": MATRIX, **weights}
     used = {name for node in model.graph.node for name in node.input}
-    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in weights.items() if n in used)
+    model.graph.initializer.extend(numpy_helper.from_array(a, n) for n, a in known.items() if n in used)
     return RoundingPlan(model)
 
 
 def pictures(count: int = 6) -> list[dict[str, np.ndarray]]:
-    """Seeded noise."""
+    """Seeded noise, in codes of 1/128 as a chip would read it."""
     rng = np.random.default_rng(0)
-    return [{"x": rng.normal(0, 1, (1, 3, 16, 16)).astype(np.float32)} for _ in range(count)]
+    return [{"x": rng.integers(0, 256, (1, 3, 16, 16)).astype(np.float32) / 128} for _ in range(count)]
+
+
+def rounded(plan: RoundingPlan, **codes: TensorCodes) -> tuple[Rounder, Rounding]:
+    """Level 0's rounding, with other codes for some tensors."""
+    names = list(dict.fromkeys(n for p in plan.points for n in (p.tensor, p.inner)))
+    rounder = Rounder(plan, extremes(plan.model, names, pictures()), [128.0] * 3, [])
+    found = rounder.choose(Storage())
+    return rounder, Rounding({**found.codes, **codes}, found.numbers)
+
+
+def correct(plan: RoundingPlan, **codes: TensorCodes) -> tuple[dict[str, LayerNumbers], dict[str, LayerNumbers]]:
+    """(before, after)."""
+    rounder, rounding = rounded(plan, **codes)
+    return rounding.numbers, corrected(plan, rounding, rounder.layers, pictures())
 
 
 def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, pad: int) -> np.ndarray:
@@ -47,118 +64,103 @@ def conv(x: np.ndarray, weight: np.ndarray, bias: np.ndarray, pad: int) -> np.nd
     return np.einsum("oiyx,ihwyx->ohw", weight.astype(np.float64), windows) + bias[:, None, None]
 
 
-def coarse(x: np.ndarray, q: Quantization) -> np.ndarray:
-    """What the second layer reads on the chip."""
-    return dequantize(quantize(x, q.scale, q.zero_point, q.dtype), q.scale, q.zero_point)
-
-
-def second_layer(
-    result: Corrected, feeds: list[dict[str, np.ndarray]], rough: Quantization
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(exact, quantised and corrected, quantised only), (5, all values) each."""
-    exact, corrected, plain = [], [], []
-    for feed in feeds:
+def second_layer(numbers: dict[str, LayerNumbers]) -> tuple[np.ndarray, np.ndarray]:
+    """(exact, as the chip computes it with these numbers and r clipped), (5, all values) each."""
+    exact, found = [], []
+    for feed in pictures():
         r = np.maximum(conv(feed["x"][0], FIRST, np.zeros(4), 0), 0)
-        first = conv(feed["x"][0], result.weights["r"].real(), result.biases["r"], 0)
-        rounded = coarse(np.maximum(first, 0).astype(np.float32), rough)
+        first = np.maximum(conv(feed["x"][0], numbers["r"].weight, numbers["r"].bias, 0), 0)
+        read = np.clip(np.rint(first / ROUGH.scale), 0, 255) * ROUGH.scale
         exact.append(conv(r, SECOND, BIAS, 1))
-        corrected.append(conv(rounded, result.weights["y"].real(), result.biases["y"], 1))
-        plain.append(conv(rounded, SECOND, BIAS, 1))
-    flat = [np.stack(v, axis=1).reshape(5, -1) for v in (exact, corrected, plain)]
-    return flat[0], flat[1], flat[2]
+        found.append(conv(read, numbers["y"].weight, numbers["y"].bias, 1))
+    return np.stack(exact, axis=1).reshape(5, -1), np.stack(found, axis=1).reshape(5, -1)
 
 
 def test_a_badly_rounded_input_gets_its_channel_means_back() -> None:
-    """The first layer's output is clipped to half of its range; the second one's means come out right all the same.
+    """The first layer's output is clipped; the second one's means come out right all the same.
 
-    Measured on the pictures that the correction saw, the mean of every channel is exact but for float32.
+    Measured on the pictures that the correction saw, the mean of a channel is off by half a step of its bias at most.
     """
-    rough = from_range(0.0, 1.5)
-    plan = two_layers()
-    result = correct(plan, {"r": rough, "y": FINE}, [], pictures())
+    before, after = correct(two_layers(), r=ROUGH)
 
-    exact, corrected, plain = second_layer(result, pictures(), rough)
+    exact, plain = second_layer(before)
+    _, better = second_layer(after)
 
-    assert np.abs(plain.mean(axis=1) - exact.mean(axis=1)).max() > 0.1, "or there was nothing to correct"
-    np.testing.assert_allclose(corrected.mean(axis=1), exact.mean(axis=1), atol=1e-3)
-    assert ((corrected - exact) ** 2).mean() < ((plain - exact) ** 2).mean()
+    assert np.abs(plain.mean(axis=1) - exact.mean(axis=1)).max() > 0.5, "or there was nothing to correct"
+    steps = after["y"].accumulator_scale * (after["y"].bias_factor >> after["y"].mac_shift)
+    assert steps.max() < 0.05
+    assert (np.abs(better.mean(axis=1) - exact.mean(axis=1)) <= 0.5 * steps + 1e-4).all()
+    assert ((better - exact) ** 2).mean() < ((plain - exact) ** 2).mean()
 
 
 def test_without_damage_nothing_changes() -> None:
-    """Where rounding costs nothing, weights and biases stay what they were but for their own 8 bit."""
-    plan = two_layers()
-    result = correct(plan, {"r": FINE, "y": FINE}, ["r", "y"], pictures())
+    """Where rounding shifts next to nothing, biases stay but for a few steps."""
+    weight = FIRST.copy()
+    weight[[1, 2]] *= -1  # else two channels are always zero, and the compiler empties them
+    before, after = correct(two_layers(w=weight))
 
-    np.testing.assert_allclose(result.weights["y"].real(), SECOND, atol=2e-3)
-    np.testing.assert_allclose(result.biases["y"], BIAS, atol=5e-3)
-    assert {w.codes.dtype for w in result.weights.values()} == {np.dtype(np.int16)}
+    for tensor in ("r", "y"):  # by less than one code of what the layer writes
+        assert (np.abs(after[tensor].bias - before[tensor].bias) < after[tensor].output.scale).all()
+    assert (np.abs(after["y"].bias - BIAS) < after["y"].output.scale).all()
 
 
-def test_codes_are_those_of_the_float_weights() -> None:
-    """A correction goes into scales and biases only; eight bits a weight, -127..127."""
-    result = correct(two_layers(), {"r": from_range(0.0, 1.5), "y": FINE}, [], pictures())
-    peak = np.abs(SECOND).reshape(5, -1).max(axis=1)
+def test_only_biases_change_and_stay_codes() -> None:
+    """Weight codes, scales and shifts are level 0's; a bias is a whole number of steps."""
+    before, after = correct(two_layers(), r=ROUGH)
 
-    assert result.weights["y"].codes.dtype == np.int8
-    expected = np.rint(SECOND / (peak / 127)[:, None, None, None])
-    assert np.abs(result.weights["y"].codes - expected).max() <= 1  # a tie may fall either way
-    assert (result.weights["y"].scale > 0).all()
+    assert list(after) == list(before) == ["r", "y"]
+    for tensor in after:
+        same = replace(after[tensor], bias_codes=before[tensor].bias_codes, bias_factor=before[tensor].bias_factor)
+        for name, value in vars(same).items():
+            assert np.array_equal(value, vars(before[tensor])[name]), name
+        assert after[tensor].bias_codes.dtype == np.int64
+        assert after[tensor].bias_factor == before[tensor].bias_factor == 2 ** before[tensor].mac_shift
+    assert not np.array_equal(after["y"].bias_codes, before["y"].bias_codes)
 
 
 def test_a_conv_without_bias_gets_one() -> None:
-    """The first layer has no bias; the chip has one for every layer, so it takes the correction."""
-    result = correct(two_layers(), {"r": from_range(0.0, 1.5), "y": FINE}, [], pictures())
+    """The chip has a bias for every layer, so it takes the correction."""
+    # a channel of small weights loses them: one step for the whole layer, because SiLU follows
+    weight = FIRST.copy()
+    weight[1] = [[[0.011]], [[0.012]], [[0.0]]]
+    weight[0] = 8.0
+    plan = two_layers("s = Sigmoid(c) y = Mul(c, s)", w=weight)
+    before, after = correct(plan)
 
-    assert result.biases["r"].shape == (4,) and result.biases["r"].dtype == np.float32
-    assert set(result.weights) == set(result.biases) == {"r", "y"}
+    assert not before["y"].bias.any() and not before["y"].codes[1].any()
+    # the mean of 0.011 x0 + 0.012 x1, x uniform in 0..2: 0.023; to half a step
+    assert after["y"].bias[1] == pytest.approx(0.023, abs=0.5 * float(after["y"].accumulator_scale[1]) + 1e-3)
 
 
 def test_shared_weights_are_corrected_for_each_layer() -> None:
     """Two Convs read one weight and one bias, of inputs with different damage: each gets numbers of its own."""
     plan = two_layers(
-        "p = Conv <pads: ints = [1, 1, 1, 1]> (r, v, b) m = MaxPool <kernel_shape: ints = [1, 1]> (r) "
-        "n = Sigmoid(m) q = Conv <pads: ints = [1, 1, 1, 1]> (n, v, b) y = Add(p, q)"
+        "p = Conv <pads: ints = [1, 1, 1, 1]> (r, v, b) k = MaxPool <kernel_shape: ints = [1, 1]> (r) "
+        "n = Sigmoid(k) q = Conv <pads: ints = [1, 1, 1, 1]> (n, v, b) y = Add(p, q)"
     )
-    before = [t.SerializeToString() for t in plan.model.graph.initializer]
-    ranges = {"r": from_range(0.0, 1.5), "n": from_range(0.0, 0.6), "p": FINE, "q": FINE, "y": FINE}
+    stored = [t.SerializeToString() for t in plan.model.graph.initializer]
 
-    result = correct(plan, ranges, [], pictures())
+    _, after = correct(plan, r=ROUGH, n=TensorCodes(0.6 / 255, 0))
 
-    assert not np.array_equal(result.biases["p"], result.biases["q"])
-    assert np.array_equal(result.weights["p"].codes, result.weights["q"].codes)
-    assert [t.SerializeToString() for t in plan.model.graph.initializer] == before
+    assert not np.allclose(after["p"].bias, after["q"].bias, atol=0.1)
+    assert [t.SerializeToString() for t in plan.model.graph.initializer] == stored
 
 
 def test_a_dead_channel_is_left_alone() -> None:
-    """A channel that is always zero has no slope: no NaN, no infinite gain."""
-    plan = two_layers()
-    for tensor in plan.model.graph.initializer:
-        if tensor.name == "v":
-            dead = SECOND.copy()
-            dead[2] = 0
-            tensor.CopyFrom(numpy_helper.from_array(dead, "v"))
-    result = correct(RoundingPlan(plan.model), {"r": from_range(0.0, 1.5), "y": FINE}, [], pictures())
+    """Weights of zero: no NaN, and the bias it had."""
+    dead = SECOND.copy()
+    dead[2] = 0
+    before, after = correct(two_layers(v=dead), r=ROUGH)
 
-    assert not result.weights["y"].real()[2].any()
-    assert result.biases["y"][2] == pytest.approx(BIAS[2], abs=1e-4)
-    for value in (*(w.scale for w in result.weights.values()), *result.biases.values()):
-        assert np.isfinite(value).all()
+    assert not after["y"].weight[2].any() and after["y"].bias_codes[2] == before["y"].bias_codes[2]
+    assert all(np.isfinite(n.bias).all() for n in after.values())
 
 
-def test_a_matmul_with_weights_is_quantised() -> None:
-    """Gemm and MatMul have no bias to correct, but their weights are codes as well, a scale a column."""
-    model = onnx.parser.parse_model(
-        '<ir_version: 8, opset_import: ["" : 13]> toy (float[1, 3, 4, 4] x) => (float[N, C, H, W] y) '
-        "{ c = Conv(x, w) y = MatMul(c, m) }"
-    )
-    matrix = np.random.default_rng(1).normal(0, 1, (4, 6)).astype(np.float32)
-    model.graph.initializer.extend([numpy_helper.from_array(FIRST, "w"), numpy_helper.from_array(matrix, "m")])
-    feeds = [{"x": np.ones((1, 3, 4, 4), np.float32)}]
+def test_a_matmul_has_no_bias_to_correct() -> None:
+    """Its numbers stay."""
+    before, after = correct(two_layers("y = MatMul(r, m)"), r=ROUGH)
 
-    result = correct(RoundingPlan(model), {"c": FINE, "y": FINE}, [], feeds)
-
-    assert result.weights["y"].scale.shape == (6,) and "y" not in result.biases
-    np.testing.assert_allclose(result.weights["y"].real(), matrix, atol=np.abs(matrix).max() / 127 * 0.51)
+    assert after["y"] is before["y"]
 
 
 def test_the_number_of_pictures_follows_the_size_of_the_tensors() -> None:
@@ -176,11 +178,24 @@ def test_the_number_of_pictures_follows_the_size_of_the_tensors() -> None:
     assert 1 <= picture_budget(wide(512)) < picture_budget(wide(8)) <= picture_budget(two_layers())
 
 
-def test_the_order_of_tensors_in_the_ranges_does_not_matter() -> None:
+def test_codes_of_a_tensor() -> None:
+    """Half to even, saturated at 255 and at 32767; scales by channel along axis 1, and back."""
+    values = np.float32([[[[0.25, -9.0]], [[0.25, 9000.0]]]])
+    narrow = round_to_codes(values, TensorCodes(np.array([0.1, 0.5]), 3))
+    wide = round_to_codes(values, TensorCodes(0.125, 100, 15))
+
+    assert (narrow.dtype, narrow.ravel().tolist()) == (np.uint8, [5, 0, 3, 255])
+    assert (wide.dtype, wide.ravel().tolist()) == (np.uint16, [102, 28, 102, 32767])
+    assert real_values(narrow, TensorCodes(np.array([0.1, 0.5]), 3)).ravel() == pytest.approx([0.2, -0.3, 0, 126])
+
+
+def test_the_order_of_tensors_does_not_matter() -> None:
     """Nothing depends on the order of a dict."""
-    ranges: Mapping[str, Quantization] = {"r": from_range(0.0, 1.5), "y": FINE}
-    first = correct(two_layers(), ranges, [], pictures(2))
-    second = correct(two_layers(), dict(reversed(ranges.items())), [], pictures(2))
+    plan = two_layers()
+    rounder, rounding = rounded(plan, r=ROUGH)
+    turned = Rounding(dict(reversed(rounding.codes.items())), dict(reversed(rounding.numbers.items())))
+
+    first, second = (corrected(plan, r, rounder.layers, pictures(2)) for r in (rounding, turned))
 
     for name in ("r", "y"):
-        assert np.array_equal(first.biases[name], second.biases[name])
+        assert np.array_equal(first[name].bias, second[name].bias)

@@ -10,7 +10,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from hefkit.workshop.emulator.statistics import BINS, channel_stats, histograms
+from hefkit.workshop.emulator.statistics import Extremes, extremes
+from hefkit.workshop.network import session
 from hefkit.workshop.network.cut import cut
 from hefkit.workshop.network.file import make_static
 from tests.helpers.tiny_onnx import drawn, head_tensors, network_input, run_onnx, tiny_yolo
@@ -38,107 +39,85 @@ def tensors(model: onnx.ModelProto, count: int) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("opset", [11, 18])
-def test_channel_statistics_equal_numpy(opset: int) -> None:
-    """Range, mean and variance of every channel over five pictures; opset 18 moved the axes to an input."""
+def test_extremes_equal_numpy(opset: int) -> None:
+    """Smallest and largest value of every channel over five pictures; opset 18 moved the axes to an input."""
     model = network(opset)
     expected = tensors(model, 5)
 
-    stats = channel_stats(model, TENSORS, feeds(5))
+    found = extremes(model, TENSORS, feeds(5))
 
+    assert list(found) == TENSORS
     for name, values in expected.items():
-        found = stats[name]
-        np.testing.assert_allclose(found.low, values.min(axis=1), rtol=1e-6)
-        np.testing.assert_allclose(found.high, values.max(axis=1), rtol=1e-6)
-        np.testing.assert_allclose(found.mean, values.mean(axis=1), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(found.variance, values.var(axis=1), rtol=1e-3, atol=1e-4)
-        assert found.range == pytest.approx((values.min(), values.max()), rel=1e-6)
+        assert found[name].low.dtype == found[name].high.dtype == np.float32
+        np.testing.assert_allclose(found[name].low, values.min(axis=1), rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(found[name].high, values.max(axis=1), rtol=1e-6, atol=1e-5)
+        np.testing.assert_allclose(found[name].largest, np.abs(values).max(axis=1), rtol=1e-6, atol=1e-5)
 
 
-@pytest.mark.parametrize("opset", [11, 18])
-def test_histograms_equal_numpy(opset: int) -> None:
-    """Each value counted with its channel's weight, over the range seen (toys are small: every value is taken)."""
-    model = network(opset)
-    stats = channel_stats(model, TENSORS, feeds(3))
-    expected = tensors(model, 3)
-    weights = {name: np.linspace(1, 2, len(values)) for name, values in expected.items()}
+def test_every_picture_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Several pictures at once give what one after the other gives; the extreme one may be first, last or between."""
+    model = network(11)
+    plain = list(feeds(7))
+    strong = {"images": 3 * network_input(drawn((64, 64), 50))}
+    together = {}
+    for cores in (1, 5):
+        monkeypatch.setattr(session, "available_cores", lambda cores=cores: cores)
+        for place in (0, 3, 7):
+            found = extremes(model, TENSORS, [*plain[:place], strong, *plain[place:]])
+            together[cores, place] = [(e.low.tolist(), e.high.tolist()) for e in found.values()]
 
-    found = histograms(model, stats, weights, feeds(3))
-
-    for name, values in expected.items():
-        weight = np.broadcast_to(weights[name][:, None], values.shape)
-        counts = np.histogram(values, BINS, stats[name].range, weights=weight)[0]
-        assert found[name].sum() == pytest.approx(weight.sum())
-        # a value on the border of two bins may fall into either
-        assert np.abs(np.cumsum(found[name]) - np.cumsum(counts)).max() <= 4
+    assert all(values == together[1, 0] for values in together.values())
+    assert together[1, 0] != [(e.low.tolist(), e.high.tolist()) for e in extremes(model, TENSORS, plain).values()]
 
 
-def test_large_tensors_are_sampled_in_every_column_and_row() -> None:
-    """(1, 1, 512, 640) has five times more values than a histogram takes: the sample still sees all columns."""
+def identity(shape: list[int]) -> onnx.ModelProto:
+    """x -> y = x."""
     graph = helper.make_graph(
         [helper.make_node("Identity", ["x"], ["y"])],
         "identity",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 512, 640])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 512, 640])],
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    columns = np.broadcast_to(np.arange(640, dtype=np.float32), (1, 1, 512, 640))
-    feed = [{"x": np.ascontiguousarray(columns)}]
-    stats = channel_stats(model, ["y"], feed)
-
-    [found] = histograms(model, stats, {"y": np.ones(1)}, feed).values()
-
-    assert 20_000 < found.sum() < 512 * 640 / 2
-    # 640 values in 2,048 bins: each column hits one bin, all about equally often
-    assert np.count_nonzero(found) == 640
-    assert found[found > 0].min() > 0.5 * found.sum() / 640
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
 
 
-def test_tensors_without_channels_count_as_one() -> None:
-    """A (1, 6) tensor has one range, one mean."""
-    graph = helper.make_graph(
-        [helper.make_node("Flatten", ["x"], ["y"])],
-        "flat",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 1, 2])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 6])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    feed = [{"x": np.arange(6, dtype=np.float32).reshape(1, 3, 1, 2)}]
+@pytest.mark.parametrize(
+    ("shape", "low", "high"),
+    [
+        ([1, 6], [0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 5]),  # a dense layer: every feature is a channel
+        ([1, 2, 3], [0, 3], [2, 5]),
+        ([6], [0], [5]),
+    ],
+)
+def test_channels_lie_along_axis_1(shape: list[int], low: list[float], high: list[float]) -> None:
+    """0..5 in different shapes."""
+    found = extremes(identity(shape), ["y"], [{"x": np.arange(6, dtype=np.float32).reshape(shape)}])["y"]
 
-    stats = channel_stats(model, ["y"], feed)["y"]
-
-    # 0..5: mean 2.5, variance 35 / 12
-    assert (stats.low.tolist(), stats.high.tolist(), stats.mean.tolist()) == ([0.0], [5.0], [2.5])
-    assert stats.variance.tolist() == pytest.approx([35 / 12])
+    assert (found.low.tolist(), found.high.tolist()) == (low, high)
 
 
-def test_a_constant_tensor_has_an_empty_histogram() -> None:
-    """Nothing to search in a range of no width; the statistics say so without a division by zero."""
-    graph = helper.make_graph(
-        [helper.make_node("Sub", ["x", "x"], ["y"])],
-        "zero",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 2, 4, 4])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2, 4, 4])],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
-    feed = [{"x": np.ones((1, 2, 4, 4), np.float32)}]
-    stats = channel_stats(model, ["y"], feed)
+def test_by_channel() -> None:
+    """For a layer of as many channels the same; for another number one range for all."""
+    found = Extremes(np.float32([-1, 0]), np.float32([2, 5]))
 
-    assert (stats["y"].range, stats["y"].variance.tolist()) == ((0.0, 0.0), [0.0, 0.0])
-    assert not histograms(model, stats, {"y": np.ones(2)}, feed)["y"].any()
+    assert found.by_channel(2) is found
+    assert found.by_channel(3).low.tolist() == [-1] * 3 and found.by_channel(3).high.tolist() == [5] * 3
+    assert found.largest.tolist() == [2, 5]
 
 
-def test_one_picture_at_a_time() -> None:
-    """The next picture is asked for only when the one before has been measured."""
-    model, asked = network(11), []
+def test_pictures_are_asked_for_as_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The third next picture is made only when the first has been measured, on two cores."""
+    monkeypatch.setattr(session, "available_cores", lambda: 2)
+    model, asked = network(11), 0
 
     def stream() -> Iterator[dict[str, np.ndarray]]:
-        for feed in feeds(3):
-            asked.append(dict(feed))
+        nonlocal asked
+        for feed in feeds(6):
+            asked += 1
             yield feed
-            feed.clear()  # a caller that kept it finds it empty
 
-    stats = channel_stats(model, TENSORS, stream())
+    results = session.in_parallel(lambda feed: feed["images"].shape, stream())
+    seen = [(asked, next(results)) for _ in range(6)]
 
-    assert len(asked) == 3
-    expected = tensors(model, 3)["raw_box_8"]
-    np.testing.assert_allclose(stats["raw_box_8"].low, expected.min(axis=1), rtol=1e-6)
+    assert [a for a, _ in seen] == [0, 3, 4, 5, 6, 6] and {s for _, s in seen} == {(1, 3, 64, 64)}
+    assert extremes(model, TENSORS, feeds(1)).keys() == set(TENSORS)

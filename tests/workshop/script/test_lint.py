@@ -448,7 +448,7 @@ def test_control_characters_are_not_repeated() -> None:
 
 def test_the_tables_are_closed() -> None:
     """Every command and feature of the tables is accepted by name, and every command stands in the document."""
-    document = (ROOT / "docs" / "model-scripts.md").read_text().split("## Commands that there are")[1]
+    document = (ROOT / "docs" / "model-scripts.md").read_text().split("## The commands")[1]
     assert set(re.findall(r"`([a-z_]+)`", document)) == set(known_commands())
     assert set(known_commands()) == set(FORMS) | set(FEATURES) | set(cures.REFUSED)
     assert len(known_commands()) == len(FORMS) + len(FEATURES) + len(cures.REFUSED)

@@ -173,6 +173,32 @@ def test_sixteen_bit_outputs_of_a_script(text: str, wide: set[int], others: list
     assert parse_script(text).wide_outputs(6) == (wide, others)
 
 
+GROUPS = {
+    "none": ("", {}, []),
+    "ordinary": ("quantization_param({conv*}, quantization_groups=4)", {"conv*": 4}, []),
+    "depthwise": ("quantization_param({dw*}, quantization_groups=2)", {"dw*": 2}, []),
+    "all": ("quantization_param({*}, quantization_groups=8)", {"*": 8}, []),
+    "with the network's name": ("quantization_param({net/conv*}, quantization_groups=4)", {"conv*": 4}, []),
+    "a list": ("quantization_param([{conv*}, {dw*}], quantization_groups=4)", {"conv*": 4, "dw*": 4}, []),
+    "one layer": ("quantization_param(conv12, quantization_groups=4)", {}, ["conv12"]),
+    "a narrower pattern": ("quantization_param({conv1*}, quantization_groups=4)", {}, ["{conv1*}"]),
+    "a name like a pattern": ("quantization_param([conv1, {dw*}], quantization_groups=4)", {"dw*": 4}, ["conv1"]),
+    "the later line": (
+        "quantization_param({conv*}, quantization_groups=4)\nquantization_param({conv*}, quantization_groups=2)",
+        {"conv*": 2},
+        [],
+    ),
+    "another parameter": ("quantization_param({conv*}, precision_mode=a16_w16)", {}, []),
+    "beside another": ("quantization_param({conv*}, precision_mode=a8_w8, quantization_groups=4)", {"conv*": 4}, []),
+}
+
+
+@pytest.mark.parametrize("text, patterns, others", GROUPS.values(), ids=GROUPS.keys())
+def test_groups_of_a_script(text: str, patterns: dict[str, int], others: list[str]) -> None:
+    """`quantization_groups` by pattern, and the layers that only the compiler can name."""
+    assert parse_script(text).weight_groups() == (patterns, others)
+
+
 def test_the_shipped_script() -> None:
     """hailo_optimization.mscript: 0..255 to 0..1, an explicit level, and it reads back as it is."""
     script = read_script(ROOT / "hailo_optimization.mscript")

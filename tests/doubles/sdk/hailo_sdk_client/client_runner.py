@@ -283,7 +283,7 @@ class ClientRunner:
         model = self.get_hn_model()
         name = model.output_name(k)
         wide = name in self._settings.wide or model.producers[k]["name"] in self._settings.wide
-        largest = 65535 if wide else 255
+        largest = 32767 if wide else 255  # 16 bit are 15
         low, high = self._ranges[k]
         scale = (high - low) / largest
         return scale, float(round(-low / scale)), largest

@@ -1,0 +1,133 @@
+"""What a bad forecast of the INT8 emulation is due to, and what helps: measured, not guessed.
+
+The compiler gives all output channels of a layer one weight scale where a SiLU or a sigmoid follows, so networks with
+depthwise convolutions lose most at level 0. Which of its lines helps depends on the network: each is tried here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+import numpy as np
+
+from hefkit.results.progress import progress
+from hefkit.text import one_line
+from hefkit.workshop.compile.quality import FloatHeads, compare_emulated
+from hefkit.workshop.emulator.build import Blame, Emulator, Precision
+
+GOOD_RECALL = 0.9
+TRIED_ON = 16  # pictures at most
+GROUPS = 4
+AS_IT_IS, OUTPUTS, AUTO, GROUPED = (
+    "as it is",
+    "outputs in 16 bit",
+    "the noisiest layers in 16 bit",
+    f"{GROUPS} quantization groups",
+)
+FLAGS = {OUTPUTS: "--precision-16 outputs", AUTO: "--precision-16 auto"}
+MOSTLY = 2.0  # times the noise of the other kind
+DEPTHWISE_TO_BLAME = 0.25  # share of the noise
+
+Pictures = Callable[[], Iterator[np.ndarray]]
+Heads = Callable[[Pictures], FloatHeads]  # the float network's heads on some pictures
+
+
+def explain(emulator: Emulator, heads: Heads, pictures: Pictures) -> dict[str, Any]:
+    """Why boxes are lost and what each cure keeps of them.
+
+    Args:
+        heads: makes the reference for `pictures`.
+        pictures: (H, W, 3) uint8 RGB that agreement is measured on; the first TRIED_ON are used.
+
+    Returns:
+        `causes`: weights and tensors (noise over signal at the heads), depthwise (share), layers (the worst, with
+        their shares); `what_if`: what was tried at level 0, with its recall and precision on the same pictures.
+    """
+    tried = _variants(emulator)
+    exact = heads(lambda: islice(pictures(), TRIED_ON))
+    what_if = []
+    with progress(len(tried) + 1, "variant", delay_s=2.0) as bar:
+        blame = emulator.blame(lambda: islice(pictures(), 1))
+        bar.step()
+        for what, variant in tried.items():
+            model, head = emulator.variant(variant)
+            found = compare_emulated(exact, model, head)
+            what_if.append({"what": what, "recall": found["recall"], "precision": found["precision"]})
+            bar.step()
+    return {"causes": _causes(blame), "what_if": what_if}
+
+
+def sentences(quality: dict[str, Any]) -> list[str]:
+    """`explain`'s result in words: the cause, what was tried, and of that what kept more boxes."""
+    causes = quality["causes"]
+    weights, tensors = causes["weights"], causes["tensors"]
+    alike = "the weights and the tensors between layers alike"
+    kind = "the weights" if weights > MOSTLY * tensors else "the tensors between layers"
+    kind = kind if max(weights, tensors) > MOSTLY * min(weights, tensors) else alike
+    worst = ", ".join(f"{one_line(w['layer'], 60)} {100 * w['share']:.0f} %" for w in causes["layers"][:3])
+    told = [
+        f"only {100 * quality['recall']:.0f} % of the boxes are left; the cause: {kind} lose too much in 8 bit; "
+        f"depthwise convolutions bring {100 * causes['depthwise']:.0f} % of the noise; worst layers: {worst}",
+        "tried at level 0: " + "; ".join(f"{w['what']} {_percent(w['recall'])}" for w in quality["what_if"]),
+    ]
+    tried = {w["what"]: w["recall"] or 0.0 for w in quality["what_if"]}
+    helped = [what for what, recall in tried.items() if recall > tried[AS_IT_IS]]
+    cures = [flag for what, flag in FLAGS.items() if what in helped]
+    cures.append("--optimization-level 2 with a GPU (trains, not forecast here)")
+    if any(what.startswith(GROUPED) for what in helped):
+        cures.append(
+            f"the script line quantization_param([{{conv*}}, {{dw*}}], quantization_groups={GROUPS}), which the "
+            "compiler may refuse, layer by layer"
+        )
+    if causes["depthwise"] > DEPTHWISE_TO_BLAME:
+        cures.append("a network without depthwise convolutions, such as YOLOv8")
+    return [*told, "what helps: " + "; or ".join(cures)]
+
+
+def _variants(emulator: Emulator) -> dict[str, Precision]:
+    """What is worth a trial: what the script and the flags have already is not."""
+    precision = emulator.precision
+    outputs = frozenset(range(len(emulator.layout.convs)))
+    tried = {AS_IT_IS: precision}
+    if precision.outputs != outputs:
+        tried[OUTPUTS] = replace(precision, outputs=outputs)
+    if not precision.auto:
+        tried[AUTO] = replace(precision, auto=True)
+    if not emulator.grouped:
+        groups = replace(precision, conv_groups=GROUPS, depthwise_groups=GROUPS)
+        tried[f"{GROUPED}, channels in order"] = groups
+        tried[f"{GROUPED}, channels sorted by range"] = replace(groups, groups_by_range=True)
+    return tried
+
+
+def both_groupings(emulator: Emulator, exact: FloatHeads, in_order: Mapping[str, Any]) -> dict[str, Any]:
+    """What quantization_groups keep if the compiler groups channels in order, and if it sorts them by range.
+
+    Args:
+        in_order: the `quality` of the emulated model, which groups in order.
+    """
+    model, head = emulator.variant(replace(emulator.precision, groups_by_range=True))
+    found = {"in_order": in_order, "sorted": compare_emulated(exact, model, head)}
+    return {name: {key: q[key] for key in ("recall", "precision")} for name, q in found.items()}
+
+
+def told_groupings(groupings: Mapping[str, Any]) -> str:
+    """Both figures in words."""
+    shares = [_percent(groupings[name]["recall"]) for name in ("in_order", "sorted")]
+    return f"with channels grouped in order {shares[0]}, sorted by range {shares[1]}; which of them is not known"
+
+
+def _causes(blame: Blame) -> dict[str, Any]:
+    return {
+        "weights": round(blame.weights, 4),
+        "tensors": round(blame.tensors, 4),
+        "depthwise": round(blame.depthwise, 4),
+        "layers": [{"layer": name, "share": round(share, 4)} for name, share in blame.layers],
+    }
+
+
+def _percent(recall: float | None) -> str:
+    return "-" if recall is None else f"{100 * recall:.0f} %"
