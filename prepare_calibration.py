@@ -26,6 +26,8 @@ from hefkit.workshop.calibration.dataset import SPLIT_CHOICES
 from hefkit.workshop.calibration.folder import FILE_FORMATS, SELECTIONS, check_target
 from hefkit.workshop.calibration.sources import find_sources
 
+STRIDE = 32  # pixels; the largest stride of most YOLOs
+
 
 def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line and check every value; no file is opened."""
@@ -76,6 +78,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Check the output, find the pictures, make the set, say what was made."""
     args = parse_args(argv)
     set_up_logging(args.quiet)
+    if any(side % STRIDE for side in args.imgsz):
+        log.warning(
+            "--imgsz %s: YOLOs take sides that are multiples of %d; use the size that the model was exported with",
+            " ".join(map(str, args.imgsz)), STRIDE,
+        )  # fmt: skip
     old = check_target(args.output, args.source, args.num_samples, args.format, overwrite=args.overwrite)
     found = find_sources(args.source, args.split, args.output)
     need("numpy", "cv2")

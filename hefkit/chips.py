@@ -49,7 +49,9 @@ _TABLE = (
         runs=("hailo15h", "hailo15m", "hailo10h"), same_number="hailo15h",
     ),
     Chip(
-        "hailo15h", 5, (103, 104, 105), "runs on a Hailo-15H; needs HailoRT 5",
+        "hailo15h", 5, (103, 104, 105),
+        "is for a Hailo-10H or 15H, one number in the file; needs HailoRT 5 (on a Raspberry Pi: "
+        "sudo apt install hailo-h10-all)",
         runs=("hailo15h", "hailo15m", "hailo10h"), same_number="hailo10h",
     ),
     Chip("hailo15m", 5, (4,), "runs on a Hailo-15M; needs HailoRT 5", runs=("hailo15m",), partial=True),

@@ -1,11 +1,19 @@
 """Class names: read from `--names` and `--classes`, and made safe for pictures and folders.
 
-`--names` is a list with commas (`drone,bird`), a text file with one name a line, or a `data.yaml` with `names:` as a
-list or as a dict. `--classes` takes class ids and names.
+`--names` is a list with commas (`drone,bird`) or a file: one name a line, with its number or without; a `data.yaml`
+with `names:` as a list or as a dict; or what other software writes:
+
+    ["drone", "bird"]                     {"labels": ["unlabeled", "drone", "bird"]}
+    {"0": "drone", "1": "bird"}           {"drone": 0, "bird": 1}
+    {"categories": [{"id": 1, "name": "drone"}]}        item { id: 1 name: 'drone' }
+
+`--classes` takes class ids and names.
 """
 
 from __future__ import annotations
 
+import ast
+import json
 import os
 import re
 import unicodedata
@@ -17,7 +25,7 @@ from hefkit.cli import need
 from hefkit.errors import ToolchainError, UsageError
 from hefkit.files import existing, read_start
 from hefkit.spec import MAX_NAME_LENGTH, ModelSpec, class_names
-from hefkit.text import close_to, log, one_line
+from hefkit.text import close_to, decoded, log, one_line
 
 MAX_FILE_BYTES = 16 << 20
 MAX_YAML_BYTES = 1 << 20  # PyYAML reads about 200 kB a second
@@ -27,7 +35,12 @@ MAX_LABEL = 32  # characters of a name in a picture
 MAX_FOLDER = 60  # characters of a name as a folder
 METADATA = "metadata.yaml"
 YAML_SUFFIXES = (".yaml", ".yml")
-FILE_SUFFIXES = (".txt", ".names", *YAML_SUFFIXES)
+FILE_SUFFIXES = (".txt", ".names", ".json", ".pbtxt", *YAML_SUFFIXES)
+# keys of JSON files that hold the names
+KEYS = ("names", "labels", "classes", "class_names", "categories", "id2label", "label_map", "class_to_idx")
+NOTHING = ("unlabeled", "unlabelled", "background", "__background__", "_background_", "???", "n/a")  # not a class
+NUMBERED = re.compile(r"\s*([0-9]{1,5})\s*(?:[:;,=]\s*|\s)(\S.*)")  # `0  drone`, `0: drone`
+LABEL_MAP = re.compile(r"item\s*\{(.*?)\}", re.DOTALL)  # of TensorFlow
 # letters that Unicode does not split into an ASCII letter and an accent
 _LETTERS = str.maketrans({"ß": "ss", "æ": "ae", "Æ": "AE", "ø": "o", "Ø": "O", "œ": "oe", "ł": "l", "Ł": "L", "đ": "d"})
 
@@ -56,14 +69,37 @@ def model_names(given: Mapping[int, str] | None, spec: ModelSpec) -> dict[int, s
     count = spec.head.num_classes
     if given is None:
         return class_names(spec.names, count)
-    if max(given) >= count:
-        raise UsageError(
-            f"--names has a name for class {max(given)}, but the model has {count} classes; "
+    fitted = _fitted(given, count)
+    if fitted != given:
+        log.warning("--names: class 0 is %s; the file counts from 1 or begins with a name for no class", fitted[0])
+    wrong = wrong_count(fitted, count, "--names")
+    if max(fitted) >= count:
+        raise UsageError(wrong)
+    if wrong:
+        log.warning("%s", wrong)
+    return class_names(fitted, count)
+
+
+def wrong_count(names: Mapping[int, str], count: int, where: str) -> str:
+    """What is wrong with names for a model of `count` classes; empty if every class has one."""
+    if names and max(names) >= count:
+        return (
+            f"{where} has a name for class {max(names)}, but the model has {count} classes; "
             "expected the names it was trained with"
         )
-    if len(given) < count:
-        log.warning("--names has names for %d of the model's %d classes; the others get numbers", len(given), count)
-    return class_names(given, count)
+    if names and len(names) < count:
+        return f"{where} has names for {len(names)} of the model's {count} classes; the others get numbers"
+    return ""
+
+
+def _fitted(given: Mapping[int, str], count: int) -> Mapping[int, str]:
+    """Names whose ids are one too high: without a leading `unlabeled`, or of a file that counts from 1."""
+    ids = sorted(given)
+    if max(ids) < count:
+        return given
+    without = ids[1:] if given[ids[0]].casefold() in NOTHING else ids
+    fits = len(without) == count and (without != ids or ids[0] == 1)
+    return {i: given[key] for i, key in enumerate(without)} if fits else given
 
 
 def names_of_metadata(model: Path) -> dict[int, str] | None:
@@ -137,11 +173,57 @@ def class_folders(names: Mapping[int, str]) -> dict[int, str]:
 
 
 def _from_file(path: Path) -> dict[int, str]:
-    text = _read(path)
+    text, where = _read(path), f"--names: {path}"
     if path.suffix.lower() in YAML_SUFFIXES:
-        return _checked(_yaml_names(text, path), f"--names: {path}")
+        return _checked(_yaml_names(text, path), where)
+    if text.strip()[:1] in ("{", "[") and text.strip()[-1] in ("}", "]"):
+        return _checked(_json_names(text, where), where)
+    if items := LABEL_MAP.findall(text):
+        return _checked(dict(enumerate(_texts_of_items(items), 1)), where)
     # the line number is the class id, so empty lines count; \f and U+2028 do not end a line
-    return _checked(dict(enumerate(text.replace("\r\n", "\n").split("\n"))), f"--names: {path}")
+    lines = text.replace("\r\n", "\n").split("\n")
+    return _checked(_numbered(lines) or dict(enumerate(lines)), where)
+
+
+def _numbered(lines: Sequence[str]) -> dict[Any, Any] | None:
+    """{id: name} where every line begins with its number, from 0 or 1 upwards; else None."""
+    found = [NUMBERED.fullmatch(line) for line in lines if line.strip()]
+    ids = [int(match[1]) for match in found if match]
+    if not ids or len(ids) < len(found) or ids[0] > 1 or ids != sorted(set(ids)):
+        return None
+    return {int(match[1]): match[2].strip().strip("\"'") for match in found if match}
+
+
+def _texts_of_items(items: Sequence[str]) -> list[str]:
+    """The names of a label map of TensorFlow, by ascending id from 1."""
+    found: dict[int, str] = {}
+    for item in items:
+        values = dict(re.findall(r"(\w+)\s*:\s*[\"']?([^\"'\n,]+)", item))
+        name, number = str(values.get("display_name", values.get("name", ""))), str(values.get("id", "")).strip()
+        found[int(number[:9]) if number.isascii() and number.isdigit() else len(found)] = name
+    return [found[key] for key in sorted(found)]
+
+
+def _json_names(text: str, where: str) -> dict[Any, Any]:
+    """The names of a JSON file, or of the text of a Python list or dict."""
+    expected = 'expected a list of names, {"labels": [...]} or {"0": "name"}'
+    try:
+        try:
+            value = json.loads(text)
+        except ValueError:
+            value = ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as exc:
+        raise UsageError(f"{where} is neither valid JSON nor one name a line; {expected}") from exc
+    if isinstance(value, dict):
+        value = next((value[key] for key in KEYS if key in value), value)
+    if isinstance(value, dict) and value and all(isinstance(number, int) for number in value.values()):
+        value = {number: name for name, number in value.items()}
+    if isinstance(value, list | tuple) and value and all(isinstance(item, dict) for item in value):
+        ids = [item.get("id", i) for i, item in enumerate(value)]
+        value = dict(zip(ids, (item.get("name", item.get("label")) for item in value), strict=True))
+    if not isinstance(value, dict | list | tuple):
+        raise UsageError(f"{where} has no names; {expected}")
+    return value if isinstance(value, dict) else dict(enumerate(value))
 
 
 def _read(path: Path) -> str:
@@ -151,10 +233,7 @@ def _read(path: Path) -> str:
         raise UsageError(f"--names: cannot read {path}: {exc.strerror}; expected a text file or a data.yaml") from exc
     if len(raw) > MAX_FILE_BYTES:
         raise UsageError(f"--names: {path} is larger than {MAX_FILE_BYTES >> 20} MiB; expected a list of names")
-    try:
-        return raw.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise UsageError(f"--names: {path} is not UTF-8 text; expected one name a line or a data.yaml") from exc
+    return decoded(raw)
 
 
 def _yaml_names(text: str, path: Path) -> dict[Any, Any]:

@@ -1,4 +1,4 @@
-"""Messages for people: the logger, any text as one printable line, counts with their noun."""
+"""Messages for people: the logger, any text as one printable line, counts with their noun, bytes of a text file."""
 
 from __future__ import annotations
 
@@ -38,3 +38,15 @@ def close_to(word: str, choices: Iterable[str]) -> str | None:
     by_case = {choice.casefold(): choice for choice in choices}
     near = difflib.get_close_matches(word.casefold(), by_case, n=1, cutoff=0.7)
     return by_case[near[0]] if near else None
+
+
+def decoded(raw: bytes) -> str:
+    """The text of a file of any editor: UTF-8, UTF-16 with a mark, else Windows' Western code page or Latin-1."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return raw.decode("utf-16", "replace")
+    for encoding in ("utf-8-sig", "cp1252"):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    return raw.decode("latin-1")

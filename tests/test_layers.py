@@ -45,7 +45,7 @@ WORKSTATION_SCRIPTS = {"prepare_calibration", "compile_to_hef"}
 # the modules where a package may be imported, inside a function that cannot do without it
 LATE = {
     "tqdm": {"hefkit.results.progress"},
-    "yaml": {"hefkit.names", "hefkit.workshop.calibration.dataset"},
+    "yaml": {"hefkit.names"},
     "PIL": {"hefkit.results.lettering"},
     "xxhash": {"hefkit.hef.container"},
     "distributed": {"hefkit.workshop.calibration.choice.cluster"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -48,13 +49,85 @@ def test_names_in_a_file(tmp_path: Path, name: str, content: str, expected: dict
     assert parse_names(str(tmp_path / name)) == expected
 
 
+BOTH = {0: "drone", 1: "IR-drone"}
+ONE_UP = {1: "drone", 2: "IR-drone"}
+OTHERS = {
+    "JSON list": ('["drone", "IR-drone"]', BOTH),
+    "JSON in several lines": ('[\n  "drone",\n  "IR-drone"\n]\n', BOTH),
+    "labels": ('{"labels": ["drone", "IR-drone"]}', BOTH),
+    "labels with more": ('{"detection_threshold": 0.5, "labels": ["drone", "IR-drone"]}', BOTH),
+    "id map": ('{"0": "drone", "1": "IR-drone"}', BOTH),
+    "id map of transformers": ('{"id2label": {"0": "drone", "1": "IR-drone"}}', BOTH),
+    "class to id": ('{"drone": 0, "IR-drone": 1}', BOTH),
+    "COCO categories": ('{"categories": [{"id": 1, "name": "drone"}, {"id": 2, "name": "IR-drone"}]}', ONE_UP),
+    "CVAT labels": ('[{"name": "drone", "color": "#fff"}, {"name": "IR-drone"}]', BOTH),
+    "Python dict": ("{0: 'drone', 1: 'IR-drone'}", BOTH),
+    "numbered with spaces": ("0  drone\n1  IR-drone\n", BOTH),
+    "numbered with colons": ("0: drone\n1: 'IR-drone'\n", BOTH),
+    "numbered with commas": ("0,drone\n1,IR-drone", BOTH),
+    "numbered with tabs": ("0\tdrone\r\n1\tIR-drone\r\n", BOTH),
+    "numbered with gaps": ("0 drone\n\n2 IR-drone", {0: "drone", 2: "IR-drone"}),
+    "numbered from 1": ("1 drone\n2 IR-drone", ONE_UP),
+    "label map": ("item {\n  id: 1\n  name: 'drone'\n}\nitem {\n  id: 2\n  display_name: \"IR-drone\"\n}\n", ONE_UP),
+    "names that begin with digits": ("2 wheeler\n4 wheeler", {0: "2 wheeler", 1: "4 wheeler"}),
+    "some begin with digits": ("0 shot\ndrone", {0: "0 shot", 1: "drone"}),
+    "Latin-1": ("B\u00e4r\nFl\u00fcgel", {0: "B\u00e4r", 1: "Fl\u00fcgel"}),
+}
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".json"])
+@pytest.mark.parametrize("content, expected", OTHERS.values(), ids=OTHERS.keys())
+def test_names_of_other_software(tmp_path: Path, content: str, expected: dict[int, str], suffix: str) -> None:
+    """The content tells the kind, not the suffix; never a class called `{"labels": [...]}`."""
+    path = tmp_path / f"names{suffix}"
+    path.write_bytes(content.encode("latin-1"))
+
+    assert parse_names(str(path)) == expected
+
+
+@pytest.mark.parametrize("name", ["labelmap.txt", "labels.json", "list.json"])
+def test_the_real_files(shared: Path, name: str) -> None:
+    """Those of ../shared/field."""
+    assert parse_names(str(shared / "field" / "03-names" / name)) == BOTH
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {0: "unlabeled", 1: "drone", 2: "IR-drone"},
+        {0: "__background__", 1: "drone", 2: "IR-drone"},
+        {1: "unlabeled", 2: "drone", 3: "IR-drone"},
+        ONE_UP,
+        {1: "drone", 90: "IR-drone"},
+    ],
+    ids=["unlabeled", "background", "both", "from 1", "from 1 with gaps, as COCO"],
+)
+def test_ids_that_are_one_too_high(given: dict[int, str], caplog: pytest.LogCaptureFixture) -> None:
+    """The model has two classes, and only this reading gives each a name; a line says how it was read."""
+    logging.getLogger("hefkit").propagate = True
+
+    assert model_names(given, make_spec(make_head(num_classes=2))) == BOTH
+    assert "class 0 is drone" in caplog.text
+
+
+@pytest.mark.parametrize("given", [{0: "unlabeled", 1: "drone"}, {1: "drone"}])
+def test_ids_that_fit_stay(given: dict[int, str]) -> None:
+    """A model may have been trained with a class `unlabeled`, and one may name some classes only."""
+    assert given.items() <= model_names(given, make_spec(make_head(num_classes=2))).items()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
         pytest.param("n.txt", b"", "has no names", id="empty"),
         pytest.param("n.txt", b"\n\n", "has no names", id="blank lines"),
         pytest.param("n.txt", b"a\x1b[31mb", "control characters", id="escape sequence"),
-        pytest.param("n.txt", b"\xff\xfe", "not UTF-8", id="other encoding"),
+        pytest.param("n.txt", b"\xff\xfe", "has no names", id="nothing in UTF-16"),
+        pytest.param("n.json", b'{"labels": 3}', "has no names", id="JSON without names"),
+        pytest.param("n.txt", b'{"labels": ["drone", }', "neither valid JSON nor", id="JSON broken"),
+        pytest.param("n.json", b"[" * 5000 + b"]", "neither valid JSON nor", id="JSON too deep"),
+        pytest.param("n.json", b"[1, 2]", "is not text", id="JSON numbers"),
+        pytest.param("n.json", b'{"a": "b"}', "a is not a class id", id="JSON word for a number"),
         pytest.param("n.txt", b"x" * 201, "201 characters", id="long name"),
         pytest.param("d.yaml", b"nc: 3", "has no names", id="YAML without names"),
         pytest.param("d.yaml", b"names: 3", "has no names", id="YAML names of another kind"),

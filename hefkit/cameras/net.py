@@ -31,6 +31,10 @@ READ_S = STALL_S
 OPTIONS = {"rtsp_transport": "tcp", "analyzeduration": "1000000"}  # microseconds; FFmpeg's own default is 5 s
 ONE_THREAD_PIXELS = 1920 * 1088  # larger pictures may be too much for one core
 
+SENDER = (
+    "nothing comes that OpenCV's FFmpeg reads; start the sender first (on a Pi: rpicam-vid -t 0 --inline -l -o "
+    "tcp://0.0.0.0:8888), and check host and port"
+)
 SHORTER = "let the camera send a key frame every 1 to 2 s, and restart it"
 
 T = TypeVar("T")
@@ -52,9 +56,11 @@ def open_net(source: CameraSource) -> CvCamera:
     if source.kind == "rtsp":
         _asked(source, check_server)
     try:
-        capture, first = _opened(source, KEY_FRAME_S if source.kind == "rtsp" else OPEN_S)
+        capture, first = _opened(source, OPEN_S if source.kind == "http" else KEY_FRAME_S)
     except Late:
         raise DeviceError(_message(source, f"no picture came within {KEY_FRAME_S:g} s; {SHORTER}")) from None
+    if first is None and source.kind == "stream":  # asking would take the only place of a client
+        raise DeviceError(_message(source, SENDER))
     if first is None:
         raise DeviceError(_message(source, explain(_asked(source, ask), source.url)))
     return CvCamera(capture, source.name, first, READ_S)

@@ -3,6 +3,7 @@
     csi            the Pi's camera connector; csi:1 is the second camera
     usb            the first USB camera that delivers; 0, /dev/video0 or /dev/v4l/by-id/... one of them
     rtsp://...     a network camera; also rtsps://, http://, https://
+    tcp://...      a stream of another program, such as `rpicam-vid -l -o tcp://0.0.0.0:8888`; also udp://
     flight.mp4     a video file
 
 An address may hold a password. `CameraSource.name` never does, and `masked` removes it from any other text.
@@ -18,19 +19,27 @@ from urllib.parse import SplitResult, quote, urlsplit
 from hefkit.errors import DataError, UsageError
 from hefkit.files import existing, near_path
 from hefkit.pictures.find import IMAGE_SUFFIXES
+from hefkit.pictures.kinds import PHOTOGRAPH, kind_of
 from hefkit.text import one_line
 
-SCHEMES = {"rtsp": "rtsp", "rtsps": "rtsp", "http": "http", "https": "http"}  # of an address -> CameraSource.kind
+SCHEMES = {
+    "rtsp": "rtsp",
+    "rtsps": "rtsp",
+    "http": "http",
+    "https": "http",
+    "tcp": "stream",
+    "udp": "stream",
+}  # of an address -> CameraSource.kind
 EXPECTED = (
     "csi or csi:1 (the Pi's camera connector), usb, a number or /dev/videoN (a USB camera), "
-    "an address with rtsp://, rtsps://, http:// or https://, or a video file"
+    "an address with rtsp://, rtsps://, http://, https://, tcp:// or udp://, or a video file"
 )
 USERNAME, PASSWORD = "HEFKIT_CAMERA_USERNAME", "HEFKIT_CAMERA_PASSWORD"  # or the same with _FILE
 MAX_NUMBER = 255  # of /dev/videoN; the kernel has no more
 ENCODE = "in user names and passwords @ is written %40, : %3A, / %2F, # %23, ? %3F and % %25"
 
 _DEVICE = re.compile(r"/dev/(video[0-9]{1,3}|v4l/by-(id|path)/[^/]+)")
-_ADDRESS = re.compile(r"\b(?:rtsps?|https?)://\S+", re.IGNORECASE)
+_ADDRESS = re.compile(r"\b(?:rtsps?|https?|tcp|udp)://\S+", re.IGNORECASE)
 # some cameras take the password in the path or the query: /user=admin&password=..., ?usr=a&pwd=b
 _SECRET_VALUE = re.compile(r"([\w-]*(?:pass|pwd|pw|token|secret|key|auth|cred|login|user|usr)[\w-]*=)[^&;/?\s]*", re.I)
 
@@ -39,11 +48,11 @@ _SECRET_VALUE = re.compile(r"([\w-]*(?:pass|pwd|pw|token|secret|key|auth|cred|lo
 class CameraSource:
     """One camera, stream or video file."""
 
-    kind: str  # "csi" | "usb" | "rtsp" | "http" | "file"
+    kind: str  # "csi" | "usb" | "rtsp" | "http" | "stream" | "file"
     name: str  # for messages and results; without passwords
     number: int = 0  # csi: which camera
     path: Path | None = None  # of the file or the USB device; None: the first USB camera that delivers
-    url: str = field(default="", repr=False)  # rtsp, http: with its password, so it must never be shown
+    url: str = field(default="", repr=False)  # rtsp, http, stream: with its password, so it must never be shown
 
     @property
     def live(self) -> bool:
@@ -117,9 +126,11 @@ def _check_address(text: str, scheme: str) -> None:
     if any(c.isspace() or not c.isprintable() for c in text):
         raise UsageError(f"the source {scheme}://... has a space or a control character in it; {ENCODE}")
     parts = _split(text)
-    if parts is None or not parts.hostname or "#" in text:
+    stream = SCHEMES[scheme] == "stream"
+    if parts is None or not parts.hostname or "#" in text or (stream and not parts.port):
         raise UsageError(
-            f"the source {scheme}://... has no valid host and port; expected {scheme}://host/...; {ENCODE}"
+            f"the source {scheme}://... has no valid host and port; expected {scheme}://host"
+            f"{':port' if stream else '/...'}; {ENCODE}"
         )
 
 
@@ -149,7 +160,12 @@ def _file(text: str) -> CameraSource:
         raise UsageError(
             f"the source {text} is not a file; expected {EXPECTED}; photographs are for hailo_inference.py"
         )
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in (".yaml", ".yml", ".txt", ".json"):
+        raise UsageError(
+            f"the source {text} is a text, not a video; expected {EXPECTED}; run hailo_inference.py with a data.yaml "
+            "or a list of photographs"
+        )
+    if path.suffix.lower() in IMAGE_SUFFIXES or kind_of(path) == PHOTOGRAPH:
         raise UsageError(f"the source {text} is a photograph; expected {EXPECTED}; run hailo_inference.py with it")
     return CameraSource("file", text, path=path)
 

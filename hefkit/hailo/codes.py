@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import re
+import sys
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from hefkit.chips import NEWER_RUNTIME
 from hefkit.errors import DeviceError, HefkitError, ModelError
 from hefkit.text import one_line
 
-TIMEOUT, INVALID_OPERATION, OUT_OF_PHYSICAL_DEVICES, STREAM_ABORT = 4, 6, 74, 63
+TIMEOUT, INVALID_OPERATION, OUT_OF_PHYSICAL_DEVICES, STREAM_ABORT, OPERATION_ABORTED = 4, 6, 74, 63, 95
 SAME_VERSIONS = (
     "bring them to one version and reboot (on a Raspberry Pi: sudo apt update && sudo apt full-upgrade; "
     "after that apt-mark hold keeps them together)"
@@ -125,6 +128,19 @@ ADVICE = {
         "compile it for this one (--hw-arch hailo8 or hailo8l; validate_hef.py --device says which it is)",
     ),
 }
+ADVICE_5 = {  # what HailoRT 5 adds
+    94: Advice(
+        "INVALID_HEF_USE",
+        "the HEF does not allow this use",
+        "compile it again, or update HailoRT (apt) to a newer one",
+        ModelError,
+    ),
+    OPERATION_ABORTED: Advice(
+        "OPERATION_ABORTED", "the run ended after an earlier failure", "HailoRT's log names that failure"
+    ),
+    96: Advice("DEVICE_NOT_CONNECTED", "the chip is not connected any more", f"{KERNEL_LOG}; check the flat cable"),
+    97: Advice("DEVICE_TEMPORARILY_UNAVAILABLE", "the chip is starting or busy", "wait a few seconds and run it again"),
+}
 
 # pyhailort's classes whose text has no number (pyhailort.py, create_exception_from_status)
 STATUS_OF_CLASS = {
@@ -161,13 +177,27 @@ def status_of(exc: BaseException) -> int | None:
 def failure(exc: BaseException, doing: str) -> HefkitError:
     """One of pyhailort's exceptions -> ours; `doing` completes "HailoRT failed to"."""
     status = status_of(exc)
-    if status not in ADVICE:
+    advice = {**ADVICE, **ADVICE_5}.get(-1 if status is None else status)
+    if status == INVALID_OPERATION and (likely := _numpy_2()):
+        return DeviceError(f"HailoRT failed to {doing}: {likely} (status 6, HAILO_INVALID_OPERATION); {NUMPY_1}")
+    if advice is None:
         number = "" if status is None else f" (status {status})"
         return DeviceError(f"HailoRT failed to {doing}: {one_line(exc) or type(exc).__name__}{number}; see its log")
-    advice = ADVICE[status]
     return advice.error(
         f"HailoRT failed to {doing}: {advice.cause} (status {status}, HAILO_{advice.name}); {advice.cure}"
     )
+
+
+def _numpy_2() -> str:
+    """What status 6 most likely means where numpy is newer than HailoRT 4 knows; empty elsewhere.
+
+    An extension that was built with an old pybind11 (2.10) can be imported, but with numpy 2 every buffer reaches the
+    library with size 0.
+    """
+    hailort = getattr(sys.modules.get("hailo_platform"), "__version__", "")
+    if not hailort.startswith("4.") or int(np.__version__.partition(".")[0]) < 2:
+        return ""
+    return f"numpy {np.__version__} is the likely cause: HailoRT {hailort} for Python was built for numpy 1"
 
 
 @contextlib.contextmanager
@@ -181,7 +211,7 @@ def translated_errors(errors: tuple[type[BaseException], ...], doing: str) -> It
 
 def is_abort(exc: BaseException) -> bool:
     """Whether this exception only follows from another failure."""
-    return status_of(exc) == STREAM_ABORT
+    return status_of(exc) in (STREAM_ABORT, OPERATION_ABORTED)
 
 
 def release_frames(exc: BaseException | None) -> None:
@@ -205,6 +235,10 @@ VENV = "a virtual environment must be made with the system's python3 and --syste
 ELSEWHERE = "on a machine without a chip run the .emulated.onnx"
 ANOTHER_NUMPY = "HailoRT for Python was built for another numpy"
 SYSTEM_NUMPY = "let pip uninstall the numpy that hides the system's, and use the system's python3"
+NUMPY_1 = (
+    "use the system's numpy: in a virtual environment made with --system-site-packages, pip uninstall numpy; or "
+    "pip install 'numpy<2'"
+)
 # part of the message, cause, cure; the first that fits
 IMPORT_FAILURES = (
     (

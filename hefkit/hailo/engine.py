@@ -12,8 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from hefkit.detect.engine import EngineOptions, Slot
-from hefkit.errors import ModelError
-from hefkit.hailo.codes import translated_errors
+from hefkit.errors import DeviceError, ModelError
+from hefkit.hailo.codes import INVALID_OPERATION, status_of, translated_errors
 from hefkit.hailo.ring import HailoSlot, Ring, slot_count
 from hefkit.hailo.system import DeviceFacts
 from hefkit.spec import ModelSpec
@@ -79,7 +79,15 @@ class HailoEngine:
         return str(stream.name)
 
     def _configure(self, input_name: str, contexts: int, batch_size: int) -> Ring:
-        configured = self._model.configure()
+        try:
+            configured = self._model.configure()
+        except self._errors as exc:
+            if status_of(exc) == INVALID_OPERATION and batch_size > 1:
+                raise DeviceError(
+                    f"HailoRT does not take batches of {batch_size} pictures of this model (status 6, "
+                    "HAILO_INVALID_OPERATION); use a smaller --batch-size"
+                ) from exc
+            raise
         try:
             if batch_size > 1 and contexts > 1:
                 # each context is loaded over PCIe again for every batch, so wait for full batches

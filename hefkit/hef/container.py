@@ -45,8 +45,8 @@ LAYOUTS = {
     1: Layout(struct.Struct(">4sQI"), ("digest", "ccws", "reserved")),  # CRC-32
     2: Layout(struct.Struct(">8sQQQ"), ("digest", "ccws", "reserved", "reserved")),  # XXH3-64
     3: Layout(
-        struct.Struct(">8sQIQQQ"), ("digest", "ccws", "padding", "additional", "reserved", "reserved")
-    ),  # XXH3-64
+        struct.Struct(">8sQIQ8sQ"), ("digest", "ccws", "padding", "additional", "proto_digest", "reserved")
+    ),  # XXH3-64, since HailoRT 5.2 a second one
 }
 
 
@@ -59,6 +59,7 @@ class Container:
     proto_size: int
     size: int  # bytes of the whole file
     digest: bytes  # as the header says
+    proto_digest: bytes = b""  # of the protobuf message alone; empty where the header has none
 
     @property
     def proto_span(self) -> tuple[int, int]:
@@ -96,7 +97,10 @@ def _complete(version: int, proto_size: int, size: int, rest: bytes) -> Containe
         raise ModelError("its header is damaged: the padding is larger than its section; download it again")
     if proto_size > MAX_PROTO:
         raise ModelError(f"its description has {proto_size} bytes, expected less than 2 GiB; download it again")
-    return Container(version, header_size, proto_size, size, values["digest"])
+    proto_digest: bytes = values.get("proto_digest", b"")
+    return Container(
+        version, header_size, proto_size, size, values["digest"], proto_digest.strip(b"\0") and proto_digest
+    )
 
 
 class Hasher(Protocol):
@@ -125,14 +129,19 @@ class Crc32:
 
 
 def digest_fits(file: BinaryIO, container: Container) -> bool | None:
-    """Hash everything after the header, piece by piece, and compare; None where no package computes this hash."""
+    """Hash everything after the header, piece by piece, and compare; None where no package computes this hash.
+
+    A file with a checksum of its protobuf message is compared with that alone, as HailoRT 5.2 does.
+    """
     hasher = _hasher(container.version)
     if hasher is None:
         return None
     file.seek(container.header_size)
-    while piece := file.read(PIECE):
+    left = container.proto_size if container.proto_digest else container.size
+    while left and (piece := file.read(min(PIECE, left))):
         hasher.update(piece)
-    return hasher.digest() == container.digest
+        left -= len(piece)
+    return hasher.digest() == (container.proto_digest or container.digest)
 
 
 def _hasher(version: int) -> Hasher | None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from hefkit.chips import CHIP_OF_NUMBER
+from hefkit.chips import CHIP_OF_NUMBER, CHIPS
 from hefkit.errors import ModelError
 from hefkit.hef.container import Container, digest_fits, read_container
 from hefkit.hef.groups import Features, Group, read_groups
@@ -24,8 +24,10 @@ from hefkit.hef.schema import SCHEMA
 from hefkit.hef.wire import Message, Reader
 from hefkit.text import one_line
 
-# ProtoHEFExtensionType: those that HailoRT 4.23 has; it refuses the others
+# ProtoHEFExtensionType: those that HailoRT 4.23 has; it refuses the others. HailoRT 5.1 and newer, which drive the 10H
+# and the 15, have three more: checksums of the weights, configuration channels, strict versions
 SUPPORTED_EXTENSIONS = {*range(7), *range(9, 33)}
+EXTENSIONS_5 = {33, 34, 35}
 NET_FLOW, SCALE_PER_FEATURE, PERIPH_IN_HAILORT = 13, 25, 26
 MULTI_NETWORK = 8  # an optional extension; HailoRT refuses none of these
 
@@ -75,7 +77,8 @@ def _read(path: Path, file: BinaryIO) -> Hef:
         raise ModelError(f"{path} cannot be used: {exc}") from exc
     try:
         message = Reader(file, SCHEMA).parse("Hef", *container.proto_span)
-        arch, features = _arch(message), _features(message)
+        arch = _arch(message)
+        features = _features(message, arch)
         groups = read_groups(message, arch, features)
     except ModelError as exc:
         raise _refusal(path, file, container, exc) from exc
@@ -104,13 +107,15 @@ def _arch(message: Message) -> str:
     return CHIP_OF_NUMBER[number].name
 
 
-def _features(message: Message) -> Features:
+def _features(message: Message, arch: str) -> Features:
     """What the extensions say; files that are older than extensions do not run on HailoRT 4.23."""
     extensions = {e.number("type_index"): e.text("name") for e in message.messages("extensions")}
-    unknown = sorted(index for index in extensions if index not in SUPPORTED_EXTENSIONS)
+    newer = CHIPS[arch].line == 5
+    supported = SUPPORTED_EXTENSIONS | EXTENSIONS_5 if newer else SUPPORTED_EXTENSIONS
+    unknown = sorted(index for index in extensions if index not in supported)
     if unknown:
         names = ", ".join(extensions[index] or f"number {index}" for index in unknown[:5])
-        raise ModelError(f"it needs extensions that HailoRT 4.23 does not have: {names}")
+        raise ModelError(f"it needs extensions that HailoRT {'5.2' if newer else '4.23'} does not have: {names}")
     if not message.message("header").number("version") or PERIPH_IN_HAILORT not in extensions:
         raise ModelError("it is outdated: HailoRT 4.23 does not run files without 'periph_calculation_in_hailort'")
     optional = {e.number("type_index") for e in message.messages("optional_extensions")}

@@ -6,7 +6,7 @@ core_op_metadata.cpp: get_output_vstream_infos.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hefkit.chips import CHIPS
@@ -47,8 +47,10 @@ class Features:
 
 
 def read_groups(hef: Message, arch: str, features: Features) -> tuple[Group, ...]:
-    """All groups, the default one first: HailoRT takes them from the end of the file."""
-    groups = tuple(_group(message, arch, features) for message in reversed(hef.messages("network_groups")))
+    """All groups, the default one first: HailoRT 4 takes them from the end of the file, HailoRT 5.2 in its order."""
+    messages = hef.messages("network_groups")
+    ordered = messages if CHIPS[arch].line == 5 else messages[::-1]
+    groups = tuple(_group(message, arch, features) for message in ordered)
     if not groups:
         raise ModelError("it holds no network")
     if len({group.name for group in groups}) != len(groups):
@@ -70,11 +72,20 @@ def _group(group: Message, arch: str, features: Features) -> Group:
     outputs = [
         stream for layer in layers if layer.output and layer.name not in ops.consumed for stream in layer.vstreams
     ]
+    inputs = [stream for layer in layers if not layer.output for stream in layer.vstreams]
+    fused = bool(whole.message("fused_layers_metadata").number("network_has_fused_layers"))
+    ordered = _sorted([*outputs, *ops.vstreams], _order(group, whole, features), fused)
+    # HailoRT reports the names in the ONNX of the first layout, whichever it shows
+    first = {stream.name: stream.original_names for layer in layouts[0][2] for stream in layer.vstreams}
+    named_inputs, named_outputs = (
+        [replace(stream, original_names=first.get(stream.name, stream.original_names)) for stream in streams]
+        for streams in (inputs, ordered)
+    )
     return Group(
         name=name,
         contexts=record.count("contexts"),
-        inputs=_some([stream for layer in layers if not layer.output for stream in layer.vstreams], "input", name),
-        outputs=_some(_sorted([*outputs, *ops.vstreams], _order(group, whole, features)), "output", name),
+        inputs=_some(named_inputs, "input", name),
+        outputs=_some(named_outputs, "output", name),
         nms=ops.nms,
     )
 
@@ -130,10 +141,11 @@ def _order(group: Message, whole: Message, features: Features) -> list[str]:
     )
 
 
-def _sorted(streams: list[VStream], order: list[str]) -> list[VStream]:
+def _sorted(streams: list[VStream], order: list[str], fused: bool) -> list[VStream]:
+    """The outputs in their order; a fused NMS may have none, if it is the only output."""
     places = {name: place for place, name in reversed(list(enumerate(order)))}
     unique = {stream.name: stream for stream in reversed(streams)}  # parts of a fused layer are one vstream
-    if not places:
+    if not places and not (fused and len(unique) == 1):
         raise ModelError("the order of its outputs is missing")
     if len(unique) == 1:  # HailoRT compares nothing then
         return list(unique.values())

@@ -83,14 +83,11 @@ def _logits(op: Message, inputs: list[Layer]) -> VStream:
     order = ORDERS.get(pad.number("format_order"), order)
     dtype = TYPES.get(pad.number("format_type"), dtype)
     shape = {"NC": (features,), "NHW": (height, width)}.get(order, (height, width, features))
-    return VStream(name, (), shape, dtype, order, *_logits_quantisation(pad, source, features))
+    return VStream(name, (), shape, dtype, order, *_logits_quantisation(source, features))
 
 
-def _logits_quantisation(pad: Message, source: VStream, features: int) -> tuple[Numbers, Numbers]:
-    """Scale and zero point of the pad where the file has them, else those of the input."""
-    if "numeric_info" in pad:
-        own = pad.message("numeric_info")
-        return finite(own.real("qp_scale"), source.name), finite(own.real("qp_zp"), source.name)
+def _logits_quantisation(source: VStream, features: int) -> tuple[Numbers, Numbers]:
+    """Scale and zero point of the input, as HailoRT reports them, whatever the output pad has."""
     if isinstance(source.scale, tuple) and len(source.scale) != features:
         return None, None
     return source.scale, source.zero_point

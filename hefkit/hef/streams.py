@@ -154,6 +154,9 @@ class LayerReader:
         lists = [numeric.numbers(key) for key in ("qp_scales", "qp_zps")]
         if not output:  # HailoRT reads only as many as it needs
             lists = [values[:features] for values in lists]
+        # since HailoRT 5.2 one of the lists may be missing: the one number stands for all features
+        if any(lists):
+            lists = [v or [numeric.real(key)] * features for v, key in zip(lists, ("qp_scale", "qp_zp"), strict=True)]
         pair = [tuple(finite(value, name) for value in values) for values in lists]
         if len(pair[0]) != features or len(pair[1]) != features:
             raise ModelError(f"{name} has {len(pair[0])} scales and {len(pair[1])} zero points for {features} features")

@@ -21,21 +21,28 @@ READABLE = frozenset(
 )
 # HEIC and AVIF are found, so that an error names them; files with other suffixes are ignored
 IMAGE_SUFFIXES = READABLE | {".heic", ".heif", ".avif"}
+VIDEO_SUFFIXES = frozenset(
+    (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv", ".mts", ".m2ts", ".flv", ".f4v")
+) | frozenset((".3gp", ".3g2", ".mjpeg", ".mjpg", ".h264", ".264", ".h265", ".265", ".hevc", ".vob", ".ogv", ".asf"))
 
 RECORD, MANIFEST, PREVIEW, COVERAGE = "run.json", "manifest.json", "preview.jpg", "coverage.png"
 SAVED_LIVE = re.compile(r"hefkit-\d{8}-\d{6}-\d{6}\.jpg")
 
 
-def find_images(folder: Path) -> list[Path]:
+def find_images(folder: Path, videos: list[Path] | None = None) -> list[Path]:
     """Every image file below `folder`, sorted by relative path with `/`: the same list on every machine.
+
+    Args:
+        folder: searched with everything below it.
+        videos: files with names of videos are appended to this list.
 
     Raises:
         OSError: `folder` itself cannot be listed. For a folder below it a warning is logged.
     """
-    return sorted(iter_images(folder), key=lambda path: path.relative_to(folder).as_posix())
+    return sorted(iter_images(folder, videos), key=lambda path: path.relative_to(folder).as_posix())
 
 
-def iter_images(folder: Path) -> Iterator[Path]:
+def iter_images(folder: Path, videos: list[Path] | None = None) -> Iterator[Path]:
     """Yield the same files, unsorted.
 
     Hidden files and folders are left out. Linked folders are followed, but each folder is visited once, so loops
@@ -60,8 +67,10 @@ def iter_images(folder: Path) -> Iterator[Path]:
         for entry in entries:
             if _is_folder(entry):
                 (linked if entry.is_symlink() else plain).append(here / entry.name)
-            elif os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES:
+            elif (suffix := os.path.splitext(entry.name)[1].lower()) in IMAGE_SUFFIXES:
                 yield here / entry.name
+            elif videos is not None and suffix in VIDEO_SUFFIXES:
+                videos.append(here / entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -9,18 +9,20 @@ import fnmatch
 import glob
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hefkit.errors import DataError
 from hefkit.files import existing, near_path
-from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images, iter_images
-from hefkit.text import counted, log
+from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, VIDEO_SUFFIXES, OwnPictures, find_images, iter_images
+from hefkit.pictures.kinds import VIDEO, is_video_file, kind_of
+from hefkit.pictures.places import find_lines, slashed
+from hefkit.text import counted, decoded, log, one_line
 
 LIST_SUFFIX = ".txt"
+TABLES = (".ndjson", ".jsonl", ".json", ".csv", ".parquet", ".xml", ".zip", ".tar", ".cache")
 MAX_LIST_BYTES = 256 << 20
-VIDEO_SUFFIXES = frozenset((".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".ts", ".wmv"))
 PHOTO_SOURCES = "an image, a folder, a glob in quotes, a text list or - for a list on stdin"
 ALL_SOURCES = f"{PHOTO_SOURCES}, or a video"
 
@@ -59,15 +61,18 @@ def find_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = Fals
         return _matching(source, exclude)
     if source.isdigit() or "://" in source:
         raise DataError(
-            f"the source {source} is not a file; expected {expected}; cameras are for working_hailo_detector.py"
+            f"the source {source} is not a file; expected {expected}; download pictures of the web first; "
+            "cameras are for working_hailo_detector.py"
         )
     raise DataError(f"the source {source} does not exist{near_path(path)}; expected {expected}")
 
 
 def is_video(source: str) -> bool:
-    """Whether SOURCE has the name of a video file; a folder, a glob or a list is not a video."""
+    """Whether SOURCE is a video; see `is_video_file`. A folder, a glob or a list is not a video."""
     path = Path(source)
-    return path.suffix.lower() in VIDEO_SUFFIXES and not path.is_dir() and not glob.has_magic(source)
+    if existing(path):
+        return not path.is_dir() and path.suffix.lower() != LIST_SUFFIX and is_video_file(path)
+    return not glob.has_magic(source) and path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def _one_file(source: str) -> list[Item]:
@@ -82,17 +87,24 @@ def _one_file(source: str) -> list[Item]:
         except OSError as exc:
             raise DataError(f"cannot read the list {source}: {exc.strerror}; expected one image path a line") from exc
         return _listed(_lines(raw, f"the list {source}"), os.path.dirname(source), f"the list {source}")
+    if suffix in TABLES:
+        raise DataError(
+            f"the source {source} is a table or a list of another program; expected {ALL_SOURCES}; name the folder of "
+            "its pictures"
+        )
     return [Item(path, source, PurePosixPath(path.name))]
 
 
 def _in_folder(source: str, exclude: Sequence[Path]) -> list[Item]:
+    videos: list[Path] = []
     try:
-        found = find_images(Path(source))
+        found = find_images(Path(source), videos)
     except OSError as exc:
         raise DataError(f"cannot read the folder {source}: {exc.strerror}; check its permissions") from exc
     relatives = sorted(image.relative_to(source).as_posix() for image in found)
     items = [Item(Path(source, r), os.path.join(source, r), PurePosixPath(r)) for r in relatives]
     what = f"the folder {source}"
+    _leave_out(videos, what)
     return photographs(_some(_without(items, Path(source), exclude), what), what, Path(source))
 
 
@@ -102,12 +114,15 @@ def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
     if "**" in Path(pattern).parts:
         matches = _recursive(pattern, fixed)
     else:
-        matches = [m for m in glob.iglob(pattern) if Path(m).suffix.lower() in IMAGE_SUFFIXES]
+        matches = [m for m in glob.iglob(pattern) if os.path.isfile(m)]
     items = [
-        Item(Path(m), m, PurePosixPath(Path(m).relative_to(fixed).as_posix())) for m in matches if os.path.isfile(m)
+        Item(Path(m), m, PurePosixPath(Path(m).relative_to(fixed).as_posix()))
+        for m in matches
+        if Path(m).suffix.lower() in IMAGE_SUFFIXES
     ]
     items.sort(key=lambda item: item.relative.as_posix())
     what = f"the pattern {pattern}"
+    _leave_out([Path(m) for m in matches if Path(m).suffix.lower() in VIDEO_SUFFIXES], what)
     return photographs(_some(_without(items, fixed, exclude), what), what, fixed)
 
 
@@ -128,6 +143,15 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     if pattern[0] == "**":
         return any(_fits(parts[start:], pattern[1:]) for start in range(len(parts) + 1))
     return bool(parts) and fnmatch.fnmatchcase(parts[0], pattern[0]) and _fits(parts[1:], pattern[1:])
+
+
+def _leave_out(videos: Sequence[Path], what: str) -> None:
+    """Name the videos among photographs."""
+    if found := sorted(path for path in videos if kind_of(path) == VIDEO):
+        log.warning(
+            "%s: %s left out, such as %s; a video must be named as the source itself",
+            one_line(what), counted(len(found), "video"), one_line(found[0].name),
+        )  # fmt: skip
 
 
 def photographs(items: list[Item], what: str, below: Path | None = None) -> list[Item]:
@@ -157,17 +181,17 @@ def _fixed_part(pattern: str) -> Path:
     return Path(*parts[:fixed])
 
 
-def _listed(lines: Iterable[str], folder: str, what: str) -> list[Item]:
-    """Items of a text list; a path is relative to the folder of the list, or else to the working directory."""
-    items = []
-    for line in lines:
-        source = os.path.join(folder, line)
-        if not existing(Path(source)) and existing(Path(line)):
-            source = line
-        items.append(Item(Path(source), source, _safe_relative(line)))
-    if not items:
+def _listed(lines: Sequence[str], folder: str, what: str) -> list[Item]:
+    """Items of a text list, whose paths may be those of another machine; see `places`."""
+    if not lines:
         raise DataError(f"{what} is empty; expected one image path a line")
-    return items
+    places, guessed = find_lines(lines, folder)
+    if guessed:
+        log.warning(
+            "%s: its paths, such as %s, are not on this machine; taking %s",
+            one_line(what), one_line(lines[0]), one_line(places[0]),
+        )  # fmt: skip
+    return [Item(Path(place), place, _safe_relative(slashed(line))) for line, place in zip(lines, places, strict=True)]
 
 
 def _safe_relative(line: str) -> PurePosixPath:
@@ -180,6 +204,8 @@ def _safe_relative(line: str) -> PurePosixPath:
 
 def _lines(raw: bytes, what: str) -> list[str]:
     """The paths of a text list, without comments and empty lines; any line ending, any encoding."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16, as PowerShell's > writes
+        raw = decoded(raw).encode("utf-8", "replace")
     if len(raw) > MAX_LIST_BYTES or b"\0" in raw:
         raise DataError(f"{what} is not a text list; expected one image path a line")
     text = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")

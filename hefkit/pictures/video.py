@@ -17,6 +17,7 @@ import numpy as np
 
 from hefkit.errors import DataError, HefkitError, UsageError
 from hefkit.pictures.frames import Frame
+from hefkit.pictures.kinds import cut_off
 from hefkit.text import log, one_line
 
 DEFAULT_FPS = 30.0  # frames a second, if a file does not say
@@ -82,18 +83,25 @@ def read_video(video: VideoFacts) -> Generator[Frame, None, None]:
             number += 1
     finally:
         capture.release()
+    _warn_if_cut_off(video, number)
+
+
+def _warn_if_cut_off(video: VideoFacts, number: int) -> None:
+    source = one_line(video.source)
     if video.frames is not None and number < video.frames:
-        log.warning(
-            "%s: %d frames read, but its header says %d; it may be cut off",
-            one_line(video.source),
-            number,
-            video.frames,
-        )
+        log.warning("%s: %d frames read, but its header says %d; it may be cut off", source, number, video.frames)
+    elif why := cut_off(video.path):
+        log.warning("%s: %d frames read; it was cut off while recording: %s", source, number, why)
 
 
 def _capture(path: Path, source: str) -> cv2.VideoCapture:
     capture = cv2.VideoCapture(opencv_path(path, DataError))
     if not capture.isOpened():
+        if why := cut_off(path):
+            raise DataError(
+                f"{source} cannot be read as a video: it was cut off while recording: {why}; expected a complete file; "
+                "record into a .mkv, which can be read as far as it was written"
+            )
         raise DataError(f"{source} cannot be read as a video; expected one that OpenCV's FFmpeg decodes; convert it")
     return capture
 

@@ -15,9 +15,10 @@ from onnx import helper
 
 from hefkit.detect.engine import CpuSlots, EngineOptions
 from hefkit.errors import ModelError
-from hefkit.names import model_names
+from hefkit.names import model_names, wrong_count
 from hefkit.spec import InputSpec, ModelSpec
 from hefkit.spec_file import read_spec
+from hefkit.text import log
 from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
 from hefkit.workshop.network.cut import cut, image_inputs, shape_of
@@ -83,6 +84,8 @@ class FloatEngine(_OnnxEngine):
             names=file.names,
             source={"file": file.file, "sha256": sha256},
         )
+        if options.names is None and (wrong := wrong_count(file.names, head.num_classes, "the ONNX")):
+            log.warning("%s; --names gives them", wrong)
         self._dtype = file.dtype
         super().__init__(_named(spec, options), open_session(cut(file.model, layout.tensors)), options.batch_size)
 

@@ -344,3 +344,34 @@ def test_the_user_s_own_options_stay(own: str, expected: str, monkeypatch: pytes
         refusal("http://127.0.0.1:1/")
 
     assert os.environ["OPENCV_FFMPEG_CAPTURE_OPTIONS"] == expected
+
+
+# --- a stream of another program --------------------------------------------------------------------------------------
+
+
+def raw_pictures(connection: socket.socket) -> None:
+    """MJPEG without a container, as `rpicam-vid --codec mjpeg -l -o tcp://...` sends it."""
+    for index in range(400):
+        _, data = cv2.imencode(".jpg", np.full((48, 64, 3), shade(index), np.uint8))
+        connection.sendall(data.tobytes())
+
+
+def test_a_stream_over_tcp() -> None:
+    """Pictures come, and its end is the end."""
+    with listening(raw_pictures) as port:
+        camera = opened(f"tcp://127.0.0.1:{port}")
+        shots = [camera.read() for _ in range(20)]
+        camera.close()
+
+    assert all(shot is not None and shot.picture.shape == (48, 64, 3) for shot in shots)
+
+
+def test_a_stream_that_does_not_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing listens, or nothing is sent: a line within the limit, with the sender's command."""
+    monkeypatch.setattr(net, "KEY_FRAME_S", 1.0)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    assert "start the sender first (on a Pi: rpicam-vid" in refusal(f"tcp://127.0.0.1:{port}")
+    with listening(silent) as port:
+        assert "cannot be opened" in refusal(f"tcp://127.0.0.1:{port}")
+    assert "cannot be opened" in refusal("udp://127.0.0.1:47999")

@@ -47,6 +47,8 @@ def test_attached_cameras(text: str, kind: str, name: str, number: int, path: st
         ("rtsps://[fe80::1]:322/x", "rtsp", "rtsps://[fe80::1]:322/x"),
         ("http://cam/video.mjpg", "http", "http://cam/video.mjpg"),
         ("https://cam", "http", "https://cam"),
+        ("tcp://10.0.0.7:8888", "stream", "tcp://10.0.0.7:8888"),
+        ("udp://admin:s3cret@0.0.0.0:5000", "stream", "udp://***@0.0.0.0:5000"),
         ("rtsp://admin:s3cret@cam/1", "rtsp", "rtsp://***@cam/1"),
         ("rtsp://admin@cam/1", "rtsp", "rtsp://***@cam/1"),
         ("rtsp://admin:p%40ss%2Fw@cam:554/1", "rtsp", "rtsp://***@cam:554/1"),
@@ -79,6 +81,7 @@ def test_addresses(url: str, kind: str, name: str) -> None:
         "rtsp:/me:s3cret@cam/x",
         "http:me:s3cret@cam",
         "ftp://me:s3cret@cam/x",
+        "tcp://me:s3cret@cam",  # no port
         "me:s3cret@cam/x",
         "s3cret@cam",
     ],
@@ -122,6 +125,9 @@ def test_files(tmp_path: Path) -> None:
         parse_source(str(photo))
     with pytest.raises(UsageError, match="is not a file"):
         parse_source(str(tmp_path))
+    (tmp_path / "data.yaml").touch()
+    with pytest.raises(UsageError, match=r"is a text, not a video.*run hailo_inference\.py with a data\.yaml"):
+        parse_source(str(tmp_path / "data.yaml"))
 
 
 def test_exit_codes() -> None:

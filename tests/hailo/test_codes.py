@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from hefkit.errors import DeviceError, ModelError
-from hefkit.hailo.codes import ADVICE, STATUS_OF_CLASS, failure, import_failure, is_abort, status_of
+from hefkit.hailo.codes import ADVICE, ADVICE_5, STATUS_OF_CLASS, failure, import_failure, is_abort, status_of
 from tests.conftest import DOUBLES
 
 # status -> a word of the cure that must be there (reference: HailoRT 4.23, hailort.h and where each is returned)
@@ -49,6 +49,19 @@ def test_names_are_those_of_hailort(chip: Any) -> None:
     names = importlib.import_module("hailo_platform.pyhailort._pyhailort").STATUS
 
     assert {status: advice.name for status, advice in ADVICE.items()} == {s: names[s] for s in ADVICE}
+
+
+def test_statuses_of_hailort_5() -> None:
+    """Names of its hailort.h; an aborted operation only follows from another failure."""
+    names = {94: "INVALID_HEF_USE", 95: "OPERATION_ABORTED", 96: "DEVICE_NOT_CONNECTED"}
+    names[97] = "DEVICE_TEMPORARILY_UNAVAILABLE"
+
+    assert {status: advice.name for status, advice in ADVICE_5.items()} == names
+    for status, name in names.items():
+        error = failure(plain(status), "run")
+        assert f"(status {status}, HAILO_{name}); " in str(error)
+        assert isinstance(error, ModelError if status == 94 else DeviceError)
+        assert is_abort(plain(status)) == (status == 95)
 
 
 def test_unknown_numbers_and_none() -> None:

@@ -480,3 +480,33 @@ def test_hailort_sees_other_shapes(chip: Any, open_hef: Open, monkeypatch: pytes
     monkeypatch.setattr(pyhailort, "read_network", other)
     with pytest.raises(ModelError, match=r"read different shapes.*\(8, 12, 60\)"):
         open_hef()
+
+
+# --- status 6 ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("version, likely", [("2.2.4", True), ("1.24.2", False)])
+def test_numpy_2_with_an_old_extension(
+    chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch, version: str, likely: bool
+) -> None:
+    """Every run fails with status 6 then; that is not our bug, and the line names the cure."""
+    chip.reset(faults={"run_async": 6})
+    monkeypatch.setattr(np, "__version__", version)
+
+    with open_hef() as engine, pytest.raises(DeviceError) as caught:
+        engine.infer(pictures(1))
+
+    assert ("numpy 2.2.4 is the likely cause: HailoRT 4.23.0" in str(caught.value)) == likely
+    assert ("pip install 'numpy<2'" in str(caught.value)) == likely
+    assert ("bug of hefkit" in str(caught.value)) == (not likely)
+
+
+def test_a_batch_larger_than_the_queue(chip: Any, open_hef: Open) -> None:
+    """configure() refuses it with status 6; one picture at a time, the cure, works."""
+    chip.reset(faults={"configure": 6})
+    with pytest.raises(DeviceError, match=r"does not take batches of 8 pictures.*use a smaller --batch-size"):
+        open_hef(batch_size=8)
+
+    chip.reset()
+    with open_hef(batch_size=1) as engine:
+        assert marks(engine.infer(pictures(7))) == [7]

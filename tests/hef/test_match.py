@@ -275,9 +275,7 @@ def test_a_json_of_another_program_is_ignored(
     found = match(read_hef(tmp_path / "m.hef"))
 
     assert found.spec.names == {0: "class0", 1: "class1", 2: "class2"} and found.assumed
-    assert [r.getMessage() for r in caplog.records] == [
-        f"{tmp_path / 'm.json'} is not a spec that hefkit wrote; it is ignored"
-    ]
+    assert [r.getMessage() for r in caplog.records] == [f"{tmp_path / 'm.json'} is not a spec of hefkit; it is ignored"]
     for broken in ('{"head"', '{"tool": "hefkit 0.1.0"}', '{"format": 2, "head": {}}'):
         (tmp_path / "m.json").write_text(broken)
         with pytest.raises(ModelError, match=r"the spec .*m\.json"):

@@ -131,12 +131,12 @@ def chip_nms(more: bytes = b"", name: str = "net/out") -> bytes:
     return info(name, 1, 1, 1, fmt=6, more_base=field(11, field(1, nms)))
 
 
-def fused_hef(original: str = "net/whole", fmt: int = 6) -> bytes:
+def fused_hef(original: str = "net/whole", fmt: int = 6, order: Sequence[str] = ("net/whole",)) -> bytes:
     """Two NMS layers on the chip, each with some of the classes, fused on the host."""
     parts = [edge(chip_nms(field(5, 1) + field(6, field(3, original)), f"net/part{i}")) for i in range(2)]
     inner = info("net/whole", 1, 1, 1, fmt=fmt, names=["out"])
     whole = field(1, inner) + field(3, field(2, 160) + field(3, 20) + field(7, 1))
-    fused = field(5, field(1, 1) + field(2, "net/whole") + field(3, whole))
+    fused = field(5, field(1, 1) + b"".join(field(2, n) for n in order) + field(3, whole))
     return hef(group([input_layer(), *parts], []) + fused)
 
 

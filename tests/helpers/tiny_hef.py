@@ -73,8 +73,9 @@ def info(
     sizes = ((1, height), (2, height), (3, width), (4, width), (5, features), (6, features))  # even: padded
     base = b"".join(field(n, v) for n, v in (*sizes, (7, fmt), (12, data_bytes), (13, b"")))
     numeric = f32(1, zero_point) + f32(2, scale)
-    if scales:
+    if zero_points:
         numeric += field(5, struct.pack(f"<{len(zero_points)}d", *zero_points))
+    if scales:
         numeric += field(6, struct.pack(f"<{len(scales)}d", *scales))
     originals = b"".join(field(5, original) for original in names)
     swapped = field(6, 1) if transposed else b""
@@ -162,6 +163,7 @@ def hef_file(
     padding: int = 0,
     additional: bytes = b"",
     digest: bytes | None = None,
+    proto_digest: bytes = bytes(8),
 ) -> bytes:
     """The container: header, message, padding, weights, additional info."""
     residue = proto + bytes(padding) + ccws + additional
@@ -173,7 +175,7 @@ def hef_file(
         0: bytes(4) + digest,
         1: digest + size + bytes(4),
         2: digest + size + bytes(16),
-        3: digest + size + struct.pack(">IQ", padding, len(additional)) + bytes(16),
+        3: digest + size + struct.pack(">IQ", padding, len(additional)) + proto_digest + bytes(8),
     }[version]
     return start + rest + residue
 

@@ -129,6 +129,32 @@ def _cut_already(net: Net, features: dict[int, str]) -> list[str]:
     return [tensor for pair in heads(net, features, 64, CLASSES) for tensor in pair]
 
 
+def _each(change: Callable[[Net, str, str], Sequence[str]], channels: int = 64) -> Callable[..., list[str]]:
+    """A network cut at its heads, with a change of box and class tensor at every scale."""
+
+    def build(net: Net, features: dict[int, str]) -> list[str]:
+        return [t for box, cls in heads(net, features, channels, CLASSES) for t in change(net, box, cls)]
+
+    return build
+
+
+def _flat(net: Net, box: str, cls: str) -> list[str]:
+    return [net.reshape(box, 1, 64, -1), net.reshape(cls, 1, CLASSES, -1)]
+
+
+def _cut_whole(net: Net, features: dict[int, str]) -> list[str]:
+    """All scales in one tensor, as the training output of ultralytics."""
+    parts = [net.reshape(net.concat(*pair), 1, 64 + CLASSES, -1) for pair in heads(net, features, 64, CLASSES)]
+    return [net.concat(*parts, axis=2)]
+
+
+def _rknn(net: Net, box: str, cls: str) -> list[str]:
+    """As Rockchip's fork of ultralytics exports: boxes, scores, and the sum of the scores to skip empty cells."""
+    scores = net.op("Sigmoid", cls)
+    total = net.op("Clip", net.reduce_sum(scores, 1), net.const(0.0), net.const(1.0))
+    return [box, scores, total]
+
+
 def _no_conv(net: Net, features: dict[int, str]) -> list[str]:
     return [net.op("MatMul", "images", net.const(np.ones((64, 4))))]
 
@@ -147,4 +173,12 @@ KINDS: dict[str, Callable[[Net, dict[int, str]], Sequence[str]]] = {
     "quantised": _quantised,
     "cut_already": _cut_already,
     "no_conv": _no_conv,
+    "cut_nhwc": _each(lambda net, box, cls: [net.transpose(t, 0, 2, 3, 1) for t in (box, cls)]),
+    "cut_sigmoid": _each(lambda net, box, cls: [box, net.op("Sigmoid", cls)]),
+    "cut_rknn": _each(_rknn),
+    "cut_concat": _each(lambda net, box, cls: [net.concat(box, cls)]),
+    "cut_flat": _each(_flat),
+    "cut_whole": _cut_whole,
+    "cut_distances": _each(lambda net, box, cls: [box, cls], 4),
+    "cut_distances_sigmoid": _each(lambda net, box, cls: [box, net.op("Sigmoid", cls)], 4),
 }

@@ -15,6 +15,7 @@ import pytest
 from hefkit.errors import DataError, UsageError
 from hefkit.pictures import video
 from hefkit.pictures.video import VideoFacts, VideoWriter, open_video, read_video
+from tests.helpers.pictures import encode, noise
 
 
 def film(path: Path, count: int = 6, fps: float = 10.0, size_wh: tuple[int, int] = (64, 48)) -> Path:
@@ -49,19 +50,57 @@ def test_an_uneven_rate_is_kept(tmp_path: Path) -> None:
     [
         pytest.param(b"", id="empty"),
         pytest.param(b"no video at all" * 100, id="text"),
-        pytest.param(None, id="cut in half"),
     ],
 )
-def test_what_is_no_video(tmp_path: Path, content: bytes | None, capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_is_no_video(tmp_path: Path, content: bytes, capfd: pytest.CaptureFixture[str]) -> None:
     """One sentence, without messages of FFmpeg."""
     path = tmp_path / "a.mp4"
-    if content is None:
-        content = film(path).read_bytes()[:-900]
     path.write_bytes(content)
 
     with pytest.raises(DataError, match=r"a\.mp4 cannot be read as a video; expected"):
         open_video(path, "a.mp4")
     assert capfd.readouterr().err == ""
+
+
+def test_a_recording_without_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """The power went: an MP4 has no index and says so. The cure, Matroska, gives the frames up to there."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+    path = tmp_path / "a.mp4"
+    path.write_bytes(film(path).read_bytes()[:-900])
+    with pytest.raises(DataError, match=r"it was cut off while recording: it has no index.*record into a \.mkv"):
+        open_video(path, "a.mp4")
+    assert capfd.readouterr().err == ""
+
+    writer = VideoWriter(path := tmp_path / "a.mkv", 10.0, (64, 48))
+    for seed in range(40):
+        writer.write(noise(64, 48, seed))
+    writer.close()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    assert 20 < len(list(read_video(open_video(path, "a.mkv")))) < 30
+    assert "a.mkv: " in caplog.text and "cut off" in caplog.text
+
+
+def test_a_raw_stream_of_the_pi(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """MJPEG without a container: all frames, and a word where the last one has no end."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+    frames = b"".join(encode(noise(64, 48, seed), ".jpg") for seed in range(5))
+    for name, data, said in (("whole", frames, False), ("cut", frames[:-200], True)):
+        path = tmp_path / f"{name}.mjpeg"
+        path.write_bytes(data)
+        caplog.clear()
+        assert len(list(read_video(open_video(path, name)))) >= 4
+        assert ("cut off while recording: its last picture has no end" in caplog.text) == said
+
+
+def test_the_real_stream(shared: Path) -> None:
+    """../shared/field: eight frames."""
+    path = shared / "field" / "02-mjpeg" / "raw.mjpeg"
+
+    assert [frame.number for frame in read_video(open_video(path, "raw.mjpeg"))] == list(range(8))
 
 
 def test_a_missing_rate_is_assumed_and_said(

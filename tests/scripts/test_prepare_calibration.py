@@ -157,6 +157,22 @@ def test_sources_without_pictures_are_data_errors(prepare: Run, tmp_path: Path, 
     assert not (tmp_path / "cwd" / "calibration_data").exists()
 
 
+def test_a_size_that_no_yolo_takes(prepare: Run, tmp_path: Path) -> None:
+    """A warning with the cure, before anything is read."""
+    done = prepare(tmp_path / "missing", "--imgsz", "641")
+    assert "warning: --imgsz 641 641: YOLOs take sides that are multiples of 32; use the size" in done.err
+    assert "multiples of 32" not in prepare(tmp_path / "missing", "--imgsz", "416", "640").err
+
+
+@pytest.mark.parametrize("case", ["a-backslash/data.yaml", "b-colab/data.yaml", "c-cwd/cfg/ds.yaml"])
+def test_paths_of_another_machine(prepare: Run, shared: Path, case: str) -> None:
+    """../shared/field: four pictures each, and a line where a path was guessed."""
+    done = prepare(shared / "field" / "04-data-yaml" / case, "--imgsz", 32, "--output", "set", "--json")
+
+    assert (done.code, done.json["count"]) == (0, 4)
+    assert ("which is not on this machine; taking" in done.err) == (case != "a-backslash/data.yaml")
+
+
 def test_an_old_set_is_replaced_only_on_request(prepare: Run, photos: Path, tmp_path: Path) -> None:
     """Without --overwrite nothing changes (2); with it the new set takes the place of the old one."""
     out = tmp_path / "out"

@@ -10,8 +10,9 @@ from pathlib import Path
 from hefkit.cli import need
 from hefkit.errors import DataError, UsageError
 from hefkit.names import parse_names
+from hefkit.pictures.datayaml import YAML_SUFFIXES
 from hefkit.pictures.sources import Item, is_video
-from hefkit.workshop.calibration.dataset import YAML_SUFFIXES, find_dataset
+from hefkit.workshop.calibration.dataset import find_dataset
 
 
 @dataclass(frozen=True)

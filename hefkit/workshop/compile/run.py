@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from hefkit import __version__
-from hefkit.names import model_names
+from hefkit.names import model_names, wrong_count
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec, class_names
 from hefkit.text import counted, log, one_line
 from hefkit.workshop.calibration.read import CalibrationSet
@@ -254,6 +254,8 @@ class Compilation:
             tool=f"hefkit {__version__}",
             created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         )
+        if self.options.names is None and (wrong := wrong_count(file.names, head.num_classes, "the ONNX")):
+            self.warn(f"{wrong}; --names gives them")
         return replace(draft, names=model_names(self.options.names, draft))
 
 

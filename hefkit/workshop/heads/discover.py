@@ -18,7 +18,7 @@ from onnx import TensorProto, helper
 from hefkit.errors import ModelError
 from hefkit.spec import HeadSpec, OutputSpec
 from hefkit.workshop.heads.reference import find_raw
-from hefkit.workshop.heads.refusal import refusal, refuse_quantised, unpaired
+from hefkit.workshop.heads.refusal import is_cut, refusal, refuse_quantised, unpaired
 from hefkit.workshop.heads.tail import Destinations, Head, Role, is_nms_free, role_of, trace_heads
 from hefkit.workshop.network.cut import tensor_types
 from hefkit.workshop.network.file import OnnxFile
@@ -93,7 +93,7 @@ def discover(file: OnnxFile, end_nodes: Sequence[str] | None = None) -> HeadLayo
     destinations = trace_heads(graph, heads)
     roles = [role_of(head, where) for head, where in zip(heads, destinations, strict=True)]
     pairs = _pairs(heads, roles)
-    if pairs is None and end_nodes is not None:
+    if pairs is None and end_nodes is not None and not is_cut(graph, heads):
         raise unpaired(heads, roles)
     if pairs is None:
         raise refusal(file, graph, heads, roles)

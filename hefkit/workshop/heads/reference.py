@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 
 from hefkit.errors import ModelError
+from hefkit.workshop.heads.refusal import UNCUT
 from hefkit.workshop.heads.tail import Head, run_tail
 from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.graph import Graph
@@ -62,7 +63,7 @@ def find_raw(
     left_out = f" (these end Convs were left out: {', '.join(unused)})" if unused else ""
     raise ModelError(
         f"{file.path} has heads for {num_classes} classes, but below them no tensor with the boxes and scores of all "
-        f"{anchors} anchors{left_out}, so that a cut cannot be proven; expected a whole detector; export it again"
+        f"{anchors} anchors{left_out}, so that a cut cannot be proven; expected a whole detector; {UNCUT}"
     )
 
 

@@ -12,20 +12,26 @@ from hefkit.workshop.network.graph import Graph
 
 SUPPORTED = (
     "expected one box and one class Conv at every scale (YOLOv5u, v6, v8, v9, v10, 11, 12, 26, LeYOLO and similar); "
-    "export a detection model, or name its head Convs to compile_to_hef.py with --end-nodes"
+    "export a detection model"
 )
+NAME_THEM = ", or name the Convs of its boxes and classes to compile_to_hef.py with --end-nodes"
+UNCUT = "give the uncut export (yolo export model=best.pt format=onnx): hefkit cuts it itself"
 MAX_SHOWN = 12  # end Convs
 WORDS = {"box": " (box)", "cls": " (class)", None: ""}
 QUANTISED = frozenset({"QLinearConv", "ConvInteger", "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear"})
 CUT = "a network that has been cut at its heads already"
-# operators below the heads in exports for Rockchip's and Axera's chips
-DECODES_NOTHING = frozenset({"Sigmoid", "ReduceSum", "Clip", "Reshape", "Transpose", "Concat"})
+# operators that decode no box, below the heads of networks that were cut for chips of Hailo, Rockchip, Axera
+DECODES_NOTHING = frozenset(
+    ("Sigmoid", "ReduceSum", "Clip", "Reshape", "Transpose", "Concat", "Flatten", "Squeeze", "Unsqueeze", "Identity")
+) | frozenset(("Cast", "Split", "Slice", "Shape"))
 TASKS = {
     "classify": "a classifier",
     "segment": "a segmentation model",
     "pose": "a pose model",
     "obb": "a model for oriented boxes (OBB)",
 }
+TWO_HEADS = "a detector with two heads (a training export, or one-to-many beside one-to-one)"
+HOLDS_A_DETECTOR = (TASKS["segment"], TASKS["pose"], TWO_HEADS)  # --end-nodes takes it out
 
 
 def refusal(file: OnnxFile, graph: Graph, heads: Sequence[Head], roles: Sequence[Role]) -> ModelError:
@@ -35,9 +41,22 @@ def refusal(file: OnnxFile, graph: Graph, heads: Sequence[Head], roles: Sequence
     if kind is None and task in TASKS:
         kind = TASKS[task]
     noted = f", task {task[:40]!r} in its metadata" if task and task != "detect" else ""
+    if kind == CUT:
+        return ModelError(
+            f"{file.path} is {kind}{noted}; seen {_seen(heads, roles)}; expected the decoding of the boxes below them, "
+            f"which proves the cut; {UNCUT}"
+        )
+    cure = SUPPORTED + (NAME_THEM if kind in HOLDS_A_DETECTOR else "")
     return ModelError(
-        f"{file.path} is {kind or 'not a detector that hefkit knows'}{noted}; seen {_seen(heads, roles)}; {SUPPORTED}"
+        f"{file.path} is {kind or 'not a detector that hefkit knows'}{noted}; seen {_seen(heads, roles)}; {cure}"
     )
+
+
+def is_cut(graph: Graph, heads: Sequence[Head]) -> bool:
+    """Whether nothing below the heads decodes a box. One Conv at every scale is an anchor-based detector."""
+    below = _ops_below(graph, heads)
+    scales = Counter(h.shape[:2] for h in heads)
+    return bool(heads) and (not below or (max(scales.values()) > 1 and DECODES_NOTHING.issuperset(below)))
 
 
 def refuse_quantised(file: OnnxFile, graph: Graph) -> None:
@@ -74,7 +93,7 @@ def _kind(graph: Graph, heads: Sequence[Head], roles: Sequence[Role]) -> str | N
         return "a detector with a transformer decoder (RT-DETR or the like)"
     if len(heads) == 1 and (below["GlobalAveragePool"] or below["Gemm"] or below["ReduceMean"] or below["Flatten"]):
         return "a classifier"
-    if not below:
+    if is_cut(graph, heads):
         return CUT
     if set(scales.values()) == {2} and count["box"] == count["other"] == len(scales):
         compared = _ops_below(graph, [h for h, role in zip(heads, roles, strict=True) if role is None])
@@ -85,8 +104,8 @@ def _kind(graph: Graph, heads: Sequence[Head], roles: Sequence[Role]) -> str | N
         anchors = len({h.shape[2] for h in heads}) == 1 and heads[0].shape[2] % 3 == 0
         return "an anchor-based detector (YOLOv3, v4, v5 before u, v7)" if anchors else None
     if count["cls"] and _is_doubled(heads):
-        return "a detector with two heads (a training export, or one-to-many beside one-to-one)"
-    return _three_convs(heads, roles, ops, below) or (CUT if DECODES_NOTHING.issuperset(below) else None)
+        return TWO_HEADS
+    return _three_convs(heads, roles, ops, below)
 
 
 def _three_convs(heads: Sequence[Head], roles: Sequence[Role], ops: Counter[str], below: Counter[str]) -> str | None:

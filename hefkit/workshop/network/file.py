@@ -22,7 +22,8 @@ from hefkit.spec import MAX_NAME_LENGTH
 from hefkit.text import log, one_line
 from hefkit.workshop.network.fold import dense_weights, fold_constants, slices_for_sequences
 from hefkit.workshop.network.graph import name_nodes, sort_nodes
-from hefkit.workshop.network.image import DTYPES, find_image_input, fix_size, refuse_scaling
+from hefkit.workshop.network.image import DTYPES, find_image_input, fix_size
+from hefkit.workshop.network.inputmap import check_input_map
 from hefkit.workshop.network.limits import check_nodes, check_size, check_types, check_work
 from hefkit.workshop.network.operators import check_runtime_operators, name_plugins, opset
 
@@ -134,7 +135,8 @@ def make_static(path: Path, model: onnx.ModelProto, sha256: str, imgsz: tuple[in
     check_work(path, model)
     fold_constants(model)
     slices_for_sequences(model)
-    refuse_scaling(path, model, image.name)
+    if normalises := check_input_map(path, model, image.name):
+        warnings.append(normalises)
     names = _class_names(model, warnings)
     for text in warnings:
         log.warning("%s", text)
@@ -170,6 +172,11 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _refuse_other_formats(path: Path, data: bytes) -> None:
+    if path.suffix.lower() == ".har" or data[257:262] == b"ustar":
+        raise ModelError(
+            f"{path} looks like a HAR of Hailo's compiler; expected the ONNX that it was made from; give both: "
+            f"compile_to_hef.py MODEL.onnx --har {path.name}"
+        )
     for magic, words in LOOKS_LIKE:
         if data.startswith(magic):
             raise ModelError(f"{path} looks like {words}; expected an ONNX; export the trained model to ONNX first")

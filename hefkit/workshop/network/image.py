@@ -1,21 +1,17 @@
-"""The image input of an ONNX: exactly one, RGB, channels first, of fixed size, with pixels of 0 to 1."""
+"""The image input of an ONNX: exactly one, RGB, channels first, of fixed size."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import onnx
 from onnx import TensorProto
 
 from hefkit.errors import ModelError
 from hefkit.text import one_line
 from hefkit.workshop.network.cut import image_inputs, shape_of
-from hefkit.workshop.network.graph import Graph
 
 DTYPES: dict[int, str] = {TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16"}
-KEEPS_SCALE = ("Identity", "Cast", "Transpose", "Clip", "Gather", "Concat", "Split", "Slice", "Add", "Sub")
-MIN_SCALE = 1 / 32  # 1/255 is far below; 1/std of a picture of 0..1 is above 1
 
 
 def find_image_input(path: Path, model: onnx.ModelProto) -> onnx.ValueInfoProto:
@@ -76,42 +72,3 @@ def fix_size(path: Path, image: onnx.ValueInfoProto, imgsz: tuple[int, int] | No
     for dim, value in zip(dims, (1, 3, *size), strict=True):
         dim.dim_value = value  # clears a dim_param, they share a oneof
     return size
-
-
-def refuse_scaling(path: Path, model: onnx.ModelProto, image: str) -> None:
-    """Refuse a network that divides its input by 255: hefkit, the calibration and the chip would do it again.
-
-    Follows the picture to its first layer and multiplies the factors on the way.
-
-    Raises:
-        ModelError: the product is so small that the network takes 0..255, not the 0..1 of an exported YOLO.
-    """
-    graph = Graph(model)
-    todo, seen = [(image, 1.0)], {image}
-    while todo:
-        tensor, scale = todo.pop()
-        for node in graph.readers(tensor):
-            factor = _factor(graph, node, tensor)
-            if factor is None:
-                continue
-            if scale * factor < MIN_SCALE:
-                raise ModelError(
-                    f"{path} scales its input by 1/{1 / (scale * factor):.0f} itself ({node.name!r}), so it takes "
-                    "pictures of 0 to 255; expected 0 to 1, as YOLOs are exported; hefkit and the chip do that "
-                    "scaling; export again without preprocessing in the graph"
-                )
-            todo += [(out, scale * factor) for out in node.output if out not in seen]
-            seen.update(node.output)
-
-
-def _factor(graph: Graph, node: onnx.NodeProto, tensor: str) -> float | None:
-    """What a node multiplies the picture by; None for the first layer, where the walk ends."""
-    if node.op_type in KEEPS_SCALE:
-        return 1.0
-    if node.op_type not in ("Mul", "Div") or (node.op_type == "Div" and node.input[0] != tensor):
-        return None
-    other = next((graph.constant(name) for name in node.input if name != tensor), None)
-    if other is None or other.size not in (1, 3) or not np.all(np.isfinite(other) & (other != 0)):
-        return None
-    size = float(np.abs(other).max())
-    return size if node.op_type == "Mul" else 1 / size

@@ -212,7 +212,7 @@ BAD_YAMLS = {
     "not a mapping": ("- a\n- b\n", "not a dataset file"),
     "empty": ("", "not a dataset file"),
     "broken": ("train: [a\n", "not valid YAML"),
-    "not text": ("\udc80abc", "not valid YAML"),
+    "not text": ("\udc80abc", "is not a dataset file"),
     "python object": ("train: !!python/object/apply:os.getcwd []\n", "names no pictures"),
     "deep": ("[" * 800, "not valid YAML"),
     "number": ("train: 7\n", "train is 7"),

@@ -14,9 +14,10 @@ from hefkit.errors import ModelError
 from hefkit.workshop.heads.discover import HeadLayout, discover
 from hefkit.workshop.heads.proof import prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
+from tests.conftest import ROOT
 from tests.helpers.exports import EXPORTS
 from tests.helpers.tiny_onnx import head_tensors, save, tiny_yolo
-from tests.helpers.wrong_onnx import wrong_onnx
+from tests.helpers.wrong_onnx import KINDS, wrong_onnx
 
 Open = Callable[..., OnnxFile]
 
@@ -135,7 +136,6 @@ def test_layout_becomes_the_spec_of_float_tensors(opened: Open) -> None:
         ("two_heads", "two heads"),
         ("training", "two heads"),
         ("no_sigmoid", "class scores do not enter a Sigmoid"),
-        ("cut_already", "cut at its heads already"),
         ("no_conv", "without a Conv that could be a head"),
     ],
 )
@@ -145,6 +145,45 @@ def test_what_is_no_detector_is_named(kind: str, words: str, opened: Open) -> No
     assert words in message
     assert "seen" in message and "expected one box and one class Conv at every scale" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("cut_")])
+@pytest.mark.parametrize("named", [False, True], ids=["searched", "with --end-nodes"])
+def test_a_network_that_is_cut_already(kind: str, named: bool, opened: Open) -> None:
+    """Nothing in the file can prove how its boxes are decoded; the cure is the uncut export, which passes."""
+    file = opened(wrong_onnx(kind))
+    with pytest.raises(ModelError) as caught:
+        discover(file, [node_of(file, t) for t in head_tensors()] if named else None)
+
+    assert "give the uncut export" in str(caught.value) and "--end-nodes" not in str(caught.value)
+    assert "cut at its heads already" in str(caught.value) or kind == "cut_distances_sigmoid"
+    uncut = opened(tiny_yolo(classes=5))
+    assert prove(uncut, discover(uncut)).max_abs_px < 0.05
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_end_nodes_are_advised_only_where_they_work(kind: str, opened: Open) -> None:
+    """They take the detector out of a larger network; nothing else recommends them."""
+    if kind == "quantised":
+        return
+    file = opened(wrong_onnx(kind))
+    advised = "--end-nodes" in refused(file)
+
+    assert advised == (kind in ("segment", "pose", "two_heads", "training"))
+    if advised:
+        names = head_tensors() if kind != "training" else [f"first_{t}" for t in head_tensors()]
+        known = {n.output[0] for n in file.model.graph.node}
+        layout = discover(file, [node_of(file, t if t in known else t.removeprefix("first_")) for t in names])
+        assert prove(file, layout).max_abs_px < 0.05
+
+
+def test_the_real_cut_network(shared: Path) -> None:
+    """../shared/field: refused with the cure; the sample's own export, which it was cut from, passes."""
+    with pytest.raises(ModelError, match=r"cut at its heads already.*give the uncut export"):
+        discover(load_onnx(shared / "field" / "01-cut-onnx" / "cut.onnx"))
+
+    uncut = load_onnx(ROOT / "examples" / "drone" / "drone.onnx")
+    assert discover(uncut).num_classes == 2
 
 
 def test_quantised_models_are_refused(opened: Open) -> None:

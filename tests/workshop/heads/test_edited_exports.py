@@ -164,8 +164,8 @@ def test_mean_and_deviation_in_the_graph_are_not(opened: Open) -> None:
 def test_names_that_the_emulated_model_uses_itself(opened: Open) -> None:
     """A wrapper in front makes the old input `images` an inner tensor; the emulated model has an input of that name."""
     model = tiny_yolo()
-    swap = helper.make_node("Gather", ["bgr", constant(model, "input/scale", [2, 1, 0], np.int64)], ["images"], axis=1)
-    beginning(model, [swap], "bgr")
+    swap = helper.make_node("Gather", ["rgb", constant(model, "input/scale", [0, 1, 2], np.int64)], ["images"], axis=1)
+    beginning(model, [swap], "rgb")
     for node in model.graph.node:  # a head that is called like another output, and a weight like something made
         node.input[:] = [{"raw_box_8": "cls8"}.get(n, n) for n in node.input]
         node.output[:] = [{"raw_box_8": "cls8"}.get(n, n) for n in node.output]

@@ -317,3 +317,13 @@ def test_flipped_bytes_give_a_model_or_one_error(
     except ModelError:
         return
     assert file.model.graph.node
+
+
+@pytest.mark.parametrize("content", [b"anything", bytes(257) + b"ustar\0" + bytes(300)], ids=["by name", "by content"])
+def test_a_har_belongs_to_its_flag(tmp_path: Path, content: bytes) -> None:
+    """The compiler's archive, given in place of the ONNX."""
+    path = tmp_path / ("drone.har" if content == b"anything" else "drone.onnx")
+    path.write_bytes(content)
+
+    with pytest.raises(ModelError, match=r"looks like a HAR .* MODEL\.onnx --har drone\."):
+        load_onnx(path)
