@@ -29,7 +29,7 @@ LAYERS = (
     ("detect",),
     ("results", "cameras", "hailo"),
     ("measure", "live"),
-    ("web", "mqtt"),
+    ("web", "mqtt", "report"),
     ("workshop",),  # its __init__, which says what onnxruntime may do
     ("workshop.network", "workshop.script", "workshop.calibration"),
     ("workshop.heads",),
@@ -44,11 +44,13 @@ WORKSTATION_SCRIPTS = {"prepare_calibration", "compile_to_hef"}
 # the modules where a package may be imported, inside a function that cannot do without it
 LATE = {
     "tqdm": {"hefkit.results.progress"},
-    "yaml": {"hefkit.names", "hefkit.workshop.calibration.dataset"},
+    "yaml": {"hefkit.names", "hefkit.pictures.datayaml", "hefkit.workshop.calibration.dataset"},
     "xxhash": {"hefkit.hef.container"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},
+    "matplotlib": {"hefkit.report.plots"},
+    "jinja2": {"hefkit.report.page"},
     "hailo_platform": {"hefkit.hailo.runtime"},
     "hailo_sdk_client": {"hefkit.workshop.dfc.dfc_worker"},
     "tensorflow": {"hefkit.workshop.dfc.dfc_worker"},  # comes with the SDK
@@ -62,7 +64,19 @@ MAX_LINES = 300
 MAX_MODULES = 14  # of a folder, its __init__ included
 TABLES: set[str] = set()  # modules that are data, line by line
 
-BLOCKED = ("onnx", "onnxruntime", "hailo_sdk_client", "hailo_platform", "tqdm", "yaml", "picamera2", "aiohttp", "paho")
+BLOCKED = (
+    "onnx",
+    "onnxruntime",
+    "hailo_sdk_client",
+    "hailo_platform",
+    "tqdm",
+    "yaml",
+    "picamera2",
+    "aiohttp",
+    "paho",
+    "matplotlib",
+    "jinja2",
+)
 PI_PYTHON = ROOT / ".venv-pi" / "bin" / "python"
 PACKAGES = {name: path for name, path in OURS.items() if path.stem == "__init__" and name != "hefkit"}
 MAPS = {"hefkit": OURS["hefkit"], **PACKAGES}
