@@ -16,6 +16,7 @@ from hefkit.errors import UsageError
 from hefkit.files import Staging, explained
 from hefkit.spec import HeadSpec
 from hefkit.text import counted, log, one_line
+from hefkit.workshop.compile.accuracy import emulation_refusal
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.build import Emulator, Precision
@@ -51,7 +52,7 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
         if quality["recall"] is None and run.options.gate is None:
             run.warn(no_boxes(quality))
     _finish_spec(run, emulator, len(train), quality)
-    refused = run.gate(quality)
+    refused = run.gate(quality) or emulation_refusal(run, model)
     if refused is None:
         with run.stage(3, EMULATED_LAST):
             _write(run, model)

@@ -46,6 +46,8 @@ class Options:
     end_nodes: tuple[str, ...] | None = None
     names: Mapping[int, str] | None = None
     gate: float | None = None
+    data: str | None = None
+    gate_kept: float | None = None
     emulate: bool = False
     har: Path | None = None
     sdk_python: Path | None = None
@@ -70,6 +72,7 @@ class Compilation:
     spec: ModelSpec | None = None
     output: Path | None = None
     run_dir: Path | None = None
+    accuracy: dict[str, Any] | None = None  # with --data
 
     def preflight(self) -> None:
         """Check ONNX and script in seconds (exit 4); cut network + decode are compared with the uncut ONNX."""
@@ -131,6 +134,7 @@ class Compilation:
             "run_dir": None if self.run_dir is None else str(self.run_dir),
             "stages": self.stages,
             "proof": None if self.proof is None else self.proof.to_json(),
+            "accuracy": self.accuracy,
             "warnings": self.warnings,
         }
 
