@@ -175,7 +175,7 @@ def _assess(result: Validation) -> None:
     verdicts = [(run, figures, judge(figures)) for run, figures in result.judged]
     result.verdict = worst([verdict for _, _, verdict in verdicts])
     for run, _, verdict in verdicts:
-        several = f"{one_line(run.model)}: " if len(verdicts) > 1 else ""
+        several = f"{one_line(run.model.name)}: " if len(verdicts) > 1 else ""
         if verdict is result.verdict:
             result.verdict = Verdict(verdict.level, several + verdict.text)
         if verdict.level == "good" or (verdict.level == "unknown" and exact is None):

@@ -48,7 +48,8 @@ def next_steps(result: Validation) -> list[Step]:
                 f"python3 validate_hef.py best.hef --data data.yaml {gate}",
             )
         )
-    steps.append(Step("See its boxes in your own pictures.", f"python3 hailo_inference.py {model} photos{conf}"))
+    if result.verdict.level != "bad":
+        steps.append(Step("See its boxes in your own pictures.", f"python3 hailo_inference.py {model} photos{conf}"))
     return steps
 
 

@@ -134,8 +134,8 @@ class Compilation:
             "run_dir": None if self.run_dir is None else str(self.run_dir),
             "stages": self.stages,
             "proof": None if self.proof is None else self.proof.to_json(),
-            "accuracy": self.accuracy,
             "warnings": self.warnings,
+            "accuracy": self.accuracy,
         }
 
     @contextmanager
