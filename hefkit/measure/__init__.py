@@ -12,5 +12,5 @@
     summary    the table for people, and the gates
     speed      an engine alone, and the share of its rate that the pipeline reaches
 
-Others use: accuracy, labels, speed, summary, validate.
+Others use: accuracy, coco, evidence, labels, passes, speed, summary, validate, verdict.
 """

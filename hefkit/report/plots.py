@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -16,9 +16,6 @@ from hefkit.measure.passes import ModelRun
 from hefkit.measure.validate import Validation
 from hefkit.text import one_line
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 INK = "#010203"  # replaced by currentColor
 COLOURS = ("#8a8f98", "#2f7ed8", "#e07b39", "#3aa76d", "#b455c9", "#c94f4f")  # the reference first
@@ -49,7 +46,7 @@ def draw(result: Validation) -> list[tuple[str, str]]:
     return drawn
 
 
-def _recall(axes: Axes, result: Validation, runs: list[ModelRun]) -> None:
+def _recall(axes: Any, result: Validation, runs: list[ModelRun]) -> None:
     for i, run in enumerate(runs):
         if run.meter is not None:
             curves = [c for c in map(run.meter.curve, range(run.meter.num_classes)) if c is not None]
@@ -57,7 +54,7 @@ def _recall(axes: Axes, result: Validation, runs: list[ModelRun]) -> None:
     axes.set(xlabel="recall", ylabel="precision, mean of the classes, IoU 0.5", xlim=(0, 1), ylim=(0, 1.02))
 
 
-def _f1(axes: Axes, result: Validation, runs: list[ModelRun]) -> None:
+def _f1(axes: Any, result: Validation, runs: list[ModelRun]) -> None:
     for i, run in enumerate(runs):
         best = run.meter.best_f1() if run.meter is not None else None
         if run.meter is not None and best is not None:
@@ -66,18 +63,18 @@ def _f1(axes: Axes, result: Validation, runs: list[ModelRun]) -> None:
     axes.set(xlabel="confidence", ylabel="F1, mean of the classes", xlim=(0, 1), ylim=(0, 1.02))
 
 
-def _overlap(axes: Axes, result: Validation, runs: list[ModelRun]) -> None:
+def _overlap(axes: Any, result: Validation, runs: list[ModelRun]) -> None:
     _histogram(axes, result, runs, "ious", np.linspace(0.5, 1, 26))
     axes.set(xlabel="IoU of matched boxes", ylabel="share of the boxes", xlim=(0.5, 1))
 
 
-def _widths(axes: Axes, result: Validation, runs: list[ModelRun]) -> None:
+def _widths(axes: Any, result: Validation, runs: list[ModelRun]) -> None:
     _histogram(axes, result, runs, "width_ratios", np.linspace(0.5, 1.5, 51))
     axes.axvline(1, color=INK, linewidth=0.8, linestyle=":")
     axes.set(xlabel="width / width in the float model", ylabel="share of the boxes", xlim=(0.5, 1.5))
 
 
-def _histogram(axes: Axes, result: Validation, runs: list[ModelRun], values: str, edges: np.ndarray) -> None:
+def _histogram(axes: Any, result: Validation, runs: list[ModelRun], values: str, edges: np.ndarray) -> None:
     for i, run in enumerate(runs):
         meter = result.agreements.get(run.model)
         found = getattr(meter, values) if meter is not None else []
@@ -92,7 +89,7 @@ def _name(run: ModelRun) -> str:
     return one_line(run.model.name, 40).replace("$", r"\$")
 
 
-def _style(axes: Axes) -> None:
+def _style(axes: Any) -> None:
     """Thin lines, no box, text in the page's colour."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(True, color=INK, alpha=0.12, linewidth=0.7)
@@ -106,7 +103,7 @@ def _style(axes: Axes) -> None:
         axes.legend(frameon=False, labelcolor=INK, fontsize=9)
 
 
-def _svg(figure: Figure, title: str) -> str:
+def _svg(figure: Any, title: str) -> str:
     """The <svg> element: text as text, no background, no external reference, the same bytes every time."""
     from matplotlib import rc_context
 
