@@ -16,7 +16,6 @@ from hefkit.measure.passes import ModelRun
 from hefkit.measure.validate import Validation
 from hefkit.text import one_line
 
-
 INK = "#010203"  # replaced by currentColor
 COLOURS = ("#8a8f98", "#2f7ed8", "#e07b39", "#3aa76d", "#b455c9", "#c94f4f")  # the reference first
 SIZE = (5.2, 3.4)  # inches
