@@ -86,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hefkit.files import check_writable
     from hefkit.names import parse_names
     from hefkit.open_model import check_model_file, model_first, open_engine
-    from hefkit.pictures.sources import find_items
+    from hefkit.pictures.datayaml import detection_items
     from hefkit.results.folder import DEFAULT_ROOT, default_folder, plan_run
 
     cli.set_up_logging(args.quiet)
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     check_model_file(args.model)
     options = EngineOptions(given_names, args.batch_size, args.conf, args.iou, lambda spec: decode_settings(args, spec))
     with model_first(args.model, options):
-        items = find_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT], videos=True)
+        items = detection_items(args.source, exclude=[args.save_dir or DEFAULT_ROOT, DEFAULT_ROOT], videos=True)
         plan = plan_run(args.save_dir or default_folder(args.model), items, output_options(args))
         cli.need("numpy", "cv2")
         video = look_into_video(args)

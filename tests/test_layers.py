@@ -44,7 +44,7 @@ WORKSTATION_SCRIPTS = {"prepare_calibration", "compile_to_hef"}
 # the modules where a package may be imported, inside a function that cannot do without it
 LATE = {
     "tqdm": {"hefkit.results.progress"},
-    "yaml": {"hefkit.names", "hefkit.pictures.datayaml", "hefkit.workshop.calibration.dataset"},
+    "yaml": {"hefkit.names", "hefkit.pictures.datayaml"},
     "xxhash": {"hefkit.hef.container"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},

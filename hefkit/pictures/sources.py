@@ -8,14 +8,15 @@ from __future__ import annotations
 import glob
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from hefkit.errors import DataError
 from hefkit.files import existing
 from hefkit.pictures.find import IMAGE_SUFFIXES, READABLE, OwnPictures, find_images
-from hefkit.text import counted, log
+from hefkit.pictures.places import decoded, find_lines, slashed
+from hefkit.text import counted, log, one_line
 
 LIST_SUFFIX = ".txt"
 MAX_LIST_BYTES = 256 << 20
@@ -134,17 +135,17 @@ def _fixed_part(pattern: str) -> Path:
     return Path(*parts[:fixed])
 
 
-def _listed(lines: Iterable[str], folder: str, what: str) -> list[Item]:
-    """Items of a text list; a path is relative to the folder of the list, or else to the working directory."""
-    items = []
-    for line in lines:
-        source = os.path.join(folder, line)
-        if not existing(Path(source)) and existing(Path(line)):
-            source = line
-        items.append(Item(Path(source), source, _safe_relative(line)))
-    if not items:
+def _listed(lines: Sequence[str], folder: str, what: str) -> list[Item]:
+    """Items of a text list, whose paths may be those of another machine; see `places`."""
+    if not lines:
         raise DataError(f"{what} is empty; expected one image path a line")
-    return items
+    places, guessed = find_lines(lines, folder)
+    if guessed:
+        log.warning(
+            "%s: its paths, such as %s, are not on this machine; taking %s",
+            one_line(what), one_line(lines[0]), one_line(places[0]),
+        )  # fmt: skip
+    return [Item(Path(place), place, _safe_relative(slashed(line))) for line, place in zip(lines, places, strict=True)]
 
 
 def _safe_relative(line: str) -> PurePosixPath:
@@ -157,6 +158,8 @@ def _safe_relative(line: str) -> PurePosixPath:
 
 def _lines(raw: bytes, what: str) -> list[str]:
     """The paths of a text list, without comments and empty lines; any line ending, any encoding."""
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):  # UTF-16, as PowerShell's > writes
+        raw = decoded(raw).encode("utf-8", "replace")
     if len(raw) > MAX_LIST_BYTES or b"\0" in raw:
         raise DataError(f"{what} is not a text list; expected one image path a line")
     text = raw.removeprefix(b"\xef\xbb\xbf").replace(b"\r\n", b"\n")

@@ -168,15 +168,23 @@ def test_list(here: Path, text: str) -> None:
 
 
 def test_list_paths_fall_back_to_the_working_directory(here: Path) -> None:
-    """A path that is not beside the list is looked for from where the script runs; absolute ones stay."""
-    touch("images/a.jpg", "lists/val.txt")
+    """Paths that are not beside the list are looked for from where the script runs; absolute ones stay."""
+    touch("images/a.jpg", "images/b.jpg", "lists/val.txt")
     absolute = str(here / "images" / "a.jpg")
-    Path("lists/val.txt").write_text(f"images/a.jpg\n{absolute}\n../images/a.jpg\nnowhere.jpg\n")
+    Path("lists/val.txt").write_text(f"images/a.jpg\n{absolute}\nimages/b.jpg\nnowhere.jpg\n")
 
     items = find_items("lists/val.txt")
 
-    assert sources(items) == ["images/a.jpg", absolute, "lists/../images/a.jpg", "lists/nowhere.jpg"]
-    assert relatives(items) == ["images/a.jpg", "a.jpg", "a.jpg", "nowhere.jpg"]
+    assert sources(items) == ["images/a.jpg", absolute, "images/b.jpg", "nowhere.jpg"]
+    assert relatives(items) == ["images/a.jpg", "a.jpg", "images/b.jpg", "nowhere.jpg"]
+
+
+def test_the_lines_of_a_list_share_one_base(here: Path) -> None:
+    """A line that is missing beside the list is not taken from elsewhere: there may be another picture of its name."""
+    touch("a.jpg", "lists/b.jpg", "lists/c.jpg")
+    Path("lists/val.txt").write_text("a.jpg\nb.jpg\nc.jpg\n")
+
+    assert sources(find_items("lists/val.txt")) == ["lists/a.jpg", "lists/b.jpg", "lists/c.jpg"]
 
 
 @pytest.mark.parametrize("line", ["../../etc/a.jpg", "/etc/a.jpg", "x/../../a.jpg", "..", "/", "."])

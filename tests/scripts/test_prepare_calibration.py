@@ -194,7 +194,7 @@ def test_source_and_output_are_never_the_same(prepare: Run, photos: Path, tmp_pa
 
     assert prepare(out, "--output", out, "--overwrite").code == 2
     other = prepare(out, "--output", tmp_path / "other")
-    assert (other.code, "those that hefkit made" in other.errors[0]) == (3, True)
+    assert (other.code, "only pictures that hefkit made" in other.errors[0]) == (3, True)
 
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])

@@ -1,29 +1,21 @@
 """SOURCE of a calibration set -> its pictures: a data.yaml, a folder, or another source of `hefkit.pictures.sources`.
 
-Standard library only, except PyYAML for a data.yaml. No picture is opened here.
+No picture is opened here.
 """
 
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
-from hefkit.cli import need
 from hefkit.errors import DataError
-from hefkit.files import existing
+from hefkit.pictures.datayaml import SPLITS, is_data_yaml, read_data_yaml
+from hefkit.pictures.places import ALIASES, SPLIT_FOLDER
 from hefkit.pictures.sources import Item, find_items, photographs
-from hefkit.text import one_line
 
-YAML_SUFFIXES = (".yaml", ".yml")
-MAX_YAML_BYTES = 16 << 20
-SPLITS = ("train", "val", "test")
 SPLIT_CHOICES = ("train", "val", "valid", "validation", "all")
-ALIASES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-_SPLIT_FOLDER = re.compile(rf"({'|'.join(ALIASES)})(?:\d{{4}})?")  # also train2017, as COCO names it
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,7 @@ def find_dataset(source: str, split: str | None, exclude: Path) -> Dataset:
         DataError: SOURCE does not exist, has no such split, or no pictures.
     """
     wanted = None if split is None else ALIASES.get(split, split)
-    if Path(source).suffix.lower() in YAML_SUFFIXES and existing(Path(source)):
+    if is_data_yaml(source):
         dataset = _from_yaml(source, wanted)
     else:
         dataset = _from_items(source, find_items(source, [exclude]), wanted)
@@ -95,7 +87,7 @@ def _split_of(folders: Sequence[str]) -> tuple[str | None, bool]:
     """The split that these folders name, and whether a folder `images` is directly above or below it."""
     words = [folder.lower() for folder in folders]
     for i, word in enumerate(words):
-        if match := _SPLIT_FOLDER.fullmatch(word):
+        if match := SPLIT_FOLDER.fullmatch(word):
             sure = "images" in words[max(i - 1, 0) : i + 2]
             if sure or i == 0:
                 return ALIASES[match[1]], sure
@@ -104,72 +96,12 @@ def _split_of(folders: Sequence[str]) -> tuple[str | None, bool]:
 
 def _from_yaml(source: str, wanted: str | None) -> Dataset:
     """The pictures of a data.yaml; only the splits that are used must exist."""
-    described = _load_yaml(Path(source))
-    places: dict[str, list[str]] = {}
-    for key, name in ALIASES.items():
-        if described.get(key):
-            places.setdefault(name, []).extend(_texts(source, key, described[key]))
-    if not places:
-        raise DataError(f"{source} names no pictures; expected train:, val: or test: with a folder, list or image")
-    bases = _bases(source, described.get("path"))
-    splits = tuple(name for name in SPLITS if name in places)
-    chosen = _choose(source, wanted, splits)
+    data = read_data_yaml(source)
+    chosen = _choose(source, wanted, data.splits)
     if chosen != "all":
-        return Dataset(list(_items_at(source, chosen, places[chosen], bases)), chosen, splits)
-    # exports often name a test split that was never downloaded
-    there = [name for name in splits if any(_find(place, bases) for place in places[name])] or list(splits)
-    items = [item for name in there for item in _items_at(source, name, places[name], bases)]
-    return Dataset(items, chosen, splits)
-
-
-def _load_yaml(path: Path) -> dict[str, Any]:
-    need("yaml")
-    import yaml
-
-    try:
-        with open(path, "rb") as file:
-            raw = file.read(MAX_YAML_BYTES + 1)
-        described = yaml.safe_load(raw) if len(raw) <= MAX_YAML_BYTES else None
-    except OSError as exc:
-        raise DataError(f"cannot read {path}: {exc.strerror}; expected a data.yaml") from exc
-    except (yaml.YAMLError, RecursionError, ValueError) as exc:
-        raise DataError(f"{path} is not valid YAML ({one_line(exc, 200)}); expected a data.yaml") from exc
-    if not isinstance(described, dict):
-        raise DataError(f"{path} is not a dataset file; expected lines such as `train: images/train`")
-    return described
-
-
-def _texts(source: str, key: str, value: Any) -> list[str]:
-    values = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str) and item and "\0" not in item for item in values):
-        raise DataError(f"{source}: {key} is {one_line(value, 80)}; expected a path or a list of paths")
-    return values
-
-
-def _bases(source: str, path: Any) -> list[str]:
-    """Where relative paths may start: the yaml's folder, then its `path:`."""
-    folder = os.path.dirname(source)
-    if path is None:
-        return [folder]
-    return [folder, os.path.join(folder, _texts(source, "path", path)[0])]
-
-
-def _items_at(source: str, split: str, places: Sequence[str], bases: Sequence[str]) -> Iterator[Item]:
-    for place in places:
-        found = _find(place, bases)
-        if found is None:
-            tried = ", ".join(dict.fromkeys(os.path.join(base, place) for base in bases))
-            raise DataError(f"{source}: {split} is {place}, which does not exist; looked for {tried}")
-        yield from find_items(found)
-
-
-def _find(place: str, bases: Sequence[str]) -> str | None:
-    """`place` below the first base where it exists; Roboflow writes `../train/images`, so last without the `../`."""
-    for text in (place, place.removeprefix("../")):
-        for base in bases:
-            if existing(Path(candidate := os.path.join(base, text))):
-                return candidate
-    return None
+        return Dataset(data.items(chosen), chosen, data.splits)
+    there = [name for name in data.splits if data.has(name)] or list(data.splits)
+    return Dataset([item for name in there for item in data.items(name)], chosen, data.splits)
 
 
 def _outside(items: list[Item], folder: Path) -> list[Item]:

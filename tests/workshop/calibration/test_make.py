@@ -212,7 +212,7 @@ BAD_YAMLS = {
     "not a mapping": ("- a\n- b\n", "not a dataset file"),
     "empty": ("", "not a dataset file"),
     "broken": ("train: [a\n", "not valid YAML"),
-    "not text": ("\udc80abc", "not valid YAML"),
+    "not text": ("\udc80abc", "is not a dataset file"),
     "python object": ("train: !!python/object/apply:os.getcwd []\n", "not valid YAML"),
     "deep": ("[" * 800, "not valid YAML"),
     "number": ("train: 7\n", "train is 7"),
@@ -253,7 +253,7 @@ def test_our_own_output_inside_the_source_is_left_out(photos: Path) -> None:
 
     assert len(dataset.items) == 12
     (photos / "list.txt").write_text("calibration_data/calib_0000.png\n")
-    with pytest.raises(DataError, match="those that hefkit made"):
+    with pytest.raises(DataError, match="only pictures that hefkit made"):
         find_dataset(str(photos / "list.txt"), None, own)
 
 
