@@ -68,11 +68,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         metavar="RECALL",
         help="exit 7 when less than this share of the float model's boxes is found",
     )
+    add("--data", metavar="FILE", help="data.yaml: measure average precision on its val pictures after quantisation")
+    add("--gate-kept", type=cli.fraction, metavar="R", help="exit 7 when a smaller share of mAP50 is kept on --data")
     add("--emulate", action="store_true", help="write the INT8 emulation; needs no SDK and no chip")
     add("--run-dir", type=Path, metavar="DIR", help="report and script go here (runs/compile/NAME)")
     args = parser.parse_args(argv)
     if args.emulate and args.har is not None:
         parser.error("--har resumes a run of Hailo's SDK; it does not go with --emulate")
+    if args.gate_kept is not None and args.data is None:
+        parser.error("--gate-kept needs --data")
     return args
 
 
@@ -89,6 +93,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     run.preflight()
     emulator = prepare_emulation(run) if args.emulate else None
     run.open_calibration(required=not args.check)
+    if args.data is not None:  # before the minutes that the quantisation takes
+        from hefkit.measure.labels import labelled_pictures
+
+        labelled_pictures(args.data, "val")
     refused, lines, more = work(args, run, emulator)
     if args.json:
         cli.print_json({**run.result(), **more})
@@ -116,10 +124,17 @@ def work(
     if emulator is not None:
         if args.check:
             return None, [CHECKED], {}
+        from hefkit.workshop.compile.accuracy import last_words
         from hefkit.workshop.compile.emulate import emulate
 
         model = shlex.quote(str(run.options.emulated_model))
-        return emulate(run, emulator), [f"next: python3 hailo_inference.py {model} PHOTOS"], {}
+        refused = emulate(run, emulator)
+        return (
+            refused,
+            [*last_words(run, run.options.emulated_model), f"next: python3 hailo_inference.py {model} PHOTOS"],
+            {},
+        )
+    from hefkit.workshop.compile.accuracy import last_words
     from hefkit.workshop.compile.hef import compile_hef, prepare
 
     if args.check:
@@ -127,7 +142,9 @@ def work(
         return None, [CHECKED], {} if calls is None else {"sdk_calls": calls}
     ready = prepare(run)
     refused = compile_hef(run, ready)
-    return refused, [] if run.output is None else copy_lines(run.output, SCRIPT.parent, ready.hailort), {}
+    if run.output is None:
+        return refused, [], {}
+    return refused, [*last_words(run, run.output), *copy_lines(run.output, SCRIPT.parent, ready.hailort)], {}
 
 
 def prepare_emulation(run: Compilation) -> Emulator:
@@ -194,6 +211,8 @@ def resolve(args: argparse.Namespace) -> Options:
         end_nodes=None if args.end_nodes is None else tuple(args.end_nodes),
         names=names,
         gate=args.gate,
+        data=args.data,
+        gate_kept=args.gate_kept,
         emulate=args.emulate,
         har=args.har,
         sdk_python=args.sdk_python,

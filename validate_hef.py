@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Inspect a HEF: its inputs, its outputs, the chip it is for. Needs neither HailoRT nor a chip.
+"""Is the model good enough? Or, with a HEF alone: its inputs, its outputs, the chip it is for.
 
-    python3 validate_hef.py yolov8n.hef
-    python3 validate_hef.py yolov8n.hef --json
-    python3 validate_hef.py yolov8n.hef --device        on the Pi: check driver, library and chip
-    python3 validate_hef.py yolov8n.hef --benchmark     on the Pi: time the chip alone and the whole pipeline
+    validate_hef.py best.emulated.onnx --data data.yaml --reference best.onnx --report report
+    validate_hef.py best.hef --data data.yaml                      on the Pi: average precision on your labels
+    validate_hef.py best.emulated.onnx --reference best.onnx --source photos     without labels
+    validate_hef.py yolov8n.hef                                    inspect it; needs neither HailoRT nor a chip
+    validate_hef.py yolov8n.hef --device                           on the Pi: check driver, library and chip
+    validate_hef.py yolov8n.hef --benchmark                        on the Pi: time chip and pipeline
 
-Prints a table of its streams on stdout and a description on stderr. A spec beside it (NAME.json) must fit.
+Measures average precision as COCO defines it, the share that is kept of the float model, and the boxes of both models
+one by one, and says in one sentence whether it is enough. A gate that is not reached ends with exit code 7.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
-from hefkit.errors import ModelError
+from hefkit.errors import GateError, ModelError
 from hefkit.text import counted, log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
@@ -28,6 +31,7 @@ if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.hef.streams import Numbers, VStream
     from hefkit.pictures.sources import Item
 
+LOW_CONF = 0.001  # for models with NMS inside; others are asked for all their boxes
 MAX_BATCH = 63  # HailoRT's own limit
 CHECKSUM = {True: "ok", False: "WRONG", None: "not checked"}
 NOT_CHECKED = (
@@ -41,33 +45,131 @@ MAX_WIDTH = 80  # characters of a text that HailoRT does not bound
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; nothing is opened."""
     parser = cli.Parser(__doc__)
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a .hef file")
-    parser.add_argument(
+    parser.add_argument("models", nargs="+", type=Path, metavar="MODEL", help=".hef, .emulated.onnx or float .onnx")
+    accuracy = parser.add_argument_group("accuracy")
+    accuracy.add_argument("--data", metavar="FILE", help="data.yaml of labelled pictures")
+    accuracy.add_argument("--split", choices=("val", "test", "train"), help="which part of --data (val)")
+    accuracy.add_argument("--reference", type=Path, metavar="ONNX", help="the float model that was exported")
+    accuracy.add_argument("--source", metavar="IMAGES", help="pictures without labels; also for --benchmark")
+    accuracy.add_argument("--report", type=Path, metavar="DIR", help="write report.html and report.json there")
+    accuracy.add_argument("--gate-map50", type=cli.fraction, metavar="P", help="exit 7 when mAP50 is lower")
+    accuracy.add_argument("--gate-kept", type=cli.fraction, metavar="R", help="exit 7: share of the reference's mAP50")
+    accuracy.add_argument("--gate-recall", type=cli.fraction, metavar="R", help="exit 7: share of its boxes")
+    chip = parser.add_argument_group("one HEF")
+    chip.add_argument(
         "--device", action="store_true", help="check driver, library, firmware, PCIe link, and run the HEF once"
     )
-    parser.add_argument("--benchmark", action="store_true", help="time the chip alone and the whole pipeline")
-    parser.add_argument("--source", metavar="IMAGES", help="photographs for --benchmark (drawn ones of 640x480)")
-    parser.add_argument(
+    chip.add_argument("--benchmark", action="store_true", help="time the chip alone and the whole pipeline")
+    chip.add_argument(
         "--pictures", type=cli.whole_number(1, 1_000_000), default=500, metavar="N", help="for --benchmark (500)"
     )
-    parser.add_argument(
+    chip.add_argument(
         "--batch-size", type=cli.whole_number(1, MAX_BATCH), default=1, metavar="N", help="for --benchmark (1)"
     )
     args = parser.parse_args(argv)
-    if args.source is not None and not args.benchmark:
-        parser.error("--source is for --benchmark")
+    args.accuracy = args.data is not None or args.reference is not None or (args.source and not args.benchmark)
+    wrong = misused(args)
+    if wrong:
+        parser.error(wrong)
+    args.model = args.models[0]
     return args
 
 
+def misused(args: argparse.Namespace) -> str | None:
+    """Why these flags do not go together, or None."""
+    several = len(set(args.models)) > 1
+    if args.accuracy and (args.device or args.benchmark):
+        return "--device and --benchmark are for a HEF alone, without --data and --reference"
+    if args.data is None and args.source is None and args.reference is not None:
+        return "--reference needs pictures: --data or --source"
+    if args.data is not None and args.source is not None:
+        return "--data and --source both name pictures; expected one of them"
+    if args.accuracy and args.data is None and args.reference is None and not several:
+        return "--source compares a model with --reference ONNX, or is for --benchmark"
+    if args.split is not None and args.data is None:
+        return "--split is for --data"
+    if several and not args.accuracy:
+        return "several models are for --data, or for --reference with --source"
+    compared = args.reference is not None or several
+    for flag, value, possible, needs in (
+        ("--report", args.report, args.accuracy, "--data, or --source and --reference"),
+        ("--gate-map50", args.gate_map50, args.data is not None, "--data"),
+        ("--gate-kept", args.gate_kept, args.data is not None and compared, "--data and --reference"),
+        ("--gate-recall", args.gate_recall, compared, "--reference"),
+    ):
+        if value is not None and not possible:
+            return f"{flag} needs {needs}"
+    return None
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Read the file, show it, and compare it with its spec."""
+    """Accuracy, or an inspection."""
     args = parse_args(argv)
+    cli.set_up_logging(args.quiet)
+    return accuracy(args) if args.accuracy else inspect(args)
+
+
+def accuracy(args: argparse.Namespace) -> int:
+    """Measure, say how good it is, write the report, apply the gates."""
+    from hefkit.detect.engine import EngineOptions
+    from hefkit.files import check_writable
+    from hefkit.open_model import check_model_file, model_first, open_engine
+
+    if args.report is not None:
+        check_writable(args.report)
+    for model in [*args.models, *([] if args.reference is None else [args.reference])]:
+        check_model_file(model)
+    options = EngineOptions(conf=LOW_CONF)
+    with model_first(args.model, options):
+        cli.need("numpy", "cv2")
+        items, names = pictures(args)
+    from hefkit.measure.summary import Gates, summary
+    from hefkit.measure.validate import validate
+
+    result = validate(
+        list(dict.fromkeys(args.models)),
+        args.reference,
+        items,
+        lambda model: open_engine(model, options),
+        labelled=args.data is not None,
+        names=names,
+        quiet=args.quiet,
+    )
+    if not args.json:
+        sys.stdout.write("\n".join(summary(result)) + "\n")
+    if args.report is not None:
+        from hefkit.report.write import write_report
+
+        write_report(result, args.report)
+    log.info("%s", result.verdict.text)
+    for cause in result.causes:
+        log.info("  likely: %s", cause)
+    if args.json:
+        cli.print_json(result.to_json())
+    refused = Gates(args.gate_map50, args.gate_kept, args.gate_recall).refusals(result)
+    if refused:
+        raise GateError("; ".join(refused))
+    return 0
+
+
+def pictures(args: argparse.Namespace) -> tuple[list[Item], dict[int, str] | None]:
+    """The pictures of --data or --source, and the class names of a data.yaml."""
+    from hefkit.pictures.sources import find_items
+
+    if args.data is None:
+        return find_items(args.source), None
+    from hefkit.measure.labels import labelled_pictures
+
+    return labelled_pictures(args.data, args.split or "val")
+
+
+def inspect(args: argparse.Namespace) -> int:
+    """Read the HEF, show it, and compare it with its spec."""
     from hefkit.hef.file import read_hef
     from hefkit.hef.words import check_spec, describe
     from hefkit.spec_file import spec_beside
 
-    cli.set_up_logging(args.quiet)
-    args.model = check_model(args.model)
+    check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
     beside = None

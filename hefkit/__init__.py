@@ -26,11 +26,12 @@ What runs on the Raspberry Pi as well (standard library, numpy and cv2 only), in
     results     drawn pictures, JSON lines, CSV, COCO, label files of a run
     hef         read a HEF without HailoRT; which output is a box tensor, which a class tensor
     hailo       HailoRT and the chip
-    measure     average precision, agreement of two sets of boxes, speed
+    measure     average precision, agreement of two sets of boxes, verdict and causes, speed
     cameras     Pi camera, USB and network cameras behind one protocol
     live        the live detector's loop, its sinks and its figures
     web         the live page
     mqtt        messages for MQTT and Home Assistant
+    report      the page of a validation
 
 The workstation's half, which is not copied to the Pi, and the one module that opens either:
 

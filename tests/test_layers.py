@@ -30,7 +30,7 @@ LAYERS = (
     ("detect",),
     ("results", "cameras", "hailo"),
     ("measure", "live"),
-    ("web", "mqtt"),
+    ("web", "mqtt", "report"),
     ("workshop",),  # its __init__, which says what onnxruntime may do
     ("workshop.network", "workshop.script", "workshop.calibration"),
     ("workshop.heads",),
@@ -52,6 +52,8 @@ LATE = {
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},
+    "matplotlib": {"hefkit.report.plots"},
+    "jinja2": {"hefkit.report.page"},
     "hailo_platform": {"hefkit.hailo.runtime"},
     "hailo_sdk_client": {"hefkit.workshop.dfc.dfc_worker"},
     "tensorflow": {"hefkit.workshop.dfc.dfc_worker"},  # comes with the SDK
@@ -76,6 +78,8 @@ BLOCKED = (
     "aiohttp",
     "paho",
     "PIL",
+    "matplotlib",
+    "jinja2",
 )
 PI_PYTHON = ROOT / ".venv-pi" / "bin" / "python"
 PACKAGES = {name: path for name, path in OURS.items() if path.stem == "__init__" and name != "hefkit"}

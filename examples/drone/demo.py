@@ -43,26 +43,44 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Four commands, then a table."""
+    """Four commands, a table, and the report."""
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
     output = args.output
     for command in commands(output, args.num_samples):
-        log.info("\n$ python3 %s", shlex.join(command))
-        done = subprocess.run([sys.executable, *command, *(["--quiet"] if args.quiet else [])], cwd=ROOT)
-        if done.returncode:
-            return done.returncode
+        code = call(command, quiet=args.quiet)
+        if code:
+            return code
     rows = compare(ROOT / output / "float", ROOT / output / "int8")
     log.info("")
     for line in table(rows):
         log.info("%s", line)
     best = output / "int8" / Path(max(rows, key=lambda row: min(row["labelled"], row["both"]))["source"]).name
-    log.info("\nthe pictures: %s (FP32), %s (INT8)\nlook at one of them:", output / "float", output / "int8")
+    log.info("\nthe pictures: %s (FP32), %s (INT8)", output / "float", output / "int8")
+    code = call(report_command(output), quiet=args.quiet)
+    if code:
+        return code
     if args.json:
-        cli.print_json({"pictures": rows, "look_at": str(best)})
+        report = str(output / "report" / "report.html")
+        cli.print_json({"pictures": rows, "look_at": str(best), "report": report})
     else:
-        sys.stdout.write(f"{best}\n")
+        log.info("look at one of them: %s", best)
+        sys.stdout.write(f"{output / 'report' / 'report.html'}\n")
     return 0
+
+
+def call(command: Sequence[str], *, quiet: bool) -> int:
+    """Show a command and run it in the project's folder; its table goes to stderr. Returns its exit code."""
+    log.info("\n$ python3 %s", shlex.join(command))
+    words = [sys.executable, *command, *(["--quiet"] if quiet else [])]
+    return subprocess.run(words, cwd=ROOT, stdout=sys.stderr).returncode
+
+
+def report_command(output: Path) -> list[str]:
+    """The last command: how good the INT8 model is, on the labels of the sample."""
+    model, onnx, data = f"{output / 'drone'}.emulated.onnx", SAMPLE / "drone.onnx", SAMPLE / "data.yaml"
+    words = ["validate_hef.py", model, "--reference", onnx, "--data", data, "--report", output / "report"]
+    return list(map(str, words))
 
 
 def commands(output: Path, num_samples: int) -> list[list[str]]:

@@ -1,8 +1,16 @@
 """How good and how fast a model is.
 
-    labels    the label file of a picture -> boxes
-    accuracy  match two sets of boxes; agreement of two models; average precision
-    speed     an engine alone, and the share of its rate that the pipeline reaches
+    labels     the label file of a picture -> boxes; the labelled pictures of a data.yaml
+    accuracy   match two sets of boxes; agreement of two models; noise of tensors
+    coco       average precision, as COCO defines it
+    bootstrap  the interval of the share that is kept
+    passes     one pass of a model over the pictures
+    evidence   what tells why a model is bad: experiments, reach of tensors, classes
+    causes     evidence -> likely causes with their cures
+    verdict    figures -> one sentence with a level
+    validate   several models on the same pictures, from the files to the verdict
+    summary    the table for people, and the gates
+    speed      an engine alone, and the share of its rate that the pipeline reaches
 
-Others use: accuracy, labels, speed.
+Others use: accuracy, coco, evidence, labels, passes, speed, summary, validate, verdict.
 """

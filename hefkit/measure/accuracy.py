@@ -1,4 +1,4 @@
-"""How good boxes are: agreement of two models, and average precision against labels.
+"""Agreement of two models box by box, and the noise of their output tensors.
 
 numpy only, so workstation and Pi compute the same figures.
 """
@@ -17,15 +17,6 @@ from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.spec import HeadSpec
 
 IOU = 0.5  # from which two boxes match
-# average precision, as COCO defines it (cocodataset/cocoapi, PythonAPI/pycocotools/cocoeval.py)
-IOUS = np.linspace(0.5, 0.95, 10)
-RECALLS = np.linspace(0, 1, 101)
-AREAS = {  # square pixels of the photograph; a box of exactly 32 x 32 is small and medium
-    "all": (0.0, 1e10),
-    "small": (0.0, 32.0**2),
-    "medium": (32.0**2, 96.0**2),
-    "large": (96.0**2, 1e10),
-}
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -68,6 +59,7 @@ class Agreement:
     matched: int = 0
     _iou: list[float] = field(default_factory=list)
     _width_ratio: list[float] = field(default_factory=list)
+    _height_ratio: list[float] = field(default_factory=list)
     _score_shift: list[float] = field(default_factory=list)
 
     def add(self, reference: Detections, found: Detections) -> None:
@@ -80,6 +72,7 @@ class Agreement:
             self.matched += 1
             self._iou.append(float(box_iou(a[None], b[None])[0, 0]))
             self._width_ratio.append(float((b[2] - b[0]) / max(float(a[2] - a[0]), 1e-6)))
+            self._height_ratio.append(float((b[3] - b[1]) / max(float(a[3] - a[1]), 1e-6)))
             self._score_shift.append(float(found.score[j] - reference.score[i]))
 
     @property
@@ -91,6 +84,31 @@ class Agreement:
     def precision(self) -> float | None:
         """Share of the quantised model's boxes that the float model finds; None if there are none."""
         return self.matched / self.boxes_quantized if self.boxes_quantized else None
+
+    @property
+    def ious(self) -> list[float]:
+        """IoU of every matched pair."""
+        return self._iou
+
+    @property
+    def width_ratios(self) -> list[float]:
+        """Width found / width of the reference, of every matched pair."""
+        return self._width_ratio
+
+    def figures(self) -> dict[str, Any]:
+        """What validate_hef.py prints: the spread of box sizes as well; null where nothing was matched."""
+        return {
+            "images": self.images,
+            "boxes_reference": self.boxes_float,
+            "boxes": self.boxes_quantized,
+            "matched": self.matched,
+            "recall": _rounded(self.recall),
+            "precision": _rounded(self.precision),
+            "mean_iou": _rounded(float(np.mean(self._iou))) if self._iou else None,
+            "score_shift": _median(self._score_shift),
+            "width_ratio": _spread(self._width_ratio),
+            "height_ratio": _spread(self._height_ratio),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The figures; medians over the matched boxes, null if there are none."""
@@ -142,109 +160,6 @@ def compare_heads(
     return {**agreement.to_json(), "in_sample": in_sample, "outputs": outputs}
 
 
-MISS, HIT, IGNORED = 0, 1, -1  # verdicts on a detection
-
-
-class AveragePrecision:
-    """COCO's average precision: the area under precision over recall, of detections against labels.
-
-    It uses 101 recalls, ten IoU thresholds from 0.50 to 0.95, and the best `max_det` detections of each class and
-    image. Detect with a low score threshold (0.001): detections below it are missing here.
-    """
-
-    def __init__(self, num_classes: int, max_det: int = 100) -> None:
-        self.num_classes = num_classes
-        self.max_det = max_det
-        self.images = 0
-        self._labels = np.zeros((num_classes, len(AREAS)), int)
-        self._found: dict[tuple[int, int], list[tuple[np.ndarray, np.ndarray]]] = {}
-
-    def add(self, truth: Detections, found: Detections) -> None:
-        """Add an image: its labels (their scores are ignored) and its detections, in pixels of the photograph."""
-        self.images += 1
-        for class_id in np.unique(np.concatenate([truth.class_id, found.class_id])).tolist():
-            labels = truth[truth.class_id == class_id].xyxy
-            hits = found[found.class_id == class_id]
-            hits = hits[np.argsort(-hits.score, kind="stable")[: self.max_det]]
-            overlap, sizes, own = box_iou(hits.xyxy, labels), _area(labels), _area(hits.xyxy)
-            for index, (low, high) in enumerate(AREAS.values()):
-                other = (sizes < low) | (sizes > high)
-                verdict = _verdicts(overlap, other)
-                verdict[(verdict == MISS) & ((own < low) | (own > high))] = IGNORED
-                self._labels[class_id, index] += int((~other).sum())
-                self._found.setdefault((class_id, index), []).append((hits.score, verdict))
-
-    def by_class(self, area: str = "all") -> np.ndarray:
-        """(classes, 10) AP at each IoU of IOUS; NaN for a class without labels of this size."""
-        index = list(AREAS).index(area)
-        rows = [self._curve(class_id, index) for class_id in range(self.num_classes)]
-        return np.stack(rows)
-
-    def to_json(self) -> dict[str, Any]:
-        """The means over the classes with labels; null if no class has labels."""
-        table = self.by_class()
-        sizes = {f"map50_95_{area}": _mean(self.by_class(area)) for area in list(AREAS)[1:]}
-        return {
-            "images": self.images,
-            "labels": int(self._labels[:, 0].sum()),
-            "map50": _mean(table[:, 0]),
-            "map75": _mean(table[:, 5]),
-            "map50_95": _mean(table),
-            **sizes,
-            "map50_small": _mean(self.by_class("small")[:, 0]),
-            "map50_by_class": [_mean(row[:1]) for row in table],
-        }
-
-    def _curve(self, class_id: int, area: int) -> np.ndarray:
-        labels, parts = int(self._labels[class_id, area]), self._found.get((class_id, area), [])
-        if not labels:
-            return np.full(len(IOUS), np.nan)
-        score = np.concatenate([score for score, _ in parts])
-        verdict = np.concatenate([verdict for _, verdict in parts], axis=1)
-        return _precision(verdict[:, np.argsort(-score, kind="stable")], labels)
-
-
-def _verdicts(overlap: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """(detections, labels) IoU, detections best first -> (10, detections) MISS, HIT or IGNORED at each IoU.
-
-    Each label is matched once. Labels of another size (`other`) are matched last; a detection that matches one is
-    IGNORED.
-    """
-    verdict = np.full((len(IOUS), len(overlap)), MISS, np.int8)
-    taken = np.zeros((len(IOUS), len(other)), bool)
-    for row in np.flatnonzero(overlap.max(axis=1, initial=0.0) >= IOUS[0]):
-        free = ~taken & (overlap[row] >= IOUS[:, None])  # (10, labels)
-        # among equal overlaps COCO takes the last; adding 2 prefers labels of the right size
-        rank = np.where(free, overlap[row] + np.where(other, 0.0, 2.0), -1.0)
-        best = rank.shape[1] - 1 - rank[:, ::-1].argmax(axis=1)
-        at = np.flatnonzero(free.any(axis=1))
-        taken[at, best[at]] = True
-        verdict[at, row] = np.where(other[best[at]], IGNORED, HIT)
-    return verdict
-
-
-def _precision(verdict: np.ndarray, labels: int) -> np.ndarray:
-    """(10, detections), best first -> (10,) mean over RECALLS of the best precision at that recall or a higher one."""
-    hits, misses = np.cumsum(verdict == HIT, axis=1), np.cumsum(verdict == MISS, axis=1)
-    recall = hits / labels
-    precision = hits / np.maximum(hits + misses, 1)
-    envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-    envelope = np.pad(envelope, ((0, 0), (0, 1)))  # 0 beyond the highest recall
-    places = [np.searchsorted(row, RECALLS) for row in recall]
-    return np.array([row[place].mean() for row, place in zip(envelope, places, strict=True)])
-
-
-def _area(xyxy: np.ndarray) -> np.ndarray:
-    """(n, 4) -> (n,) float64 square pixels."""
-    sides = np.clip(xyxy[:, 2:].astype(np.float64) - xyxy[:, :2], 0, None)
-    return sides.prod(axis=1)
-
-
-def _mean(values: np.ndarray) -> float | None:
-    known = values[~np.isnan(values)]
-    return _rounded(float(known.mean())) if len(known) else None
-
-
 class SignalToNoise:
     """Signal-to-noise ratio of one tensor over any number of images, in decibel."""
 
@@ -263,9 +178,20 @@ class SignalToNoise:
         return 10 * float(np.log10(self.signal / self.noise)) if self.signal > 0 and self.noise > 0 else None
 
 
+def _area(xyxy: np.ndarray) -> np.ndarray:
+    """(n, 4) -> (n,) float64 square pixels."""
+    sides = np.clip(xyxy[:, 2:].astype(np.float64) - xyxy[:, :2], 0, None)
+    return sides.prod(axis=1)
+
+
 def _median(values: Iterable[float]) -> float | None:
     items = list(values)
     return _rounded(float(np.median(items))) if items else None
+
+
+def _spread(values: list[float]) -> dict[str, float | None]:
+    low, middle, high = np.percentile(values, [5, 50, 95]).tolist() if values else (None, None, None)
+    return {"median": _rounded(middle), "p5": _rounded(low), "p95": _rounded(high)}
 
 
 def _rounded(value: float | None) -> float | None:

@@ -6,6 +6,7 @@ box is used. All numbers but the class are shares of the picture, 0 to 1.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,31 @@ import numpy as np
 from hefkit.detect.detections import Detections
 from hefkit.errors import DataError
 from hefkit.files import read_start
+from hefkit.pictures.datayaml import is_data_yaml, read_data_yaml
+from hefkit.pictures.sources import Item, photographs
 from hefkit.text import one_line
 
 SLACK = 0.01  # share of the picture; boxes that cross its edge by less are clipped, because labelling tools write them
 MAX_BYTES = 16 << 20
+MAX_NAMED = 3  # files in a note
+
+
+def labelled_pictures(data: str, split: str) -> tuple[list[Item], dict[int, str] | None]:
+    """The pictures of one split of a data.yaml, and its class names; None where it has none.
+
+    Raises:
+        DataError: it is not a dataset file, has no such split, or the split has no pictures.
+        ToolchainError: PyYAML is missing.
+    """
+    if not is_data_yaml(data):
+        raise DataError(f"--data {data} is not a dataset file; expected a data.yaml with train:, val: and names:")
+    described = read_data_yaml(data)
+    if split not in described.splits:
+        raise DataError(f"{data} has no split {split}; it has {', '.join(described.splits)}; choose another --split")
+    names = described.described.get("names")
+    pairs = list(names.items() if isinstance(names, dict) else enumerate(names) if isinstance(names, list) else ())
+    known = {int(i): str(name) for i, name in pairs if str(i).isdigit()}
+    return photographs(described.items(split), data), known or None
 
 
 def label_path(picture: Path) -> Path:
@@ -39,22 +61,100 @@ def read_labels(path: Path, size_wh: tuple[int, int], num_classes: int) -> Detec
     Raises:
         DataError: a wrong line, with its number.
     """
+    text = _text(path)
+    return Detections.empty() if text is None else _boxes(_rows(path, _lines(text), num_classes), size_wh)
+
+
+class LabelFiles:
+    """Reads the label files of a dataset as trainers write them, and counts what is unusual in them.
+
+    A wrong line is left out and the other lines of its file count, where `read_labels` refuses the file.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        self.num_classes = num_classes
+        self.boxes = 0
+        self._seen: set[Path] = set()
+        self._odd: dict[str, list[str]] = {}  # what -> where
+
+    def of(self, picture: Path, size_wh: tuple[int, int]) -> Detections:
+        """The objects of one picture; a file that is asked for again is not counted again."""
+        path = label_path(picture)
+        odd: dict[str, list[str]] = {}
+        found = self._read(path, size_wh, odd)
+        if path not in self._seen:
+            self._seen.add(path)
+            self.boxes += len(found)
+            for what, where in odd.items():
+                self._odd.setdefault(what, []).extend(where)
+        return found
+
+    def notes(self) -> list[str]:
+        """One line for each kind of oddity: how often, and the first places."""
+        lines = []
+        for what, where in self._odd.items():
+            more = f" and {len(where) - MAX_NAMED} more" if len(where) > MAX_NAMED else ""
+            lines.append(f"{what}: {len(where)} ({'; '.join(where[:MAX_NAMED])}{more})")
+        return lines
+
+    def _read(self, path: Path, size_wh: tuple[int, int], odd: dict[str, list[str]]) -> Detections:
+        name = one_line(path.name, 80)
+        try:
+            text = _text(path)
+        except DataError as exc:
+            odd["label files that cannot be read, taken as pictures without objects"] = [one_line(exc)]
+            return Detections.empty()
+        if text is None:
+            odd["pictures without a label file, taken as pictures without objects"] = [name]
+            return Detections.empty()
+        lines = _lines(text)
+        rows: list[tuple[float, ...]] = []
+        repeated = sum(1 for line in text.splitlines() if line.strip()) - len(lines)
+        if repeated:
+            odd["repeated lines in label files, each taken once"] = [name] * repeated
+        if not lines:
+            odd["empty label files, taken as pictures without objects"] = [name]
+        if any(len(line.split()) > 5 for line in lines):
+            odd["label files with outlines, of which the bounding boxes are taken"] = [name]
+        for line, number in lines.items():
+            try:
+                rows += _rows(path, {line: number}, self.num_classes)
+            except DataError as exc:
+                odd.setdefault("wrong lines in label files, left out", []).append(one_line(exc, 200))
+        return _boxes(iter(rows), size_wh)
+
+
+def _text(path: Path) -> str | None:
+    """The text of a label file; None if there is none."""
     try:
         raw = read_start(path, MAX_BYTES + 1)
         if len(raw) > MAX_BYTES:
             raise DataError(f"{path} is not a label file: it has more than {MAX_BYTES >> 20} MB")
-        text = raw.decode("utf-8-sig")
+        return raw.decode("utf-8-sig")
     except FileNotFoundError:
-        return Detections.empty()
+        return None
     except (OSError, UnicodeDecodeError) as exc:
         raise DataError(f"cannot read the labels {path}: {one_line(exc, 100)}; expected a text file") from exc
-    lines: dict[str, int] = {}  # a repeated line is one object
+
+
+def _lines(text: str) -> dict[str, int]:
+    """Line -> its first number; a repeated line is one object, and empty lines do not count."""
+    lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
-        lines.setdefault(line.strip(), number)
-    rows = [_object(path, number, line.split(), num_classes) for line, number in lines.items() if line]
-    if not rows:
+        if line.strip():
+            lines.setdefault(line.strip(), number)
+    return lines
+
+
+def _rows(path: Path, lines: dict[str, int], num_classes: int) -> Iterator[tuple[float, ...]]:
+    return (_object(path, number, line.split(), num_classes) for line, number in lines.items())
+
+
+def _boxes(rows: Iterator[tuple[float, ...]], size_wh: tuple[int, int]) -> Detections:
+    """(class, left, top, right, bottom) in shares -> boxes in pixels, with score 1."""
+    table = np.array(list(rows))
+    if not len(table):
         return Detections.empty()
-    table = np.array(rows)
     xyxy = np.clip(table[:, 1:], 0, 1) * np.array([*size_wh, *size_wh])
     return Detections(xyxy.astype(np.float32), np.ones(len(table), np.float32), table[:, 0].astype(np.int64))
 

@@ -122,13 +122,15 @@ def test_demo(demo: dict[str, Any]) -> None:
     rows, words = demo["result"]["pictures"], demo["words"]
 
     assert [line.split()[2] for line in words.splitlines() if line.startswith("$ ")] == [
-        "prepare_calibration.py", "compile_to_hef.py", "hailo_inference.py", "hailo_inference.py"
+        "prepare_calibration.py", "compile_to_hef.py", "hailo_inference.py", "hailo_inference.py", "validate_hef.py"
     ]  # fmt: skip
     assert len(rows) == 24 and "INT8 emulation, not a HEF" in words
     table = words.split("picture  ")[1].splitlines()
     assert [line.split()[0] for line in table[1:25]] == [Path(row["source"]).name for row in rows]
     sums = [sum(row[key] for row in rows) for key in ("labelled", "fp32", "int8", "both")]
     assert table[25].split() == ["together", *map(str, sums)]
+    report = Path(demo["result"]["report"])
+    assert report.parent == demo["folder"] / "report" and "keeps" in words and (report.parent / "report.json").exists()
     look_at = Path(demo["result"]["look_at"])
     assert look_at.parent == demo["folder"] / "int8" and cv2.imread(str(look_at)) is not None
 

@@ -17,7 +17,9 @@ PROCESSES_OF_THE_WORKSTATION = {
     "tests.test_readme",
     "tests.scripts.test_real_road",
     "tests.examples.test_drone_dataset",
-}  # they do not import the workshop, but start scripts that do
+    "tests.scripts.test_real_precision",
+    "tests.scripts.test_real_sabotage",
+}  # they do not import the workshop, but run what does
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Agreement of two sets of boxes and average precision, against plain loops and numbers worked out by hand."""
+"""Agreement of two sets of boxes, against plain loops and numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.detect.detections import Detections
-from hefkit.measure.accuracy import AREAS, IOUS, Agreement, AveragePrecision, SignalToNoise, box_iou, match_boxes
-
-Box = tuple[float, float, float, float]
+from hefkit.measure.accuracy import Agreement, SignalToNoise, box_iou, match_boxes
+from tests.helpers.boxes import Box, detections, plain_iou
 
 # corners on a coarse grid, so that equal, touching, empty and inverted boxes all come up
 corner = st.integers(0, 8).map(float)
@@ -20,21 +19,6 @@ boxes = st.lists(st.tuples(corner, corner, corner, corner), max_size=6)
 rows = st.lists(
     st.tuples(corner, corner, corner, corner, st.integers(0, 2), st.sampled_from([0.1, 0.4, 0.5, 0.9])), max_size=6
 )
-
-
-def detections(*found: tuple[float, ...]) -> Detections:
-    """(x1, y1, x2, y2, class, score) each."""
-    table = np.array(found, np.float32).reshape(-1, 6)
-    return Detections(table[:, :4], table[:, 5], table[:, 4].astype(np.int64))
-
-
-def plain_iou(a: Box, b: Box) -> float:
-    """Intersection over union by the book; inverted boxes count as empty."""
-    areas = [max(x[2] - x[0], 0) * max(x[3] - x[1], 0) for x in (a, b)]
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    shared = max(width, 0) * max(height, 0)
-    union = areas[0] + areas[1] - shared
-    return shared / union if union > 0 else 0.0
 
 
 def plain_match(reference: Detections, found: Detections, iou: float) -> list[tuple[int, int]]:
@@ -127,6 +111,19 @@ def test_agreement_sums_over_images() -> None:
     }  # fmt: skip
 
 
+def test_agreement_knows_both_sides_of_a_box() -> None:
+    """Three boxes, as wide as they should be and 0.8, 1.0 and 1.2 times as high: percentiles of these three."""
+    agreement = Agreement(conf=0.25)
+    for height in (8.0, 10.0, 12.0):
+        agreement.add(detections((0, 0, 10, 10, 0, 0.9)), detections((0, 0, 10, height, 0, 0.8)))
+
+    figures = agreement.figures()
+
+    assert figures["width_ratio"] == {"median": 1.0, "p5": 1.0, "p95": 1.0}
+    assert figures["height_ratio"] == {"median": 1.0, "p5": 0.82, "p95": 1.18}
+    assert figures["mean_iou"] == round((0.8 + 1 + 10 / 12) / 3, 4)
+
+
 def test_agreement_without_boxes_is_unknown() -> None:
     """Recall and precision without boxes are null, not 0 or 1."""
     agreement = Agreement(conf=0.25)
@@ -154,152 +151,3 @@ def test_signal_to_noise_may_be_unknown(exact: list[float], found: list[float]) 
     meter.add(np.float32(exact), np.float32(found))
 
     assert meter.decibel is None
-
-
-# --- average precision ------------------------------------------------------------------------------------------------
-
-SQUARE = (0, 0, 40, 40, 0, 1.0)  # of the size that COCO calls medium
-APART = (100, 0, 140, 40, 0, 1.0)
-HALF = 51 / 101  # of the recalls 0, 0.01 ... 1 those up to 0.5
-
-PRECISIONS: dict[str, tuple[list[tuple[float, ...]], list[tuple[float, ...]], float, float]] = {
-    # labels, found, AP at IoU 0.5, mean over 0.50 .. 0.95
-    "found": ([SQUARE], [(0, 0, 40, 40, 0, 0.3)], 1.0, 1.0),
-    "one of two": ([SQUARE, APART], [(0, 0, 40, 40, 0, 0.3)], HALF, HALF),
-    "nothing found": ([SQUARE], [], 0.0, 0.0),
-    "a miss with a better score: precision 1/2": (
-        [SQUARE], [(100, 0, 140, 40, 0, 0.9), (0, 0, 40, 40, 0, 0.8)], 0.5, 0.5,
-    ),
-    "a miss with a lower score costs nothing": ([SQUARE], [(100, 0, 140, 40, 0, 0.1), (0, 0, 40, 40, 0, 0.8)], 1, 1),
-    "found twice: the second is a miss": (
-        [SQUARE, APART], [(0, 0, 40, 40, 0, 0.9), (0, 0, 40, 40, 0, 0.8), (100, 0, 140, 40, 0, 0.7)],
-        (51 * 1 + 50 * 2 / 3) / 101, (51 * 1 + 50 * 2 / 3) / 101,
-    ),
-    "IoU 0.75 counts at six of ten thresholds": ([SQUARE], [(0, 0, 40, 30, 0, 0.9)], 1.0, 0.6),
-    "another class": ([SQUARE], [(0, 0, 40, 40, 1, 0.9)], 0.0, 0.0),
-    "an image without labels: all are misses": ([], [(0, 0, 40, 40, 0, 0.9)], math.nan, math.nan),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("labels, found, at_half, mean", PRECISIONS.values(), ids=PRECISIONS.keys())
-def test_precision_by_hand(
-    labels: list[tuple[float, ...]], found: list[tuple[float, ...]], at_half: float, mean: float
-) -> None:
-    """Class 0 of two classes, in one image."""
-    meter = AveragePrecision(2)
-    meter.add(detections(*labels), detections(*found))
-
-    row = meter.by_class()[0]
-
-    np.testing.assert_allclose([row[0], row.mean()], [at_half, mean], rtol=1e-12)
-
-
-def test_precision_runs_over_all_images() -> None:
-    """A hit with 0.6 in one image, a miss with 0.9 in the next: together precision 1/2, which no image alone has."""
-    meter = AveragePrecision(1)
-    meter.add(detections(SQUARE), detections((0, 0, 40, 40, 0, 0.6)))
-    meter.add(Detections.empty(), detections((0, 0, 40, 40, 0, 0.9)))
-
-    assert meter.to_json()["map50"] == 0.5
-    assert (meter.to_json()["images"], meter.to_json()["labels"]) == (2, 1)
-
-
-def test_sizes_are_measured_apart() -> None:
-    """A small label found, a medium one missed, no large one; a hit of another size is no miss."""
-    meter = AveragePrecision(1)
-    meter.add(
-        detections((200, 200, 210, 210, 0, 1), SQUARE),
-        detections((200, 200, 210, 210, 0, 0.5), (300, 0, 340, 40, 0, 0.9)),
-    )
-
-    figures = meter.to_json()
-
-    assert (figures["map50_95_small"], figures["map50_small"]) == (1.0, 1.0)
-    assert figures["map50_95_medium"] == 0.0 and figures["map50_95_large"] is None
-
-
-def test_classes_without_labels_do_not_count() -> None:
-    """The mean is over the classes with labels; a class without labels is unknown, not 0."""
-    meter = AveragePrecision(3)
-    meter.add(detections(SQUARE, (100, 0, 140, 40, 2, 1)), detections((0, 0, 40, 40, 0, 0.9), (0, 0, 40, 40, 1, 0.9)))
-
-    figures = meter.to_json()
-
-    assert figures["map50_by_class"] == [1.0, None, 0.0]
-    assert figures["map50"] == figures["map50_95"] == 0.5
-
-
-def test_only_the_best_detections_of_a_class_count() -> None:
-    """max_det 1: the hit with the lower score is cut off."""
-    meter = AveragePrecision(1, max_det=1)
-    meter.add(detections(SQUARE), detections((0, 0, 40, 40, 0, 0.5), (100, 0, 140, 40, 0, 0.6)))
-
-    assert meter.to_json()["map50"] == 0.0
-
-
-def test_no_image_at_all() -> None:
-    """Every figure is null, and the table has its shape."""
-    meter = AveragePrecision(2)
-
-    assert {key for key, value in meter.to_json().items() if value is None} >= {"map50", "map50_95", "map50_small"}
-    assert meter.by_class().shape == (2, 10)
-
-
-def plain_precision(
-    images: list[tuple[Detections, Detections]], class_id: int, threshold: float, low: float, high: float
-) -> float:
-    """AP in loops, one class, one threshold, one range of sizes: the definition, read line by line."""
-    judged: list[tuple[float, bool]] = []  # score, hit
-    labels = 0
-    for truth, found in images:
-        boxes = [tuple(b) for b, c in zip(truth.xyxy.tolist(), truth.class_id, strict=True) if c == class_id]
-        sizes = [(b[2] - b[0]) * (b[3] - b[1]) for b in boxes]
-        counts = [low <= size <= high for size in sizes]
-        labels += sum(counts)
-        free = set(range(len(boxes)))
-        mine = [
-            (s, tuple(b))
-            for s, b, c in zip(found.score, found.xyxy.tolist(), found.class_id, strict=True)
-            if c == class_id
-        ]
-        for score, box in sorted(mine, key=lambda pair: -pair[0]):
-            near = [i for i in free if plain_iou(boxes[i], box) >= threshold]
-            right = [i for i in near if counts[i]] or near
-            if right:
-                best = max(right, key=lambda i: (plain_iou(boxes[i], box), i))
-                free.discard(best)
-                if counts[best]:
-                    judged.append((float(score), True))
-            elif low <= (box[2] - box[0]) * (box[3] - box[1]) <= high:
-                judged.append((float(score), False))
-    if not labels:
-        return math.nan
-    judged.sort(key=lambda pair: -pair[0])
-    curve = [
-        (sum(hit for _, hit in judged[:n]) / labels, sum(hit for _, hit in judged[:n]) / n)
-        for n in range(1, len(judged) + 1)
-    ]
-    return sum(max((p for r, p in curve if r >= step), default=0.0) for step in np.linspace(0, 1, 101)) / 101
-
-
-side = st.integers(0, 6).map(lambda v: v * 16.0)
-some_boxes = st.lists(
-    st.tuples(side, side, side, side, st.integers(0, 1), st.sampled_from([0.1, 0.4, 0.5, 0.9])).map(
-        lambda t: (t[0], t[1], t[0] + 16 + t[2], t[1] + 16 + t[3], t[4], t[5])
-    ),
-    max_size=5,
-)
-
-
-@given(st.lists(st.tuples(some_boxes, some_boxes), min_size=1, max_size=4))
-@settings(max_examples=60)
-def test_precision_equals_plain_loops(rows: list[tuple[list[tuple[float, ...]], list[tuple[float, ...]]]]) -> None:
-    """Random boxes on a grid, so that equal overlaps, equal scores and sizes on a border all come up."""
-    images = [(detections(*truth), detections(*found)) for truth, found in rows]
-    meter = AveragePrecision(2)
-    for truth, found in images:
-        meter.add(truth, found)
-
-    for area, (low, high) in AREAS.items():
-        expected = [[plain_precision(images, c, float(t), low, high) for t in IOUS] for c in (0, 1)]
-        np.testing.assert_allclose(meter.by_class(area), expected, atol=1e-12)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import DataError
-from hefkit.measure.labels import MAX_BYTES, label_path, read_labels
+from hefkit.measure.labels import MAX_BYTES, LabelFiles, label_path, read_labels
 
 SIZE = (640, 480)
 
@@ -127,3 +127,40 @@ def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, boxe
     np.testing.assert_allclose(
         found, np.array([(x, y, x + w, y + h) for x, y, w, h in boxes]).reshape(-1, 4), atol=2e-3
     )
+
+
+def test_files_as_trainers_write_them(tmp_path: Path) -> None:
+    """Outlines, repeated and wrong lines, empty and missing files: each is counted and named, and the rest counts."""
+    files = {
+        "outline": "0 0.25 0.5 0.5 0.25 0.75 0.5\n",
+        "repeated": "0 0.5 0.5 1 1\n0 0.5 0.5 1 1\n",
+        "class": "7 0.5 0.5 0.1 0.1\n1 0.5 0.5 1 1\n",
+        "pixels": "0 320 240 100 100\n",
+        "empty": "\n",
+    }
+    for name, text in files.items():
+        (tmp_path / f"{name}.txt").write_text(text)
+    labels = LabelFiles(2)
+
+    for _ in range(2):  # a second model on the same pictures
+        counts = {name: len(labels.of(tmp_path / f"{name}.jpg", SIZE)) for name in [*files, "missing"]}
+
+    assert counts == {"outline": 1, "repeated": 1, "class": 1, "pixels": 0, "empty": 0, "missing": 0}
+    assert labels.boxes == 3
+    notes = {note.partition(":")[0]: note.partition(": ")[2] for note in labels.notes()}
+    assert notes["label files with outlines, of which the bounding boxes are taken"] == "1 (outline.txt)"
+    assert notes["repeated lines in label files, each taken once"] == "1 (repeated.txt)"
+    assert notes["empty label files, taken as pictures without objects"] == "1 (empty.txt)"
+    assert notes["pictures without a label file, taken as pictures without objects"] == "1 (missing.txt)"
+    wrong = notes["wrong lines in label files, left out"]
+    assert wrong.startswith("2 (") and "class 7; expected one of the model's 2 classes" in wrong
+    assert "pixels.txt, line 1" in wrong
+
+
+def test_notes_stay_short(tmp_path: Path) -> None:
+    """Of many pictures without labels three are named."""
+    labels = LabelFiles(1)
+    for i in range(9):
+        labels.of(tmp_path / f"{i}.jpg", SIZE)
+
+    assert labels.notes()[0].endswith(": 9 (0.txt; 1.txt; 2.txt and 6 more)")

@@ -36,7 +36,7 @@ HEADINGS = (
     "[4/4] Writing emulated model",
 )
 SPEC_KEYS = "format kind tool created input head names source calibration target script quality".split()  # noqa: SIM905
-RUN_KEYS = ["output", "run_dir", "stages", "proof", "warnings"]
+RUN_KEYS = ["output", "run_dir", "stages", "proof", "warnings", "accuracy"]
 OUTPUT_KEYS = {"role", "stride", "shape", "onnx_node", "stream", "activation", "dtype", "scale", "zero_point"}
 SHIPPED = (ROOT / "hailo_optimization.mscript").read_text()
 
@@ -737,7 +737,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
     flags = (
         "output calib num-samples hw-arch arch script optimization-level precision-16 logits batch-size imgsz "
-        "end-nodes names check gate emulate run-dir quiet json version"
+        "end-nodes names check gate data gate-kept emulate run-dir quiet json version"
     )
     for flag in flags.split():
         assert f"--{flag}" in done.stdout

@@ -27,6 +27,7 @@ from tests.helpers.tiny_hef import (
     yolo_hef,
     yolo_layers,
 )
+from validate_hef import parse_args
 
 SCRIPT = "validate_hef.py"
 Run = Callable[..., Finished]
@@ -373,6 +374,41 @@ def test_usage_errors(run_script: Run) -> None:
     for args in ((), ("a.hef", "--source", "x"), ("a.hef", "--js")):
         done = run_script(SCRIPT, *args)
         assert (done.code, done.out, len(done.errors)) == (2, "", 1)
+
+
+MISUSED = {
+    "a reference without pictures": (["a.onnx", "--reference", "b.onnx"], "--reference needs pictures"),
+    "two sources": (["a.onnx", "--data", "d.yaml", "--source", "x"], "both name pictures"),
+    "pictures without a second model": (["a.onnx", "--source", "x"], "--source compares a model with --reference"),
+    "two models to inspect": (["a.hef", "b.hef"], "several models are for --data"),
+    "a split of nothing": (["a.hef", "--split", "val"], "--split is for --data"),
+    "a report of an inspection": (["a.hef", "--report", "r"], "--report needs --data"),
+    "a gate on labels without labels": (["a.hef", "--gate-map50", "0.5"], "--gate-map50 needs --data"),
+    "a gate on the share without a float model": (["a.hef", "--data", "d", "--gate-kept", "1"], "--gate-kept needs"),
+    "a gate on agreement without a float model": (
+        ["a.hef", "--data", "d", "--gate-recall", "1"],
+        "--gate-recall needs",
+    ),
+    "a gate above 1": (["a.hef", "--data", "d", "--gate-map50", "90"], "out of range"),
+    "device and data": (["a.hef", "--data", "d", "--device"], "--device and --benchmark are for a HEF alone"),
+}
+
+
+@pytest.mark.parametrize("args, words", MISUSED.values(), ids=MISUSED.keys())
+def test_flags_that_do_not_go_together(args: list[str], words: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line, exit 2, and nothing is opened."""
+    with pytest.raises(SystemExit) as refused:
+        parse_args(args)
+
+    error = capsys.readouterr().err
+    assert refused.value.code == 2 and words in error and error.count("\n") == 1
+
+
+def test_a_missing_model_comes_before_missing_labels(run_script: Run) -> None:
+    """Exit 4 before 3."""
+    done = run_script(SCRIPT, "none.onnx", "--data", "none.yaml")
+
+    assert done.code == 4 and "none.onnx does not exist" in done.errors[0]
 
 
 def test_help_imports_nothing_heavy() -> None:

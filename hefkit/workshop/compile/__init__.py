@@ -10,8 +10,9 @@ Modules, in reading order:
     script    the final model script: base file, flags, the SDK's names of the layers
     har       HARs, the SDK's archives, and the record beside each of them
     quality   compare the quantised network with the float ONNX
+    accuracy  --data: average precision of the quantised network; the last words of a run
     check     read the compiled HEF back before it gets its name
     folder    the run folder, runs/compile/NAME
 
-Others use: emulate, har, hef, paths, quality, run.
+Others use: accuracy, emulate, har, hef, paths, quality, run.
 """

@@ -18,6 +18,7 @@ from hefkit.results.progress import progress
 from hefkit.spec import HeadSpec
 from hefkit.staging.stage import Staging
 from hefkit.text import counted, log, one_line
+from hefkit.workshop.compile.accuracy import emulation_refusal
 from hefkit.workshop.compile.forecast import GOOD_RECALL, both_groupings, explain, sentences, told_groupings
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
 from hefkit.workshop.compile.run import Compilation
@@ -66,7 +67,7 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
             for sentence in sentences(quality):
                 run.warn(sentence)
     _finish_spec(run, emulator, len(train), quality)
-    refused = run.gate(quality)
+    refused = run.gate(quality) or emulation_refusal(run, model)
     if refused is None:
         with run.stage(3, EMULATED_LAST):
             _write(run, model)

@@ -20,6 +20,7 @@ from hefkit.staging.stage import Staging
 from hefkit.text import log, one_line
 from hefkit.workshop.compile import har as hars
 from hefkit.workshop.compile import quality
+from hefkit.workshop.compile.accuracy import sdk_refusal
 from hefkit.workshop.compile.check import check_hef
 from hefkit.workshop.compile.folder import RunFolder, float_bytes
 from hefkit.workshop.compile.run import Compilation
@@ -102,8 +103,8 @@ class HefRun:
             quantized = self._quantize(parsed, calibration)
             with self._sdk(quantized) as (dfc, _):
                 measured = self._measure(dfc, QUANTIZED, parsed, len(self.held_out))
+                refused = self._refusal(measured) or self._by_labels(dfc, parsed, measured)
             self._finish_spec(parsed, measured)
-        refused = self._refusal(measured)
         if refused is None:
             with self.run.stage(3):
                 self._compile(parsed, quantized)
@@ -224,6 +225,22 @@ class HefRun:
         if warning is not None:
             self.run.warn(warning)
         return None
+
+    def _by_labels(self, dfc: Dfc, parsed: Parsed, measured: dict[str, Any] | None) -> str | None:
+        """Why --gate-kept refuses the network, or None; measures it on --data."""
+        if self.options.data is None:
+            return None
+        if measured is None:
+            gate = self.options.gate_kept
+            return None if gate is None else f"--gate-kept {gate}: {QUANTIZED_NETWORK} could not be measured on --data"
+        head = quality.float_spec(self.layout.to_head_spec(), measured["class_activation"] == "sigmoid")
+
+        def infer(pictures: list[np.ndarray]) -> list[np.ndarray]:
+            path = self.folder.scratch("labelled.npy")
+            np.save(path, np.stack(pictures))
+            return quality.sorted_outputs(dfc.infer(QUANTIZED, path, self.folder.scratch("label-")), parsed.order, head)
+
+        return sdk_refusal(self.run, head, infer)
 
     def _compile(self, parsed: Parsed, quantized: Path) -> None:
         """Compile, read the HEF back, then write it with its spec."""

@@ -111,7 +111,7 @@ def compare_sdk(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool
         baked: the class tensors should be probabilities; where they are logits all the same, that is noted.
     """
     probabilities = baked and all(t.size and is_probability(float(t.min()), float(t.max())) for t in tensors[1::2])
-    head = _float_spec(exact.spec, probabilities)
+    head = float_spec(exact.spec, probabilities)
     spread = Spread(exact.spec, head)
 
     def pictures() -> Iterator[Heads]:
@@ -202,7 +202,8 @@ def low_agreement(quality: dict[str, Any]) -> str | None:
     return None
 
 
-def _float_spec(head: HeadSpec, probabilities: bool) -> HeadSpec:
+def float_spec(head: HeadSpec, probabilities: bool) -> HeadSpec:
+    """The head of dequantised outputs: float32, classes as probabilities or logits."""
     outputs = tuple(
         replace(o, activation="sigmoid" if o.role == "cls" and probabilities else "none") for o in head.outputs
     )

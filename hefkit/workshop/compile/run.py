@@ -51,6 +51,8 @@ class Options:
     end_nodes: tuple[str, ...] | None = None
     names: Mapping[int, str] | None = None
     gate: float | None = None
+    data: str | None = None
+    gate_kept: float | None = None
     emulate: bool = False
     har: Path | None = None
     sdk_python: Path | None = None
@@ -75,6 +77,7 @@ class Compilation:
     spec: ModelSpec | None = None
     output: Path | None = None
     run_dir: Path | None = None
+    accuracy: dict[str, Any] | None = None  # with --data
 
     def preflight(self) -> None:
         """Check ONNX and script in seconds (exit 4); cut network + decode are compared with the uncut ONNX."""
@@ -141,6 +144,7 @@ class Compilation:
             "stages": self.stages,
             "proof": None if self.proof is None else self.proof.to_json(),
             "warnings": self.warnings,
+            "accuracy": self.accuracy,
         }
 
     @contextmanager

@@ -1,0 +1,222 @@
+"""Models on labelled or unlabelled pictures: accuracy, agreement with the float model, verdict, causes, gates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hefkit.detect.engine import Engine
+from hefkit.errors import DataError, ModelError
+from hefkit.measure.accuracy import Agreement
+from hefkit.measure.bootstrap import paired_interval
+from hefkit.measure.causes import find_causes
+from hefkit.measure.evidence import CONF, Evidence, gather, other_names
+from hefkit.measure.labels import LabelFiles
+from hefkit.measure.passes import LOW_CONF, ModelRun, run_model
+from hefkit.measure.verdict import Verdict, judge, worst
+from hefkit.pictures.sources import Item
+from hefkit.results.progress import progress
+from hefkit.text import log, one_line
+
+OpenModel = Callable[[Path], AbstractContextManager[Engine]]
+
+
+@dataclass
+class Validation:
+    """Everything that was measured; `to_json` is what --json prints."""
+
+    items: Sequence[Item]
+    labelled: bool
+    names: Mapping[int, str] | None = None  # of the labels' classes
+    runs: list[ModelRun] = field(default_factory=list)
+    reference: ModelRun | None = None
+    agreements: dict[Path, Agreement] = field(default_factory=dict)
+    evidence: dict[Path, Evidence] = field(default_factory=dict)
+    figures: list[dict[str, Any]] = field(default_factory=list)  # of `runs`
+    reference_figures: dict[str, Any] | None = None
+    verdict: Verdict = field(default_factory=lambda: Verdict("unknown", ""))
+    causes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    report: Path | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The contract's object."""
+        return {
+            "models": self.figures,
+            "reference": self.reference_figures,
+            "verdict": {**self.verdict._asdict(), "causes": self.causes},
+            "report": None if self.report is None else str(self.report),
+            "warnings": self.warnings,
+        }
+
+    def warn(self, text: str) -> None:
+        """Log a warning and put it into the result."""
+        self.warnings.append(text)
+        log.warning("%s", text)
+
+    def class_names(self, run: ModelRun) -> dict[int, str]:
+        """The model's names, and those of the labels where it has none."""
+        given = self.names or {}
+        return {i: given.get(i, name) if name == f"class{i}" else name for i, name in run.spec.names.items()}
+
+    @property
+    def judged(self) -> list[tuple[ModelRun, dict[str, Any]]]:
+        """The models that the verdict and the gates are about: all but the reference, or it alone."""
+        pairs = list(zip(self.runs, self.figures, strict=True))
+        return [pair for pair in pairs if pair[0] is not self.reference] or pairs
+
+    @property
+    def told(self) -> tuple[ModelRun, dict[str, Any]]:
+        """The model that the verdict is about."""
+        return next((pair for pair in self.judged if judge(pair[1]).level == self.verdict.level), self.judged[0])
+
+
+def validate(
+    models: Sequence[Path],
+    reference: Path | None,
+    items: Sequence[Item],
+    open_model: OpenModel,
+    *,
+    labelled: bool,
+    names: Mapping[int, str] | None = None,
+    quiet: bool = False,
+) -> Validation:
+    """Run every model once over the pictures, and compare it with the float model.
+
+    Args:
+        models: files to measure.
+        reference: the float model; None: the first float model of `models`, if there is another kind as well.
+        items: the pictures.
+        open_model: a file -> its engine.
+        labelled: measure average precision against the label files of the pictures.
+        names: of the classes of the labels; a model with other names is warned of.
+    """
+    result = Validation(items, labelled, names)
+    with ExitStack() as stack:
+        engines = {}
+        exact = None
+        if reference is not None:
+            engines[reference] = stack.enter_context(open_model(reference))
+            exact = engines[reference]
+            if exact.kind != "float":
+                raise ModelError(f"--reference {reference} is {exact.kind}; expected the float ONNX that was exported")
+        labels = None
+        # the float model first, because it stays open for the evidence
+        later = sorted(models, key=lambda model: model.suffix == ".hef" or ".emulated" in model.suffixes)
+        for model in dict.fromkeys([*([] if reference is None else [reference]), *later]):
+            with ExitStack() as own:
+                engine = engines.get(model) or own.enter_context(open_model(model))
+                if labelled:
+                    labels = labels or LabelFiles(engine.spec.head.num_classes)
+                run = _run(result, model, engine, labels, quiet=quiet)
+                if model == reference or (exact is None and engine.kind == "float" and len(models) > 1):
+                    result.reference, exact = run, engine
+                    stack.enter_context(own.pop_all())  # stays open for the evidence
+                elif exact is not None and result.reference is not None:
+                    result.evidence[model] = gather(exact, engine, items, run.found)
+                if model in models:
+                    result.runs.append(run)
+    result.runs.sort(key=lambda run: list(models).index(run.model))
+    _check_names(result, names)
+    if labels is not None:
+        for note in labels.notes():
+            result.warn(note)
+        if not labels.boxes:
+            raise DataError(
+                "the pictures have no labels at all; expected a label file beside images/ in labels/ for each; "
+                "without labels use --source and --reference"
+            )
+    _assess(result)
+    return result
+
+
+def _run(result: Validation, model: Path, engine: Engine, labels: LabelFiles | None, *, quiet: bool) -> ModelRun:
+    spec = engine.spec
+    before = result.reference.spec if result.reference else result.runs[0].spec if result.runs else None
+    if before is not None and before.head.num_classes != spec.head.num_classes:
+        raise ModelError(
+            f"{model} has {spec.head.num_classes} classes, the model before it {before.head.num_classes}; "
+            "expected models of one training"
+        )
+    if labels is not None and spec.nms is not None and not spec.nms.adjustable:
+        lowest = spec.nms.score_threshold
+        if lowest is not None and lowest > LOW_CONF:
+            result.warn(
+                f"{one_line(model)} drops scores below {lowest:g} on the chip, so its average precision is lower "
+                "than that of a HEF with raw outputs"
+            )
+    with progress(len(result.items), "picture", quiet=quiet) as bar:
+        return run_model(model, engine, result.items, labels, bar)
+
+
+def _check_names(result: Validation, names: Mapping[int, str] | None) -> None:
+    """Warn where a class has another name in the data.yaml than in a model: labels and model may be out of order."""
+    if names is None:
+        return
+    for run in result.runs:
+        other = [
+            f"class {i} is {one_line(names[i], 40)} in the labels and {one_line(name, 40)} in {one_line(run.model)}"
+            for i, name in run.spec.names.items()
+            if i in names and name not in (names[i], f"class{i}")
+        ]
+        if other:
+            more = f" and {len(other) - 1} more" if len(other) > 1 else ""
+            result.warn(f"{other[0]}{more}; expected one order of classes in both")
+
+
+def _assess(result: Validation) -> None:
+    """Fill figures, verdict and causes."""
+    exact = result.reference
+    result.reference_figures = None if exact is None else _figures(exact, None, result)
+    result.figures = [_figures(run, exact, result) for run in result.runs]
+    verdicts = [(run, figures, judge(figures)) for run, figures in result.judged]
+    result.verdict = worst([verdict for _, _, verdict in verdicts])
+    for run, _, verdict in verdicts:
+        several = f"{one_line(run.model.name)}: " if len(verdicts) > 1 else ""
+        if verdict is result.verdict:
+            result.verdict = Verdict(verdict.level, several + verdict.text)
+        if verdict.level == "good" or (verdict.level == "unknown" and exact is None):
+            continue
+        called = other_names(_pairs(run, exact))
+        found = find_causes(result.evidence.get(run.model), called, None if exact is None else exact.spec, run.spec)
+        result.causes += [several + cause for cause in found]
+
+
+def _pairs(run: ModelRun, exact: ModelRun | None) -> list[tuple[Any, Any]]:
+    """What a model found beside what it should have found: the float model's boxes, or the labels."""
+    if exact is not None:
+        return [(a, b) for a, b in zip(exact.found, run.found, strict=True) if a is not None and b is not None]
+    return [(a, b) for a, b in zip(run.truth, run.found, strict=True) if b is not None]
+
+
+def _figures(run: ModelRun, exact: ModelRun | None, result: Validation) -> dict[str, Any]:
+    """One entry of `models`, complete with nulls."""
+    unknown = {"map50": None, "map50_95": None, "map50_95_by_size": {"small": None, "medium": None, "large": None}}
+    measured: dict[str, Any] = {**unknown, "per_class": [], "best_f1": None}
+    if run.meter is not None:
+        measured = run.meter.figures(result.class_names(run))
+    kept = agreement = None
+    if exact is not None and run is not exact:
+        if run.meter is not None and exact.meter is not None:
+            kept = _kept(exact, run)
+        meter = Agreement(CONF)
+        for a, b in _pairs(run, exact):
+            meter.add(a, b)
+        result.agreements[run.model] = meter
+        agreement = meter.figures()
+    head = {"model": str(run.model), "engine": run.engine, "images": run.images}
+    return {**head, **measured, "kept": kept, "agreement": agreement}
+
+
+def _kept(exact: ModelRun, run: ModelRun) -> dict[str, Any]:
+    assert exact.meter is not None and run.meter is not None
+    before, after = exact.meter.figures(), run.meter.figures()
+    shares = {
+        key: None if not before[key] or after[key] is None else after[key] / before[key]
+        for key in ("map50", "map50_95")
+    }
+    interval = paired_interval(exact.meter, run.meter)
+    return {**shares, "interval": None if interval is None else list(interval)}

@@ -1,0 +1,114 @@
+"""--data and --gate-kept: accuracy on labels before anything is written; emulated, and with the double of the SDK."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from compile_to_hef import main
+from hefkit.cli import run_main
+from hefkit.detect.decode import DecodeSettings
+from hefkit.detect.detector import Detector
+from hefkit.open_model import open_engine
+from tests.conftest import Finished
+from tests.helpers.sdk import make_sdk
+from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
+
+CONF = 0.25
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy network, a calibration set, and a dataset whose labels are the network's own boxes: its mAP50 is high."""
+    made = tmp_path_factory.mktemp("labelled")
+    save(tiny_yolo(), made / "toy.onnx")
+    np.save(made / "set.npy", np.stack([drawn((64, 64), i) for i in range(8)]))
+    (made / "images" / "val").mkdir(parents=True)
+    (made / "labels" / "val").mkdir(parents=True)
+    with open_engine(made / "toy.onnx") as engine:
+        detector = Detector(engine, DecodeSettings(conf=CONF))
+        for i in range(6):
+            picture = np.ascontiguousarray(drawn((64, 64), i)[..., ::-1])
+            cv2.imwrite(str(made / "images" / "val" / f"{i}.png"), picture)
+            found = detector.detect(picture)[0]
+            rows = [
+                f"{c} {(x1 + x2) / 128:.6f} {(y1 + y2) / 128:.6f} {(x2 - x1) / 64:.6f} {(y2 - y1) / 64:.6f}"
+                for c, (x1, y1, x2, y2) in zip(found.class_id.tolist(), found.xyxy.tolist(), strict=True)
+            ]
+            (made / "labels" / "val" / f"{i}.txt").write_text("\n".join(rows))
+    (made / "data.yaml").write_text("val: images/val\n")
+    return made
+
+
+@pytest.fixture
+def compiled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
+    """`compiled(*flags)`: main() in this process, in the test's folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HAILO_SDK_PYTHON", raising=False)
+
+    def run(*flags: object) -> Finished:
+        words = [folder / "toy.onnx", "--calib", folder / "set.npy", "--output", "best", "--json", *flags]
+        code = run_main(main, list(map(str, words)))
+        out, err = capsys.readouterr()
+        return Finished(code, out, err)
+
+    return run
+
+
+@pytest.mark.parametrize("how", ["emulate", "sdk"])
+def test_accuracy_is_in_the_result(compiled, folder: Path, tmp_path: Path, how: str) -> None:
+    """The object of validate_hef.py, the verdict as the last words, and the command that measures more."""
+    flags = ["--emulate"] if how == "emulate" else ["--sdk-python", make_sdk(tmp_path)]
+
+    done = compiled("--data", folder / "data.yaml", "--gate-kept", 0.1, *flags)
+
+    assert done.code == 0, done.err
+    accuracy = done.json["accuracy"]
+    [model] = accuracy["models"]
+    assert model["images"] == 6 and accuracy["reference"]["map50"] > 0.3
+    assert model["kept"]["map50"] == pytest.approx(model["map50"] / accuracy["reference"]["map50"])
+    assert accuracy["verdict"]["text"] in done.err
+    name = "best.emulated.onnx" if how == "emulate" else "best.hef"
+    command = f"python3 validate_hef.py {name} --reference {folder / 'toy.onnx'} --data {folder / 'data.yaml'}"
+    assert f"on your labels: {command} --report report" in done.err
+
+
+@pytest.mark.parametrize("how", ["emulate", "sdk"])
+def test_a_gate_stops_before_anything_is_written(compiled, folder: Path, tmp_path: Path, how: str) -> None:
+    """Exit 7 and no model; a share above 1 cannot be asked, so the labels are made wrong instead."""
+    data = tmp_path / "wrong"
+    (data / "labels" / "val").mkdir(parents=True)
+    (data / "images").symlink_to(folder / "images")
+    for path in (folder / "labels" / "val").iterdir():
+        (data / "labels" / "val" / path.name).write_text("0 0.02 0.02 0.02 0.02\n")
+    (data / "data.yaml").write_text("val: images/val\n")
+    flags = ["--emulate"] if how == "emulate" else ["--sdk-python", make_sdk(tmp_path)]
+
+    done = compiled("--data", data / "data.yaml", "--gate-kept", 0.9, *flags)
+
+    assert done.code == 7 and len(done.errors) == 1
+    assert done.errors[0].startswith("error: --gate-kept 0.9: best.") and "nothing was written" in done.errors[0]
+    assert not list(tmp_path.glob("best.*"))
+    assert done.json["output"] is None and done.json["accuracy"]["models"][0]["kept"] is not None
+
+
+def test_wrong_data_is_told_before_the_quantisation(compiled, folder: Path, tmp_path: Path) -> None:
+    """Exit 3 for a dataset that is not there, 2 for a gate without one."""
+    missing = compiled("--emulate", "--data", tmp_path / "none.yaml")
+
+    assert missing.code == 3 and "[3/4]" not in missing.err
+    with pytest.raises(SystemExit) as refused:
+        compiled("--emulate", "--gate-kept", 0.9)
+    assert refused.value.code == 2
+
+
+def test_without_labels_the_agreement_is_the_last_word(compiled, folder: Path) -> None:
+    """The sentence of the verdict on the calibration pictures, and the command with a placeholder for the labels."""
+    done = compiled("--emulate")
+
+    assert done.code == 0 and done.json["accuracy"] is None
+    assert "of the float model's" in done.err.splitlines()[-3] and "measured on the calibration" in done.err
+    assert "--data data.yaml --report report" in done.err.splitlines()[-2]
