@@ -7,12 +7,13 @@ import re
 from pathlib import Path
 
 from hefkit import __version__
+from hefkit.files import explained
 from hefkit.measure.validate import Validation
 from hefkit.pictures.find import RECORD
 from hefkit.report.page import render
 from hefkit.report.pictures import Row, rows
 from hefkit.report.plots import draw
-from hefkit.staging.stage import Staging, explained
+from hefkit.staging.stage import Staging
 from hefkit.text import log
 
 NO_PLOTS = "The curves are missing: the Python package matplotlib is not installed (pip install matplotlib)."
