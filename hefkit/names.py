@@ -28,6 +28,7 @@ from hefkit.spec import MAX_NAME_LENGTH, ModelSpec, class_names
 from hefkit.text import close_to, decoded, log, one_line
 
 MAX_FILE_BYTES = 16 << 20
+MAX_YAML_DEPTH = 100  # brackets
 MAX_YAML_BYTES = 1 << 20  # PyYAML reads about 200 kB a second
 MAX_LISTED = 100  # names in an error message
 MAX_CLASSES = 65536  # as many as a spec may have
@@ -264,6 +265,11 @@ def plain_yaml(text: str | bytes) -> Any:
 
     if len(text) > MAX_YAML_BYTES:
         raise ValueError(f"it is larger than {MAX_YAML_BYTES >> 20} MiB")
+    depth = 0
+    for bracket in re.findall(r"[\[\]{}]", text if isinstance(text, str) else text.decode("latin-1")):
+        depth += 1 if bracket in "[{" else -1
+        if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with its square
+            raise ValueError("it is nested too deeply")
     try:
         return yaml.load(text, Loader=yaml.BaseLoader)  # (safer than safe_load)
     except (yaml.YAMLError, RecursionError) as exc:
