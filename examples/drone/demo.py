@@ -60,12 +60,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = call(report_command(output), quiet=args.quiet)
     if code:
         return code
+    pages = [output / "report" / f"report.{suffix}" for suffix in ("html", "json")]  # without Jinja2 no page
+    report = str(next(page for page in pages if (ROOT / page).exists()))
     if args.json:
-        report = str(output / "report" / "report.html")
         cli.print_json({"pictures": rows, "look_at": str(best), "report": report})
     else:
         log.info("look at one of them: %s", best)
-        sys.stdout.write(f"{output / 'report' / 'report.html'}\n")
+        sys.stdout.write(f"{report}\n")
     return 0
 
 
