@@ -1,7 +1,4 @@
-"""The command line of every script: strict flags, messages on stderr, errors as exit codes.
-
-Imports only the standard library, so that `--help` answers at once on any machine.
-"""
+"""The command line of every script: strict flags, messages on stderr, errors as exit codes; standard library only."""
 
 from __future__ import annotations
 
@@ -125,10 +122,9 @@ def seconds(text: str) -> float:
 
 
 def _number(text: str, kind: str) -> float:
-    try:
+    with contextlib.suppress(ValueError):
         return float(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not {kind}") from None
+    raise argparse.ArgumentTypeError(f"{text!r} is not {kind}")
 
 
 class ImageSize(argparse.Action):
@@ -142,12 +138,12 @@ class ImageSize(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         words = [part for word in values for part in str(word).split(",") if part]
+        if len(words) not in (1, 2):
+            parser.error(f"argument {option_string}: expected one side or height and width, got {len(words)}")
         try:
             sides = [whole_number(1, MAX_SIDE)(word) for word in words]
         except argparse.ArgumentTypeError as exc:
             parser.error(f"argument {option_string}: {exc}")
-        if len(sides) not in (1, 2):
-            parser.error(f"argument {option_string}: expected one side or height and width, got {len(sides)}")
         setattr(namespace, self.dest, (sides[0], sides[-1]))
 
 
@@ -184,8 +180,8 @@ def _missing(module: str, exc: ImportError) -> str:
     what = "is missing" if root in ("", module) and not exc.path else f"cannot be imported ({one_line(exc)})"
     on_pi = f" (on a Raspberry Pi: sudo apt install {apt_name})" if apt_name else ""
     venv = Path(sys.argv[0]).parent / ".venv"
-    inside = os.path.realpath(sys.prefix) == os.path.realpath(venv)
-    activate = f"source {venv / 'bin' / 'activate'}, or " if (venv / "bin").is_dir() and not inside else ""
+    outside = os.path.realpath(sys.prefix) != os.path.realpath(venv)
+    activate = f"source {venv / 'bin' / 'activate'}, or " if outside and (venv / "bin").is_dir() else ""
     return (
         f"the Python package {pip_name} {what}; this step needs it; {activate}install it with: "
         f"{os.path.basename(sys.executable) or 'python3'} -m pip install {pip_name}{on_pi}"

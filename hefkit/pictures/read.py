@@ -34,10 +34,10 @@ _INTEGERS = {1: "B", 3: "H", 4: "I"}  # TIFF's BYTE, SHORT and LONG
 _NO_FRAMES = frozenset((0xC4, 0xC8, 0xCC))  # among C0..CF: tables, not the start of a frame
 # entropy-coded data contain FF00 and the restart markers D0..D7; FF may also be repeated as padding
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+_one_large = threading.Lock()
 
-TURNS: dict[
-    int, Callable[[np.ndarray], np.ndarray]
-] = {  # EXIF orientation -> the operation that makes the picture upright
+# EXIF orientation -> the operation that makes the picture upright
+TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     1: lambda pixels: pixels,
     2: lambda pixels: cv2.flip(pixels, 1),
     3: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_180),
@@ -47,9 +47,6 @@ TURNS: dict[
     7: lambda pixels: cv2.rotate(cv2.transpose(pixels), cv2.ROTATE_180),
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
-
-
-_one_large = threading.Lock()
 
 
 class UnreadableImage(Exception):
@@ -116,8 +113,7 @@ def checked_header(data: bytes) -> Header:
 
 
 def decode_stored(header: Header, flag: int) -> np.ndarray:
-    """The pixels as they are stored, BGR."""
-    # four readers with a picture of 268 million pixels each would need 8 GB
+    """The pixels as they are stored, BGR; one large picture at a time: four at once would need 8 GB."""
     with _one_large if header.width * header.height > LARGE_PIXELS else contextlib.nullcontext():
         try:
             stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -130,11 +126,10 @@ def decode_stored(header: Header, flag: int) -> np.ndarray:
 
 def is_large(data: bytes) -> bool:
     """Whether the header of a picture file claims more than LARGE_PIXELS."""
-    try:
+    with contextlib.suppress(UnreadableImage):
         header = _inspect(data)
-    except UnreadableImage:
-        return False
-    return header.width * header.height > LARGE_PIXELS
+        return header.width * header.height > LARGE_PIXELS
+    return False
 
 
 def _inspect(data: bytes) -> Header:
@@ -297,10 +292,9 @@ _REFUSED = (
 
 def _quiet_opencv() -> None:
     """Silence OpenCV's messages on stderr, unless OPENCV_LOG_LEVEL is set: our errors replace them."""
-    # 4.6 has cv2.setLogLevel, 5.0 only cv2.utils.logging.setLogLevel; 1 is "fatal" in both
-    holder = getattr(getattr(cv2, "utils", None), "logging", cv2)
+    holder = getattr(getattr(cv2, "utils", None), "logging", cv2)  # 4.6 has cv2.setLogLevel
     if "OPENCV_LOG_LEVEL" not in os.environ and hasattr(holder, "setLogLevel"):
-        holder.setLogLevel(1)
+        holder.setLogLevel(1)  # fatal
 
 
 _quiet_opencv()
