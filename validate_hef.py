@@ -138,7 +138,7 @@ def accuracy(args: argparse.Namespace) -> int:
     if not args.json:
         sys.stdout.write("\n".join(summary(result)) + "\n")
     if args.report is not None:
-        from hefkit.report.write import write_report
+        from hefkit.measure.report.write import write_report
 
         write_report(result, args.report)
     log.info("%s", result.verdict.text)

@@ -31,7 +31,6 @@ What runs on the Raspberry Pi as well (standard library, numpy and cv2 only), in
     live        the live detector's loop, its sinks and its figures
     web         the live page
     mqtt        messages for MQTT and Home Assistant
-    report      the page of a validation
 
 The workstation's half, which is not copied to the Pi, and the one module that opens either:
 

@@ -6,8 +6,6 @@ with `names:` as a list or as a dict; or what other software writes:
     ["drone", "bird"]                     {"labels": ["unlabeled", "drone", "bird"]}
     {"0": "drone", "1": "bird"}           {"drone": 0, "bird": 1}
     {"categories": [{"id": 1, "name": "drone"}]}        item { id: 1 name: 'drone' }
-
-`--classes` takes class ids and names.
 """
 
 from __future__ import annotations
@@ -254,11 +252,8 @@ def _yaml_names(text: str, path: Path) -> dict[Any, Any]:
 def plain_yaml(text: str | bytes) -> Any:
     """YAML without types: only texts, lists and dicts, so a class called `no` stays "no" and `1` stays "1".
 
-    Lists may hold each other many times over (aliases): do not print or copy them.
-
-    Raises:
-        ValueError: not YAML, or larger than MAX_YAML_BYTES.
-        ToolchainError: PyYAML is missing.
+    Lists may hold each other many times over (aliases): do not print or copy them. Raises ValueError where it is not
+    YAML, too large or too deep, and ToolchainError without PyYAML.
     """
     need("yaml")
     import yaml

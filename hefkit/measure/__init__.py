@@ -11,6 +11,7 @@
     validate   several models on the same pictures, from the files to the verdict
     summary    the table for people, and the gates
     speed      an engine alone, and the share of its rate that the pipeline reaches
+    report     the page of a validation: HTML, JSON, pictures
 
-Others use: accuracy, coco, evidence, labels, passes, speed, summary, validate, verdict.
+Others use: accuracy, labels, speed, summary, validate, verdict.
 """

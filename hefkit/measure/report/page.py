@@ -9,9 +9,9 @@ from typing import Any
 
 from hefkit.measure.evidence import CONF
 from hefkit.measure.passes import LOW_CONF
+from hefkit.measure.report.pictures import TITLES, Row
+from hefkit.measure.report.steps import next_steps
 from hefkit.measure.validate import Validation
-from hefkit.report.pictures import TITLES, Row
-from hefkit.report.steps import next_steps
 from hefkit.text import counted
 
 TEMPLATE = Path(__file__).with_name("page.html")

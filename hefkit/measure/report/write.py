@@ -8,11 +8,11 @@ from pathlib import Path
 
 from hefkit import __version__
 from hefkit.files import explained
+from hefkit.measure.report.page import render
+from hefkit.measure.report.pictures import Row, rows
+from hefkit.measure.report.plots import draw
 from hefkit.measure.validate import Validation
 from hefkit.pictures.find import RECORD
-from hefkit.report.page import render
-from hefkit.report.pictures import Row, rows
-from hefkit.report.plots import draw
 from hefkit.staging.stage import Staging
 from hefkit.text import log
 

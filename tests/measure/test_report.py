@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from hefkit.measure.labels import labelled_pictures
+from hefkit.measure.report.pictures import TYPICAL, WORST, choose, difference
+from hefkit.measure.report.write import write_report
 from hefkit.measure.validate import Validation, validate
 from hefkit.pictures.find import find_images
 from hefkit.pictures.sources import find_items
-from hefkit.report.pictures import TYPICAL, WORST, choose, difference
-from hefkit.report.write import write_report
 from tests.helpers.boxes import detections
 from tests.helpers.chromium import browser_tab, find_chromium
 from tests.helpers.labelled import dataset, float_engine, int8_engine, opened
