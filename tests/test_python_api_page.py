@@ -149,6 +149,7 @@ def test_what_is_installed(tmp_path: Path) -> None:
     built = tmp_path / "built"
     code = {str(path.relative_to(ROOT)) for path in (ROOT / "hefkit").rglob("*.py")}
     assert {str(path.relative_to(built)) for path in built.rglob("*") if path.is_file()} == code | {
+        "hefkit/measure/report/page.html",
         "hefkit/py.typed",
         "hefkit/web/page.html",
     }

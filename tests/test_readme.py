@@ -96,6 +96,7 @@ FOREIGN_FLAGS = {
     "--list-formats-ext": "v4l2-ctl",
     "--now": "systemctl",
     "--exclude": "tar",
+    "--memory": "bench_calibration.py",
 }
 # run, and known to end with something else than 0
 EXIT_CODES = {

@@ -46,16 +46,20 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     """Replace the image reader: `bad*` is unreadable, `boom*` a bug, `WxH` a picture; yields what was read."""
     read: list[str] = []
 
-    def fake(path: Path) -> np.ndarray:
+    def read_bytes(path: Path) -> bytes:
         read.append(path.name)
-        if path.name.startswith("bad"):
+        return path.name.encode()
+
+    def decode(data: bytes) -> np.ndarray:
+        if data.startswith(b"bad"):
             raise UnreadableImage("half a picture")
-        if path.name.startswith("boom"):
+        if data.startswith(b"boom"):
             raise RuntimeError("a bug")
-        width, height = map(int, path.name.split("x"))
+        width, height = map(int, data.split(b"x"))
         return np.zeros((height, width, 3), np.uint8)
 
-    monkeypatch.setattr(frames, "read_image", fake)
+    monkeypatch.setattr(frames, "read_bytes", read_bytes)
+    monkeypatch.setattr(frames, "decode_image", decode)
     yield read
 
 

@@ -454,7 +454,7 @@ def test_a_killed_run_leaves_earlier_results(
         text=True,
     )
     deadline = time.monotonic() + 60
-    while not list(out.glob(".hefkit-partial-*/*.jpg")) and time.monotonic() < deadline:
+    while not list(out.glob(".hefkit-partial-*/new/*.jpg")) and time.monotonic() < deadline:
         time.sleep(0.01)
 
     process.send_signal(number)

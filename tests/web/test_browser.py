@@ -186,7 +186,7 @@ def test_the_token_in_the_browser(chromium: str, tmp_path: Path) -> None:
         url = f"http://127.0.0.1:{running.sink.port}/"
         async with browser_tab(chromium, tmp_path / "profile") as tab:
             await tab.open(url)
-            assert "token is missing" in await tab.evaluate("document.body.innerText")
+            assert "This page needs the token." in await tab.evaluate("document.body.innerText")
             await tab.open(f"{url}?token=a-token-of-the-tests")
             await tab.until("document.getElementById('frames').textContent")
             assert await tab.evaluate("location.href") == url
