@@ -16,7 +16,7 @@ from hefkit.pictures.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 PHOTOGRAPH, VIDEO = "photograph", "video"
 HEAD = 1 << 16  # bytes; what tells one kind from another
-MJPEG_HEAD = 16 << 20  # bytes; room for the end of the first picture of an MJPEG stream
+MJPEG_HEAD = 16 << 20  # bytes; space for the end of the first picture of an MJPEG stream
 MAX_ATOMS = 10_000  # of an MP4; a file has about five
 TS_PACKETS = ((0, 188), (4, 192))  # first byte of a packet's mark, bytes of a packet: MPEG-TS, M2TS
 

@@ -1,7 +1,7 @@
 """How every tensor and every weight of a network is stored: the arithmetic of one layer, carried through the graph.
 
 The scales go from the picture down: a layer's weights are rounded in units of what it reads and writes. The first
-walk shows which layers need more room in the accumulator; the layers before them get wider scales in the second.
+walk shows which layers need more space in the accumulator; the layers before them get wider scales in the second.
 """
 
 from __future__ import annotations
