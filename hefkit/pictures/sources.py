@@ -127,13 +127,15 @@ def _matching(pattern: str, exclude: Sequence[Path]) -> list[Item]:
 
 
 def _recursive(pattern: str, fixed: Path) -> list[str]:
-    """The images that a pattern with `**` matches; each folder is visited once, so linked folders end."""
+    """The images and videos that a pattern with `**` matches; each folder is visited once, so linked folders end."""
     parts = Path(pattern).parts[len(fixed.parts) :]
     prefix = "./" if pattern.startswith("./") else ""
+    videos: list[Path] = []
     try:
-        return [f"{prefix}{path}" for path in iter_images(fixed) if _fits(path.relative_to(fixed).parts, parts)]
+        there = list(iter_images(fixed, videos)) + videos
     except OSError:  # no such folder
         return []
+    return [f"{prefix}{path}" for path in there if _fits(path.relative_to(fixed).parts, parts)]
 
 
 def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
