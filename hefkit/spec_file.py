@@ -54,9 +54,7 @@ def spec_beside(hef: Path) -> ModelSpec | None:
     if not existing(path):
         return None
     value = _json_in(path)
-    ours = isinstance(value, dict) and (
-        isinstance(value.get("format"), int) or "head" in value or str(value.get("tool")).startswith("hefkit")
-    )
+    ours = isinstance(value, dict) and ("head" in value or str(value.get("tool", "")).startswith("hefkit"))
     if not ours:
         log.warning("%s is not a spec of hefkit; it is ignored", one_line(path))
         return None
