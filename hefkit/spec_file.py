@@ -54,7 +54,10 @@ def spec_beside(hef: Path) -> ModelSpec | None:
     if not existing(path):
         return None
     value = _json_in(path)
-    ours = isinstance(value, dict) and ("head" in value or str(value.get("tool", "")).startswith("hefkit"))
+    # format 1 always has a head; another number may be a later hefkit's, which is refused and not ignored
+    ours = isinstance(value, dict) and (
+        "head" in value or str(value.get("tool", "")).startswith("hefkit") or value.get("format", 1) in range(2, 100)
+    )
     if not ours:
         log.warning("%s is not a spec of hefkit; it is ignored", one_line(path))
         return None
