@@ -5,6 +5,7 @@ Examples:
   compile_to_hef.py best.onnx --check
   compile_to_hef.py best.onnx --emulate --output drone
   compile_to_hef.py best.onnx --hw-arch hailo8l --output drone
+  compile_to_hef.py best.onnx --hw-arch hailo8l --sweep auto --data data.yaml --budget 120
 
 Finds the raw heads, checks that cut network + decode give the boxes of the whole ONNX, quantises with the pictures of
 prepare_calibration.py. With Hailo's SDK, in an environment of its own, it writes NAME.hef and NAME.json; --emulate
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,7 @@ from hefkit.workshop.compile.paths import copy_lines
 if TYPE_CHECKING:
     from hefkit.workshop.compile.run import Compilation, Options
     from hefkit.workshop.emulator.build import Emulator
+    from hefkit.workshop.sweep.settings import Candidate
 
 CHECKED = "checked; nothing was written"
 SCRIPT = Path(__file__).resolve().parent / "hailo_optimization.mscript"
@@ -71,19 +74,40 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--data", metavar="FILE", help="data.yaml: measure average precision on its val pictures after quantisation")
     add("--gate-kept", type=cli.fraction, metavar="R", help="exit 7 when a smaller share of mAP50 is kept on --data")
     add("--emulate", action="store_true", help="write the INT8 emulation; needs no SDK and no chip")
-    add("--run-dir", type=Path, metavar="DIR", help="report and script go here (runs/compile/NAME)")
+    add("--parse-only", action="store_true", help="stop when the SDK has parsed the network; --har resumes from it")
+    add("--sweep", metavar="FILE|auto", help="compile several candidates, measure and rank them (docs/sweep.md)")
+    add("--scheduler", metavar="ADDRESS", help="of a Dask cluster for --sweep; default: one on this machine")
+    add("--budget", type=cli.whole_number(1, 100_000), metavar="MINUTES", help="no candidate of --sweep starts later")
+    add("--run-dir", type=Path, metavar="DIR", help="report and script go here (runs/compile/NAME, runs/sweep/NAME)")
     args = parser.parse_args(argv)
-    if args.emulate and args.har is not None:
-        parser.error("--har resumes a run of Hailo's SDK; it does not go with --emulate")
-    if args.gate_kept is not None and args.data is None:
-        parser.error("--gate-kept needs --data")
+    wrong = misused(args)
+    if wrong:
+        parser.error(wrong)
     return args
+
+
+def misused(args: argparse.Namespace) -> str | None:
+    """Why these flags do not go together, or None."""
+    if args.emulate and args.har is not None:
+        return "--har resumes a run of Hailo's SDK; it does not go with --emulate"
+    if args.emulate and args.parse_only:
+        return "--parse-only stops Hailo's SDK; it does not go with --emulate"
+    if args.gate_kept is not None and args.data is None:
+        return "--gate-kept needs --data"
+    for flag, value in (("--scheduler", args.scheduler), ("--budget", args.budget)):
+        if value is not None and args.sweep is None:
+            return f"{flag} needs --sweep"
+    for flag, given in (("--check", args.check), ("--parse-only", args.parse_only)):
+        if given and args.sweep is not None:
+            return f"{flag} is for one compilation; it does not go with --sweep"
+    return None
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Check in the contract's order, then emulate, or compile with Hailo's SDK."""
     args = parse_args(argv)
     cli.set_up_logging(args.quiet)
+    candidates = read_candidates(args)
     options = resolve(args)
     for line in target_lines(args.hw_arch):
         log.info("%s", line)
@@ -91,6 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     run = Compilation(options)
     run.preflight()
+    if args.sweep is not None:
+        return sweep(args, run, candidates)
     emulator = prepare_emulation(run) if args.emulate else None
     run.open_calibration(required=not args.check)
     if args.data is not None:  # before the minutes that the quantisation takes
@@ -106,6 +132,36 @@ def main(argv: Sequence[str] | None = None) -> int:
         log.info("the report: %s", run.run_dir / "report.json")
     for line in lines:
         log.info("%s", line)
+    return 0
+
+
+def read_candidates(args: argparse.Namespace) -> list[Candidate] | None:
+    """The candidates of a sweep file, checked; None for auto, and without --sweep."""
+    if args.sweep in (None, "auto"):
+        return None
+    from hefkit.workshop.sweep.plan import check_plan, read_plan
+
+    candidates = read_plan(Path(args.sweep))
+    check_plan(candidates, emulate=args.emulate, labelled=args.data is not None)
+    return candidates
+
+
+def sweep(args: argparse.Namespace, run: Compilation, candidates: list[Candidate] | None) -> int:
+    """Compile the candidates, rank them, copy the best one to --output."""
+    from hefkit.workshop.sweep.result import finish, table
+    from hefkit.workshop.sweep.run import Request, ranked_sweep
+
+    if candidates is None or any(candidate.settings.calib is None for candidate in candidates):
+        run.open_calibration(required=True)
+    budget = None if args.budget is None else 60.0 * args.budget
+    ranked = ranked_sweep(run, Request(candidates, args.scheduler, budget, args.names))
+    result = finish(run, ranked)
+    if args.json:
+        cli.print_json(result)
+    else:
+        sys.stdout.write("\n".join(table(ranked)) + "\n")
+    log.info("%s", result["reason"])
+    log.info("%s; the candidates: %s", result["output"], run.options.run_dir)
     return 0
 
 
@@ -142,6 +198,8 @@ def work(
         return None, [CHECKED], {} if calls is None else {"sdk_calls": calls}
     ready = prepare(run)
     refused = compile_hef(run, ready)
+    if args.parse_only:
+        return refused, [f"the parsed network: {run.options.run_dir / run.options.name.name}.parsed.har"], {}
     if run.output is None:
         return refused, [], {}
     return refused, [*last_words(run, run.output), *copy_lines(run.output, SCRIPT.parent, ready.hailort)], {}
@@ -179,12 +237,18 @@ def resolve(args: argparse.Namespace) -> Options:
     )
     from hefkit.workshop.script.read import read_script
 
-    name = check_output(args.output or Path("model"), args.onnx)
+    name = check_output(args.output or Path("model" if args.sweep is None else "best"), args.onnx)
     check_places(name, emulate=args.emulate)
     if args.output is None and not args.check:
         check_same_source(name, args.onnx, emulate=args.emulate)
-    run_dir = args.run_dir or fresh_folder(Path("runs", "compile"), name.name)
-    check_run_dir(run_dir, name.name, args.har, emulate=args.emulate)
+    if args.sweep is None:
+        run_dir = args.run_dir or fresh_folder(Path("runs", "compile"), name.name)
+        check_run_dir(run_dir, name.name, args.har, emulate=args.emulate)
+    else:
+        from hefkit.workshop.sweep.folder import check_folder
+
+        run_dir = args.run_dir or Path("runs", "sweep", args.onnx.stem if args.output is None else name.name)
+        check_folder(run_dir)
     names = None if args.names is None else parse_names(args.names)
     check_model_exists(args.onnx)
     script = read_script(args.script)
@@ -216,6 +280,7 @@ def resolve(args: argparse.Namespace) -> Options:
         emulate=args.emulate,
         har=args.har,
         sdk_python=args.sdk_python,
+        parse_only=args.parse_only,
     )
 
 

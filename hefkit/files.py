@@ -164,6 +164,12 @@ def is_running(left: Path) -> bool:
     return True
 
 
+def cache_folder(name: str) -> Path:
+    """Where hefkit keeps what it can make again: NAME below XDG_CACHE_HOME, else ~/.cache. It may not exist yet."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return Path(base, "hefkit", name)
+
+
 def existing(path: Path) -> bool:
     """Path.exists(), but False for a name that is too long or impossible, instead of an error."""
     try:

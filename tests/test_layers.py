@@ -32,11 +32,13 @@ LAYERS = (
     ("measure", "live"),
     ("web", "mqtt"),
     ("workshop",),  # its __init__, which says what onnxruntime may do
+    ("workshop.cluster",),
     ("workshop.network", "workshop.script", "workshop.calibration"),
     ("workshop.heads",),
     ("workshop.emulator", "workshop.dfc"),
     ("workshop.engine",),
     ("workshop.compile",),
+    ("workshop.sweep",),
     ("open_model",),
 )
 PI_SCRIPTS = {"hailo_inference", "working_hailo_detector", "validate_hef"}
@@ -48,7 +50,8 @@ LATE = {
     "yaml": {"hefkit.names"},
     "PIL": {"hefkit.results.lettering"},
     "xxhash": {"hefkit.hef.container"},
-    "distributed": {"hefkit.workshop.calibration.choice.cluster"},
+    "distributed": {"hefkit.workshop.cluster", "hefkit.workshop.calibration.choice.cluster"},
+    "dask": {"hefkit.workshop.cluster"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},

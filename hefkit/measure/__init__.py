@@ -1,6 +1,7 @@
 """How good and how fast a model is.
 
     labels     the label file of a picture -> boxes; the labelled pictures of a data.yaml
+    draws      pictures drawn again and again, for intervals
     accuracy   match two sets of boxes; agreement of two models; noise of tensors
     coco       average precision, as COCO defines it
     bootstrap  the interval of the share that is kept

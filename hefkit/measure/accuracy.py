@@ -14,6 +14,7 @@ import numpy as np
 from hefkit.detect.decode import Decoder, DecodeSettings
 from hefkit.detect.detections import Detections
 from hefkit.detect.quant import dequantize, sigmoid
+from hefkit.measure.draws import share_interval
 from hefkit.spec import HeadSpec
 
 IOU = 0.5  # from which two boxes match
@@ -61,13 +62,16 @@ class Agreement:
     _width_ratio: list[float] = field(default_factory=list)
     _height_ratio: list[float] = field(default_factory=list)
     _score_shift: list[float] = field(default_factory=list)
+    _shared: list[tuple[int, int]] = field(default_factory=list)  # of each picture: boxes of both that match, all boxes
 
     def add(self, reference: Detections, found: Detections) -> None:
         """Add an image: the detections of the float model and of the quantised model, in the same pixels."""
         self.images += 1
         self.boxes_float += len(reference)
         self.boxes_quantized += len(found)
-        for i, j in match_boxes(reference, found, self.iou):
+        pairs = match_boxes(reference, found, self.iou)
+        self._shared.append((2 * len(pairs), len(reference) + len(found)))
+        for i, j in pairs:
             a, b = reference.xyxy[i], found.xyxy[j]
             self.matched += 1
             self._iou.append(float(box_iou(a[None], b[None])[0, 0]))
@@ -84,6 +88,12 @@ class Agreement:
     def precision(self) -> float | None:
         """Share of the quantised model's boxes that the float model finds; None if there are none."""
         return self.matched / self.boxes_quantized if self.boxes_quantized else None
+
+    @property
+    def f1(self) -> float | None:
+        """Share of the boxes of both models that the other one has too; None if there are none."""
+        boxes = self.boxes_float + self.boxes_quantized
+        return 2 * self.matched / boxes if boxes else None
 
     @property
     def ious(self) -> list[float]:
@@ -111,7 +121,8 @@ class Agreement:
         }
 
     def to_json(self) -> dict[str, Any]:
-        """The figures; medians over the matched boxes, null if there are none."""
+        """The figures; medians over the matched boxes, null if there are none; of f1 also the 95 % interval."""
+        interval = share_interval([part for part, _ in self._shared], [whole for _, whole in self._shared])
         return {
             "images": self.images,
             "conf": self.conf,
@@ -120,6 +131,8 @@ class Agreement:
             "boxes_quantized": self.boxes_quantized,
             "recall": _rounded(self.recall),
             "precision": _rounded(self.precision),
+            "f1": _rounded(self.f1),
+            "f1_interval": None if interval is None else [round(bound, 4) for bound in interval],
             "median_iou": _median(self._iou),
             "median_width_ratio": _median(self._width_ratio),
             "median_score_shift": _median(self._score_shift),

@@ -10,11 +10,11 @@ from __future__ import annotations
 import numpy as np
 
 from hefkit.measure.coco import RECALLS, AveragePrecision
+from hefkit.measure.draws import draw_weights, middle
 
 DRAWS = (200, 1000)  # fewest, most
 WORK = 200_000_000  # draws x detections; bounds the time to about half a minute on a Pi
 CHUNK = 4_000_000  # draws x detections computed at once; bounds the memory
-CONFIDENCE = 0.95
 
 
 def paired_interval(reference: AveragePrecision, found: AveragePrecision, seed: int = 0) -> tuple[float, float] | None:
@@ -31,15 +31,7 @@ def paired_interval(reference: AveragePrecision, found: AveragePrecision, seed: 
     known = exact > 0
     if not known.any():
         return None
-    tail = 100 * (1 - CONFIDENCE) / 2
-    low, high = np.percentile(ours[known] / exact[known], [tail, 100 - tail])
-    return float(low), float(high)
-
-
-def draw_weights(images: int, draws: int, seed: int) -> np.ndarray:
-    """(draws, images) how often each picture was drawn; each row sums to the number of pictures."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(images, np.full(images, 1 / images), size=draws).astype(np.float32)
+    return middle(ours[known] / exact[known])
 
 
 def weighted_map50(meter: AveragePrecision, weights: np.ndarray) -> np.ndarray:

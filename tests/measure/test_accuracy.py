@@ -99,7 +99,10 @@ def test_matching_by_hand(
 
 
 def test_agreement_sums_over_images() -> None:
-    """Three float boxes, two found, one of them matched: recall 1/3, precision 1/2; medians of the matched one."""
+    """Three float boxes, two found, one of them matched: recall 1/3, precision 1/2; medians of the matched one.
+
+    f1 is 2 * 1 / (3 + 2). Of two drawn pictures both may be the first, with 2 / 3, or both the second, with 0.
+    """
     agreement = Agreement(conf=0.25)
     # IoU 12 / 16, width 3 of 4, score 0.1 lower
     agreement.add(detections((0, 0, 4, 4, 0, 0.9), (8, 8, 9, 9, 1, 0.5)), detections((0, 0, 3, 4, 0, 0.8)))
@@ -107,7 +110,8 @@ def test_agreement_sums_over_images() -> None:
 
     assert agreement.to_json() == {
         "images": 2, "conf": 0.25, "iou": 0.5, "boxes_float": 3, "boxes_quantized": 2, "recall": 0.3333,
-        "precision": 0.5, "median_iou": 0.75, "median_width_ratio": 0.75, "median_score_shift": -0.1,
+        "precision": 0.5, "f1": 0.4, "f1_interval": [0.0, 0.6667], "median_iou": 0.75, "median_width_ratio": 0.75,
+        "median_score_shift": -0.1,
     }  # fmt: skip
 
 
@@ -131,7 +135,7 @@ def test_agreement_without_boxes_is_unknown() -> None:
 
     assert (agreement.recall, agreement.precision) == (None, None)
     assert {k for k, v in agreement.to_json().items() if v is None} == {
-        "recall", "precision", "median_iou", "median_width_ratio", "median_score_shift"
+        "recall", "precision", "f1", "f1_interval", "median_iou", "median_width_ratio", "median_score_shift"
     }  # fmt: skip
 
 

@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.detect.detections import Detections
-from hefkit.measure.bootstrap import draw_weights, paired_interval, weighted_map50
+from hefkit.measure.bootstrap import paired_interval, weighted_map50
 from hefkit.measure.coco import AREAS, IOUS, AveragePrecision
+from hefkit.measure.draws import draw_weights
 from tests.helpers.boxes import detections, plain_iou
 
 SQUARE = (0, 0, 40, 40, 0, 1.0)  # of the size that COCO calls medium

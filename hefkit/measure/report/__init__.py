@@ -6,5 +6,5 @@
     page      everything -> one HTML page (Jinja2); `page.html` is its template
     write     the folder of a report
 
-Others use: write.
+Others use: plots, write.
 """

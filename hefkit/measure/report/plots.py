@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import io
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,25 +26,33 @@ MAX_MODELS = 6
 
 def draw(result: Validation) -> list[tuple[str, str]]:
     """Title and SVG of each curve that was measured; empty without matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        return []
     runs = [run for run in ([result.reference] if result.reference else []) if run not in result.runs]
     runs = [*runs, *result.runs][:MAX_MODELS]
-    plots: list[tuple[str, Any]] = []
+    plots: list[tuple[str, Callable[..., None]]] = []
     if result.labelled:
         plots += [("Precision over recall", _recall), ("F1 over confidence", _f1)]
     if result.agreements:
         plots += [("Overlap with the float model's boxes", _overlap), ("Width of the boxes", _widths)]
-    drawn = []
-    for title, plot in plots:
-        figure = Figure(figsize=SIZE, layout="constrained")
-        axes = figure.subplots()
-        plot(axes, result, runs)
-        _style(axes)
-        drawn.append((title, _svg(figure, title)))
-    return drawn
+    drawn = [(title, drawing(title, partial(plot, result=result, runs=runs))) for title, plot in plots]
+    return [(title, svg) for title, svg in drawn if svg is not None]
+
+
+def drawing(title: str, plot: Callable[[Any], None], size: tuple[float, float] = SIZE) -> str | None:
+    """One drawing as an <svg> element; None without matplotlib.
+
+    Args:
+        plot: draws on matplotlib's axes.
+        size: in inches.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        return None
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    plot(axes)
+    _style(axes)
+    return _svg(figure, title)
 
 
 def _recall(axes: Any, result: Validation, runs: list[ModelRun]) -> None:
@@ -98,8 +108,13 @@ def _style(axes: Any) -> None:
         spine.set_color(INK)
     for label in (axes.xaxis.label, axes.yaxis.label):
         label.set(color=INK, fontsize=10)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, labelcolor=INK, fontsize=9)
+    legend = axes.get_legend()
+    if legend is None and axes.get_legend_handles_labels()[0]:
+        legend = axes.legend()
+    if legend is not None:
+        legend.set_frame_on(False)
+        for text in legend.get_texts():
+            text.set(color=INK, fontsize=9)
 
 
 def _svg(figure: Any, title: str) -> str:

@@ -64,6 +64,14 @@ class CalibrationSet:
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self._read(i) for i in range(self.count))
 
+    @property
+    def files(self) -> list[Path]:
+        """The files of the set: copied into another folder together they are the same set."""
+        folder = self.path if self.path.is_dir() else self.path.parent
+        manifest = [folder / MANIFEST] if (folder / MANIFEST).is_file() and self.fit is not None else []
+        array = [] if self._array is None else [self.path if self.path.is_file() else folder / ARRAY]
+        return [*self._files, *array, *manifest]
+
     def split(self) -> tuple[list[int], list[int], bool]:
         """(indices for calibration, indices for measuring agreement, whether both are the same pictures)."""
         everything = list(range(self.count))

@@ -14,5 +14,5 @@ Modules, in reading order:
     check     read the compiled HEF back before it gets its name
     folder    the run folder, runs/compile/NAME
 
-Others use: accuracy, emulate, har, hef, paths, quality, run.
+Others use: accuracy, emulate, forecast, har, hef, paths, quality, run.
 """

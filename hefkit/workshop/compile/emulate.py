@@ -21,7 +21,7 @@ from hefkit.text import counted, log, one_line
 from hefkit.workshop.compile.accuracy import emulation_refusal
 from hefkit.workshop.compile.forecast import GOOD_RECALL, both_groupings, explain, sentences, told_groupings
 from hefkit.workshop.compile.quality import FloatHeads, compare_emulated, no_boxes
-from hefkit.workshop.compile.run import Compilation
+from hefkit.workshop.compile.run import Compilation, Options
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.engine import FORMAT
 from hefkit.workshop.script.commands import level
@@ -55,7 +55,8 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
         _log_storage(emulator)
         with progress(len(held_out), "picture", delay_s=2.0) as bar:
             quality = compare_emulated(heads(lambda: bar.each(measured_on())), model, emulator.head_spec())
-        quality.update(level=emulator.level, tensors_16bit=emulator.wide_tensors())
+        _, wide, weights = emulator.wide_weights()
+        quality.update(level=emulator.level, tensors_16bit=emulator.wide_tensors(), weight_bytes=weights + wide)
         run.log_quality(quality)
         if quality["recall"] is None and run.options.gate is None:
             run.warn(no_boxes(quality))
@@ -85,19 +86,15 @@ def prepare(run: Compilation) -> Emulator:
     if asked_level is None or asked_level > 1:
         reason = "no level is stated" if asked_level is None else f"level {asked_level} trains the weights"
         run.warn(f"{reason}, which --emulate cannot forecast; the figures are those of level 0")
-    outputs, others = options.script.wide_outputs(len(run.layout.convs))
+    others = options.script.wide_outputs(len(run.layout.convs))[1]
     if others:
         shown = ", ".join(one_line(o, 60) for o in others[:5])
         run.warn(f"the script asks for 16 bit of {shown}, which are the compiler's names; they are emulated in 8 bit")
-    asked = set(options.precision_16)
-    groups = _groups(run)
-    precision = Precision(
-        outputs=frozenset(range(len(run.layout.convs)) if "outputs" in asked else outputs),
-        layers=frozenset(asked - {"outputs", "auto"}),
-        auto="auto" in asked,
-        conv_groups=groups.get("conv*", groups.get("*", 1)),
-        depthwise_groups=groups.get("dw*", groups.get("*", 1)),
-    )
+    grouped = options.script.weight_groups()[1]
+    if grouped:
+        shown = ", ".join(one_line(o, 60) for o in grouped[:5])
+        run.warn(f"the script groups the weights of {shown}, which are the compiler's names; emulated with one group")
+    precision = precision_of(options, len(run.layout.convs))
     emulator = Emulator(run.file, run.layout, mean, std, precision, options.logits, level=1 if asked_level == 1 else 0)
     unknown = emulator.unknown_layers()
     if unknown:
@@ -108,13 +105,16 @@ def prepare(run: Compilation) -> Emulator:
     return emulator
 
 
-def _groups(run: Compilation) -> dict[str, int]:
-    """Pattern -> the script's quantization_groups for it."""
-    patterns, others = run.options.script.weight_groups()
-    if others:
-        shown = ", ".join(one_line(o, 60) for o in others[:5])
-        run.warn(f"the script groups the weights of {shown}, which are the compiler's names; emulated with one group")
-    return patterns
+def precision_of(options: Options, heads: int) -> Precision:
+    """What flags and script store in 16 bit and with several weight scales; layers of the compiler's names aside."""
+    asked, groups = set(options.precision_16), options.script.weight_groups()[0]
+    return Precision(
+        outputs=frozenset(range(heads) if "outputs" in asked else options.script.wide_outputs(heads)[0]),
+        layers=frozenset(asked - {"outputs", "auto"}),
+        auto="auto" in asked,
+        conv_groups=groups.get("conv*", groups.get("*", 1)),
+        depthwise_groups=groups.get("dw*", groups.get("*", 1)),
+    )
 
 
 def _log_storage(emulator: Emulator) -> None:

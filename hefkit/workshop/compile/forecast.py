@@ -29,6 +29,7 @@ AS_IT_IS, OUTPUTS, AUTO, GROUPED = (
     f"{GROUPS} quantization groups",
 )
 FLAGS = {OUTPUTS: "--precision-16 outputs", AUTO: "--precision-16 auto"}
+WEIGHTS = "the weights"
 MOSTLY = 2.0  # times the noise of the other kind
 DEPTHWISE_TO_BLAME = 0.25  # share of the noise
 
@@ -64,10 +65,7 @@ def explain(emulator: Emulator, heads: Heads, pictures: Pictures) -> dict[str, A
 def sentences(quality: dict[str, Any]) -> list[str]:
     """`explain`'s result in words: the cause, what was tried, and of that what kept more boxes."""
     causes = quality["causes"]
-    weights, tensors = causes["weights"], causes["tensors"]
-    alike = "the weights and the tensors between layers alike"
-    kind = "the weights" if weights > MOSTLY * tensors else "the tensors between layers"
-    kind = kind if max(weights, tensors) > MOSTLY * min(weights, tensors) else alike
+    kind = to_blame(causes["weights"], causes["tensors"])
     worst = ", ".join(f"{one_line(w['layer'], 60)} {100 * w['share']:.0f} %" for w in causes["layers"][:3])
     told = [
         f"only {100 * quality['recall']:.0f} % of the boxes are left; the cause: {kind} lose too much in 8 bit; "
@@ -86,6 +84,13 @@ def sentences(quality: dict[str, Any]) -> list[str]:
     if causes["depthwise"] > DEPTHWISE_TO_BLAME:
         cures.append("a network without depthwise convolutions, such as YOLOv8")
     return [*told, "what helps: " + "; or ".join(cures)]
+
+
+def to_blame(weights: float, tensors: float) -> str:
+    """What loses too much, by the noise that each brings alone: WEIGHTS, or other words."""
+    alike = f"{WEIGHTS} and the tensors between layers alike"
+    kind = WEIGHTS if weights > MOSTLY * tensors else "the tensors between layers"
+    return kind if max(weights, tensors) > MOSTLY * min(weights, tensors) else alike
 
 
 def _variants(emulator: Emulator) -> dict[str, Precision]:

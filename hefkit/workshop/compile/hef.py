@@ -97,6 +97,8 @@ class HefRun:
                 self.run.warn(warning)
             log.info("  Hailo's SDK %s on Python %s; %s", self.ready.version, facts.get("python"), self.ready.device)
             parsed = self.source.parse(dfc)
+        if self.options.parse_only:
+            return None
         with self.run.stage(1):
             calibration = self._optimize(parsed)
         with self.run.stage(2):
@@ -135,9 +137,7 @@ class HefRun:
                 measured = self._measure(dfc, FULL_PRECISION, parsed, FP_PICTURES)
                 if measured is not None:
                     quality.check_full_precision(measured)
-                    log.info(
-                        "  in full precision the SDK's network agrees with the ONNX on %d pictures", measured["images"]
-                    )
+                    log.info("  in full precision the network agrees with the ONNX on %d pictures", measured["images"])
         return calibration
 
     def _quantize(self, parsed: Parsed, calibration: CalibrationFile | None) -> Path:

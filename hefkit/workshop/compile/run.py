@@ -56,6 +56,7 @@ class Options:
     emulate: bool = False
     har: Path | None = None
     sdk_python: Path | None = None
+    parse_only: bool = False
 
     @property
     def emulated_model(self) -> Path:

@@ -14,5 +14,5 @@
     ready       find the SDK and check everything before its first real call
     calls       compare the SDK's calls with ours, for --check
 
-Others use: calls, client, graph, log, process, ready.
+Others use: calls, client, graph, log, machine, process, ready.
 """

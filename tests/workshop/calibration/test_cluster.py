@@ -110,7 +110,7 @@ def test_what_was_seen_before_a_failure_is_kept(
 @pytest.mark.filterwarnings("default")
 def test_no_scheduler_there(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 5, with the address and the command that starts one."""
-    monkeypatch.setattr(cluster_module, "CONNECT_SECONDS", 1)
+    monkeypatch.setattr("hefkit.workshop.cluster.CONNECT_SECONDS", 1)
 
     with pytest.raises(ToolchainError, match=r"no Dask scheduler at tcp://127\.0\.0\.1:9.*dask scheduler"):
         make(photos, tmp_path / "out", "tcp://127.0.0.1:9", monkeypatch)

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 
+from hefkit.files import cache_folder
 from hefkit.measure.labels import label_path
 from hefkit.text import log, one_line
 from hefkit.workshop.calibration.choice.look import VERSION
@@ -24,8 +25,7 @@ BATCH = 500  # paths in one query; SQLite before 3.32 takes 999
 
 def cache_file() -> Path:
     """Where the cache lies: XDG_CACHE_HOME, else ~/.cache."""
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    return Path(base, "hefkit", f"looks-{VERSION}.sqlite")
+    return cache_folder(f"looks-{VERSION}.sqlite")
 
 
 def stamp(path: str) -> str | None:

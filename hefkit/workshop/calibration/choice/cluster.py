@@ -7,13 +7,13 @@ import itertools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from hefkit.errors import DataError, ToolchainError
+from hefkit.errors import DataError
 from hefkit.text import log, one_line
 from hefkit.workshop.calibration.choice.look import Target, look_at_targets
 from hefkit.workshop.calibration.choice.scan import Lookers, Threads
 from hefkit.workshop.calibration.stage import Workers
+from hefkit.workshop.cluster import connected
 
-CONNECT_SECONDS = 15
 RETRIES = 3  # of a group of pictures whose worker was lost
 IN_FLIGHT = 2000  # groups that are handed to the cluster at once; bounds the memory of the scheduler
 
@@ -28,25 +28,9 @@ def open_lookers(scheduler: str | None, workers: Workers) -> Iterator[Lookers]:
     if scheduler is None:
         yield Threads(workers)
         return
-    try:
-        from distributed import Client
-    except ImportError as exc:
-        raise ToolchainError(
-            "--scheduler needs the Python package distributed; install it with: "
-            "python3 -m pip install 'dask[distributed]'"
-        ) from exc
-    try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError) as exc:
-        raise ToolchainError(
-            f"no Dask scheduler at {one_line(scheduler)} ({one_line(exc, 100)}); start one with: dask scheduler, and "
-            "workers with: dask worker ADDRESS"
-        ) from exc
-    try:
+    with connected(scheduler) as client:
         log.info("the cluster at %s has %d threads", one_line(scheduler), sum(client.nthreads().values()))
         yield Cluster(client)
-    finally:
-        client.close()
 
 
 class Cluster:

@@ -1,0 +1,78 @@
+"""A Dask cluster: connect to one by its address, or start one on this machine. Dask is optional."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import logging
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+from hefkit.errors import ToolchainError
+from hefkit.text import one_line
+
+CONNECT_SECONDS = 15
+LOOPBACK = "127.0.0.1"
+
+
+def need_dask(flag: str) -> None:
+    """Refuse (exit 5) where Dask is not installed; `flag` is what needs it."""
+    if importlib.util.find_spec("distributed") is None:
+        raise ToolchainError(
+            f"{flag} needs the Python package distributed; install it with: python3 -m pip install 'dask[distributed]'"
+        )
+
+
+@contextlib.contextmanager
+def connected(scheduler: str) -> Iterator[Any]:
+    """A client of the cluster at this address, for `with`.
+
+    Raises:
+        ToolchainError: no Dask, or no cluster at this address.
+    """
+    need_dask("--scheduler")
+    from distributed import Client
+
+    try:
+        client = Client(scheduler, timeout=CONNECT_SECONDS)
+    except (OSError, TimeoutError, ValueError) as exc:
+        raise ToolchainError(
+            f"no Dask scheduler at {one_line(scheduler)} ({one_line(exc, 100)}); start one with: dask scheduler, and "
+            "workers with: dask worker ADDRESS"
+        ) from exc
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextlib.contextmanager
+def started(workers: int) -> Iterator[Any]:
+    """A client of a new cluster: processes of this machine that others cannot reach. They end with the block."""
+    need_dask("--sweep")
+    import dask
+    from distributed import Client, LocalCluster
+
+    quiet = {"logging.distributed": "critical"}  # a lost worker is ours to report
+    with (
+        tempfile.TemporaryDirectory(prefix="hefkit-dask-", ignore_cleanup_errors=True) as folder,
+        dask.config.set(quiet),
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host=LOOPBACK,
+            dashboard_address=f"{LOOPBACK}:0",
+            memory_limit=0,  # what needs memory are the workers' child processes, which Dask does not count
+            local_directory=folder,
+            silence_logs=logging.CRITICAL,
+        ) as cluster,
+        Client(cluster, timeout=CONNECT_SECONDS) as client,
+    ):
+        yield client
+
+
+def dashboard(client: Any, *, ours: bool) -> str | None:
+    """The address of the cluster's page; None where a cluster of this process has none, because bokeh is missing."""
+    return None if ours and importlib.util.find_spec("bokeh") is None else str(client.dashboard_link)

@@ -1,0 +1,78 @@
+"""--sweep auto: the candidates that are worth a trial for this network, the most promising first by emulation.
+
+The forecast is quick: ranges and agreement from a few calibration pictures. It only orders the candidates; what they
+are worth is measured on each of them. Level 2 trains, so it takes the forecast of level 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice, product
+
+import numpy as np
+
+from hefkit.text import counted, log
+from hefkit.workshop.compile.emulate import precision_of
+from hefkit.workshop.compile.forecast import BLAMED_ON, GOOD_RECALL, GROUPS, WEIGHTS, to_blame
+from hefkit.workshop.compile.quality import FloatHeads, compare_emulated
+from hefkit.workshop.compile.run import Compilation
+from hefkit.workshop.emulator.build import Emulator
+from hefkit.workshop.sweep.settings import Candidate, Settings
+
+PICTURES = 8
+
+
+class Forecast:
+    """Quick emulations of one network; `run` is past its preflight and has a calibration set."""
+
+    def __init__(self, run: Compilation) -> None:
+        assert run.file is not None and run.layout is not None and run.calibration is not None
+        self._run, self._file, self._layout, self._set = run, run.file, run.layout, run.calibration
+        self._heads = FloatHeads(run.file, run.layout, self._pictures, in_sample=True)
+        self._measured: dict[bool, Emulator] = {}
+
+    def agreement(self, settings: Settings) -> float:
+        """The share of boxes that float and emulated model share at level 0; 0 where there are no boxes."""
+        options = settings.applied(self._run.options)
+        emulator = self._emulator(options.logits)
+        model, head = emulator.variant(precision_of(options, len(self._layout.convs)))
+        return float(compare_emulated(self._heads, model, head)["f1"] or 0.0)
+
+    def blames_weights(self) -> bool:
+        """Whether 8-bit weights, and not the tensors, are what loses boxes."""
+        emulator = self._emulator(self._run.options.logits)
+        blame = emulator.blame(lambda: islice(self._pictures(), BLAMED_ON))
+        return to_blame(blame.weights, blame.tensors) == WEIGHTS
+
+    def _emulator(self, logits: bool) -> Emulator:
+        if logits not in self._measured:
+            mean, std = self._run.options.script.normalization()
+            emulator = Emulator(self._file, self._layout, mean, std, logits=logits)
+            emulator.measure(self._pictures)
+            emulator.quantize(self._pictures)
+            self._measured[logits] = emulator
+        return self._measured[logits]
+
+    def _pictures(self) -> Iterator[np.ndarray]:
+        return islice(iter(self._set), PICTURES)
+
+
+def auto_candidates(run: Compilation, *, card: bool) -> list[Candidate]:
+    """Level 0, and 2 where a graphics card computes; sigmoid baked or logits; outputs in 8 or 16 bit; weight groups
+    where weights are to blame. The most promising first; equally good ones in this order.
+    """
+    forecast = Forecast(run)
+    log.info("forecast on %s", counted(min(PICTURES, len(run.calibration or [])), "picture"))
+    plain = [Settings(precision_16=wide, logits=logits) for logits, wide in product((False, True), ((), ("outputs",)))]
+    found = {settings: forecast.agreement(settings) for settings in plain}
+    if found[plain[0]] < GOOD_RECALL and forecast.blames_weights():
+        for settings in plain[:2]:
+            grouped = replace(settings, groups=GROUPS)
+            found[grouped] = forecast.agreement(grouped)
+    for settings, value in found.items():
+        log.info("  %-24s %.1f %% of the boxes shared", settings.name(), 100 * value)
+    levels = (0, 2) if card and not run.options.emulate else (0,)
+    every = [(value, replace(settings, level=level)) for level in levels for settings, value in found.items()]
+    every.sort(key=lambda pair: -pair[0])
+    return [Candidate(settings.name(), settings) for _, settings in every]

@@ -1,0 +1,204 @@
+"""A candidate as work for any machine: the files that it needs, by content, its command, and the key of its result."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+from hefkit import __version__
+from hefkit.errors import DataError
+from hefkit.files import is_plain
+from hefkit.measure.labels import label_path, labelled_pictures
+from hefkit.text import one_line
+from hefkit.workshop.calibration.read import CalibrationSet
+from hefkit.workshop.compile.har import record_path
+from hefkit.workshop.compile.paths import EMULATED
+from hefkit.workshop.compile.run import Options
+from hefkit.workshop.sweep.settings import Candidate, Places, Settings, arguments
+from hefkit.workshop.sweep.worker import OUT, RUN, sources
+
+BLOCK = 1 << 20
+PARSED = "parsed"
+LEVEL_OF_CARDS = 2  # from this level on a graphics card saves hours
+LOCAL = Places("model.onnx", "calib", "script.mscript", OUT, f"{OUT}/{RUN}")
+
+
+@dataclass(frozen=True)
+class Blob:
+    """The content of a file that a worker needs."""
+
+    digest: str  # sha256
+    content: Path | bytes
+
+    @staticmethod
+    def of(content: Path | bytes) -> Blob:
+        """Hash it."""
+        digest = hashlib.sha256()
+        if isinstance(content, bytes):
+            digest.update(content)
+            return Blob(digest.hexdigest(), content)
+        try:
+            with open(content, "rb") as file:
+                while block := file.read(BLOCK):
+                    digest.update(block)
+        except OSError as exc:
+            raise DataError(f"cannot read {content}: {exc.strerror}; check it, and run again") from exc
+        return Blob(digest.hexdigest(), content)
+
+    def read(self) -> bytes:
+        """All of it."""
+        return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is given. Paths are relative to the folder that the worker makes for it."""
+
+    candidate: Candidate
+    key: str  # sha256 of all that decides the result
+    product: str  # the result that must be there, in the candidate's folder
+    inputs: Mapping[str, Blob]  # place in the worker's folder -> content
+    words: tuple[str, ...]  # the command line there
+    command: str  # the same for the user, to repeat it by hand
+    script: str | None  # of the model script, where it is not the user's own file
+    sdk: bool
+    card: bool  # best on a machine with a graphics card
+
+    @property
+    def name(self) -> str:
+        """Of the candidate."""
+        return self.candidate.name
+
+    def wire(self, sdk_python: str | None) -> dict[str, Any]:
+        """What the worker's function is given."""
+        return {
+            "inputs": {place: blob.digest for place, blob in self.inputs.items()},
+            "words": list(self.words),
+            "sdk": self.sdk,
+            "sdk_python": sdk_python,
+        }
+
+
+class Jobs:
+    """Makes jobs of candidates; every input is read and hashed once.
+
+    Args:
+        base: the options of the command line.
+        size: of the network's input.
+        folder: of the sweep.
+        names: --names as given.
+
+    Attributes:
+        stem: name of the models.
+        sdk: version of the SDK that compiles, once it is known; None with --emulate.
+    """
+
+    def __init__(self, base: Options, size: tuple[int, int], folder: Path, names: str | None) -> None:
+        self.base, self.folder, self.names = base, folder, names
+        self.stem = re.sub(r"\W+", "_", base.onnx.stem)[:60] or "model"
+        self.sdk: str | None = None
+        self._size = size
+        self._model = {f"{self.stem}.onnx": Blob.of(base.onnx), **_external(base.onnx)}
+        self._data = {} if base.data is None else _labelled(base.data)
+        self._sets: dict[tuple[Path, int | None], tuple[dict[str, Blob], str, str]] = {}
+
+    def parse(self, arch: str) -> Job:
+        """The job that only parses, for all candidates of a chip."""
+        return self.make(Candidate(f"{PARSED}-{arch}", Settings(hw_arch=arch)), parse_only=True)
+
+    def make(self, candidate: Candidate, har: Path | None = None, *, parse_only: bool = False) -> Job:
+        """The job of a candidate, which starts from a parsed HAR where there is one."""
+        options = replace(candidate.settings.applied(self.base), parse_only=parse_only)
+        product = self.stem + (EMULATED if options.emulate else ".hef")
+        files, digest, where = self._calibration(options)
+        script = Blob.of(options.script.text.encode())
+        inputs = {**self._model, **files, **self._data, LOCAL.script: script}
+        here = replace(LOCAL, onnx=f"{self.stem}.onnx", calib=where, output=f"{OUT}/{self.stem}")
+        if self._data:
+            here = replace(here, data="data/data.yaml")
+        if options.names is not None:
+            inputs["names.json"] = Blob.of(json.dumps({str(k): v for k, v in options.names.items()}).encode())
+            here = replace(here, names="names.json")
+        if har is not None:
+            inputs["parsed.har"], here = Blob.of(har), replace(here, har="parsed.har")
+            if record_path(har).exists():
+                inputs["parsed.har.json"] = Blob.of(record_path(har))
+        words = arguments(options, here)
+        decisive = {
+            place: blob.digest for place, blob in inputs.items() if place not in files and "parsed." not in place
+        }
+        own_har = None if self.base.har is None else Blob.of(self.base.har).digest
+        facts = [sorted(decisive.items()), digest, arguments(options, replace(here, har=None)), self.sdk, own_har]
+        changed = options.script is not self.base.script
+        return Job(
+            candidate=candidate,
+            key=hashlib.sha256(json.dumps([__version__, sources(), *facts]).encode()).hexdigest(),
+            product=f"{RUN}/{self.stem}.parsed.har" if parse_only else product,
+            inputs=inputs,
+            words=tuple(words),
+            command=self._command(candidate.name, options, har, changed=changed),
+            script=options.script.text if changed else None,
+            sdk=not options.emulate,
+            card=not options.emulate and (options.level or 0) >= LEVEL_OF_CARDS,
+        )
+
+    def _command(self, name: str, options: Options, har: Path | None, *, changed: bool) -> str:
+        """The command that does the same by hand, in the same folder."""
+        folder = self.folder / name
+        places = Places(
+            onnx=str(options.onnx),
+            calib=str(options.calib),
+            script=str(folder / LOCAL.script) if changed else options.script.source,
+            output=str(folder / self.stem),
+            run_dir=str(folder / RUN),
+            data=options.data,
+            names=self.names,
+            har=None if har is None else str(har),
+            sdk_python=None if options.sdk_python is None else str(options.sdk_python),
+        )
+        return shlex.join(["python3", "compile_to_hef.py", *arguments(options, places)])
+
+    def _calibration(self, options: Options) -> tuple[dict[str, Blob], str, str]:
+        """The files of a set in the worker's folder, the digest of its pictures, and its path there."""
+        known = self._sets.get((options.calib, options.num_samples))
+        if known is not None:
+            return known
+        opened = CalibrationSet(options.calib, self._size, options.num_samples)
+        files = {f"{LOCAL.calib}/{path.name}": Blob.of(path) for path in opened.files}
+        where = LOCAL.calib if options.calib.is_dir() else f"{LOCAL.calib}/{options.calib.name}"
+        found = files, str(opened.digest), where
+        self._sets[options.calib, options.num_samples] = found
+        return found
+
+
+def _external(path: Path) -> dict[str, Blob]:
+    """The files beside an ONNX in which it keeps its weights."""
+    model = onnx.load(str(path), load_external_data=False)
+    places = {ExternalDataInfo(t).location for t in model.graph.initializer if uses_external_data(t)}
+    return {place: Blob.of(path.parent / place) for place in sorted(places) if is_plain(place)}
+
+
+def _labelled(data: str) -> dict[str, Blob]:
+    """The val pictures of a data.yaml and their labels, as a small dataset of the same order."""
+    items, names = labelled_pictures(data, "val")
+    files: dict[str, Blob] = {}
+    for number, item in enumerate(items):
+        files[f"data/images/val/{number:06d}{item.path.suffix}"] = Blob.of(item.path)
+        if label_path(item.path).is_file():
+            files[f"data/labels/val/{number:06d}.txt"] = Blob.of(label_path(item.path))
+    described = {
+        "path": ".",
+        "val": "images/val",
+        "names": {str(k): one_line(v, 200) for k, v in (names or {}).items()},
+    }
+    files["data/data.yaml"] = Blob.of(json.dumps(described).encode())
+    return files
