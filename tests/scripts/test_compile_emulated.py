@@ -737,7 +737,8 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "heavy: []"
     flags = (
         "output calib num-samples hw-arch arch script optimization-level precision-16 logits batch-size imgsz "
-        "end-nodes names check gate data gate-kept emulate run-dir quiet json version"
+        "end-nodes names check gate data gate-kept emulate run-dir quiet json version har sdk-python sweep scheduler "
+        "budget parse-only"
     )
     for flag in flags.split():
         assert f"--{flag}" in done.stdout

@@ -334,6 +334,16 @@ def test_states_in_words_are_resumed(compiled: Compile, tmp_path: Path) -> None:
         assert done.code == 0, done.err
 
 
+def test_only_parsing(compiled: Compile, tmp_path: Path) -> None:
+    """The HAR and its record are there, nothing else is made, and a run resumes from it without parsing."""
+    done = compiled("--parse-only")
+
+    har = "runs/compile/best/best.parsed.har"
+    assert (done.code, done.json["output"]) == (0, None) and f"the parsed network: {har}" in done.err
+    assert "[2/4]" not in done.err and not (tmp_path / "best.hef").exists()
+    assert compiled("--har", har).code == 0 and (tmp_path / "best.hef").is_file()
+
+
 OTHER_RUNS: dict[str, tuple[str, dict[str, Any], tuple[object, ...], str]] = {
     "another network": ("parsed", {"seed": 1}, (), "made from another ONNX"),
     "another chip": ("parsed", {}, ("--hw-arch", "hailo8l"), "is for hailo8, expected hailo8l"),

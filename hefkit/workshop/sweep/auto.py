@@ -6,12 +6,15 @@ are worth is measured on each of them. Level 2 trains, so it takes the forecast 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
 
 import numpy as np
 
+from hefkit import __version__
+from hefkit.files import own_json, replacing
 from hefkit.text import counted, log
 from hefkit.workshop.compile.emulate import precision_of
 from hefkit.workshop.compile.forecast import BLAMED_ON, GOOD_RECALL, GROUPS, WEIGHTS, to_blame
@@ -21,6 +24,9 @@ from hefkit.workshop.emulator.build import Emulator
 from hefkit.workshop.sweep.settings import Candidate, Settings
 
 PICTURES = 8
+RECORD = "forecast.json"
+PLAIN = [Settings(precision_16=wide, logits=logits) for logits, wide in product((False, True), ((), ("outputs",)))]
+GROUPED = [replace(settings, groups=GROUPS) for settings in PLAIN[:2]]
 
 
 class Forecast:
@@ -58,21 +64,34 @@ class Forecast:
         return islice(iter(self._set), PICTURES)
 
 
-def auto_candidates(run: Compilation, *, card: bool) -> list[Candidate]:
+def auto_candidates(run: Compilation, key: str, *, card: bool) -> list[Candidate]:
     """Level 0, and 2 where a graphics card computes; sigmoid baked or logits; outputs in 8 or 16 bit; weight groups
     where weights are to blame. The most promising first; equally good ones in this order.
+
+    Args:
+        key: of all that decides the forecast; the one in the folder of the sweep counts while this is the same.
+        card: whether a worker's SDK computes on a graphics card.
     """
-    forecast = Forecast(run)
-    log.info("forecast on %s", counted(min(PICTURES, len(run.calibration or [])), "picture"))
-    plain = [Settings(precision_16=wide, logits=logits) for logits, wide in product((False, True), ((), ("outputs",)))]
-    found = {settings: forecast.agreement(settings) for settings in plain}
-    if found[plain[0]] < GOOD_RECALL and forecast.blames_weights():
-        for settings in plain[:2]:
-            grouped = replace(settings, groups=GROUPS)
-            found[grouped] = forecast.agreement(grouped)
+    record = run.options.run_dir / RECORD
+    known = own_json(record)
+    if known.get("key") != key or not isinstance(known.get("shared"), dict):
+        known = {"tool": f"hefkit {__version__}", "key": key, "shared": _forecast(run)}
+        with replacing(record) as temporary:
+            temporary.write_text(json.dumps(known, indent=1) + "\n", encoding="ascii")
+    found = {s: float(known["shared"][s.name()]) for s in [*PLAIN, *GROUPED] if s.name() in known["shared"]}
     for settings, value in found.items():
         log.info("  %-24s %.1f %% of the boxes shared", settings.name(), 100 * value)
     levels = (0, 2) if card and not run.options.emulate else (0,)
     every = [(value, replace(settings, level=level)) for level in levels for settings, value in found.items()]
     every.sort(key=lambda pair: -pair[0])
     return [Candidate(settings.name(), settings) for _, settings in every]
+
+
+def _forecast(run: Compilation) -> dict[str, float]:
+    """Name -> share of the boxes that are kept; groups only where weights are to blame for less than GOOD_RECALL."""
+    forecast = Forecast(run)
+    log.info("forecast on %s", counted(min(PICTURES, len(run.calibration or [])), "picture"))
+    found = {settings.name(): round(forecast.agreement(settings), 4) for settings in PLAIN}
+    if found[PLAIN[0].name()] < GOOD_RECALL and forecast.blames_weights():
+        found |= {settings.name(): round(forecast.agreement(settings), 4) for settings in GROUPED}
+    return found

@@ -1,6 +1,7 @@
 """The folder of a sweep, `runs/sweep/NAME`: a folder a candidate, and the record by which a finished one is reused.
 
 sweep.json             rows, the winner, and why
+forecast.json          of --sweep auto
 report.html            the winner beside the runner-up (emulated models)
 pareto.svg             accuracy over cost
 parsed-CHIP/           the parsed network that all candidates of a chip start from (with the SDK)

@@ -78,13 +78,14 @@ class Job:
         """Of the candidate."""
         return self.candidate.name
 
-    def wire(self, sdk_python: str | None) -> dict[str, Any]:
-        """What the worker's function is given."""
+    def wire(self, sdk_python: str | None, place: int) -> dict[str, Any]:
+        """What the worker's function is given; `place` is the worker's number among those of its machine."""
         return {
             "inputs": {place: blob.digest for place, blob in self.inputs.items()},
             "words": list(self.words),
             "sdk": self.sdk,
             "sdk_python": sdk_python,
+            "place": place,
         }
 
 

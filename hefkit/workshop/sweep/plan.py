@@ -23,7 +23,7 @@ MAX_CANDIDATES = 64
 MAX_LINES = 100
 MAX_SAMPLES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
-RESERVED = ("parsed", "pictures")  # folders of the sweep itself begin so
+RESERVED = ("parsed-", "pictures", "report.", "sweep.", "pareto.", "forecast.")  # what the sweep itself writes
 
 
 def read_plan(path: Path) -> list[Candidate]:
@@ -118,15 +118,15 @@ class _Plan:
         return list(dict.fromkeys(self._value(key, one) for one in values))
 
     def _field(self, key: Any) -> str:
-        if not isinstance(key, str) or key not in _KEYS:
-            near = close_to(key, _KEYS) if isinstance(key, str) else None
+        if not isinstance(key, str) or key not in KEYS:
+            near = close_to(key, KEYS) if isinstance(key, str) else None
             mean = "" if near is None else f", did you mean {near}?"
-            self._refuse(f"it has the key {_shown(key)}{mean}", f"{', '.join(_KEYS)}, {CANDIDATES}")
-        return _KEYS[key][0]
+            self._refuse(f"it has the key {_shown(key)}{mean}", f"{', '.join(KEYS)}, {CANDIDATES}")
+        return KEYS[key][0]
 
     def _value(self, key: str, value: Any) -> Any:
         self._field(key)
-        _, read, expected = _KEYS[key]
+        _, read, expected = KEYS[key]
         found = read(value)
         if found is None:
             self._refuse(f"{key} is {_shown(value)}", expected)
@@ -185,7 +185,7 @@ def _shown(value: Any) -> str:
 
 
 # key of the file -> (field of Settings, reader: None where it is wrong, what is expected)
-_KEYS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
+KEYS: dict[str, tuple[str, Callable[[Any], Any], str]] = {
     "optimization-level": ("level", _whole(0, 4), "a level from 0 to 4"),
     "precision-16": ("precision_16", _precision, "none, outputs, auto, or names of layers with commas"),
     "logits": ("logits", _truth, "true or false"),

@@ -162,13 +162,21 @@ class Pool:
             tried[job.name].add(worker.address)
             try:
                 self._send(worker.address, job)
-                worker.running = self.client.submit(remote.perform, job.wire(self.ask[1]), **_only(worker.address))
+                wire = job.wire(self.ask[1], self._place(worker))
+                worker.running = self.client.submit(remote.perform, wire, **_only(worker.address))
             except _UNREACHABLE as exc:
                 log.warning("the worker %s does not take inputs: %s", one_line(worker.address), one_line(exc, 200))
                 worker.facts = None
                 continue
             worker.job = job
             waiting.remove(job)
+
+    def _place(self, worker: _Worker) -> int:
+        """The number of a worker among the busy and idle ones of its machine."""
+        host = worker.facts and worker.facts["host"]
+        return sorted(w.address for w in self._workers.values() if w.facts and w.facts["host"] == host).index(
+            worker.address
+        )
 
     def _send(self, address: str, job: Job) -> None:
         """Send the inputs that this worker does not have yet."""

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hefkit.detect.engine import Engine, EngineOptions
+from hefkit.errors import HefkitError
 from hefkit.files import explained, own_json, replacing
 from hefkit.measure.labels import labelled_pictures
 from hefkit.measure.report.write import write_report
@@ -116,9 +117,13 @@ def _report(run: Compilation, pairs: Sequence[Row], folder: Path) -> Path | None
     if not items:
         log.info("no report: the calibration set is an array; --data data.yaml gives it labelled pictures")
         return None
-    models = [row.model for row in pairs if row.model is not None]
-    result = validate(models, run.options.onnx, items, _opener(run), labelled=run.options.data is not None, names=names)
-    write_report(result, folder)
+    models, labelled = [row.model for row in pairs if row.model is not None], run.options.data is not None
+    try:
+        result = validate(models, run.options.onnx, items, _opener(run), labelled=labelled, names=names)
+        write_report(result, folder)
+    except HefkitError as exc:  # the candidates have taken hours: what they are worth is told all the same
+        run.warn(f"no report of the winner beside the runner-up: {one_line(exc, 1000)}")
+        return None
     return result.report
 
 

@@ -21,7 +21,7 @@ from hefkit.workshop.sweep.folder import SweepFolder
 from hefkit.workshop.sweep.job import Job, Jobs
 from hefkit.workshop.sweep.pool import Outcome, Pool
 from hefkit.workshop.sweep.ranking import DONE, FAILED, NOT_STARTED, Row, rank, share
-from hefkit.workshop.sweep.settings import Candidate
+from hefkit.workshop.sweep.settings import Candidate, Settings
 
 MEMORY = {True: 10 << 30, False: 3 << 29}  # bytes of a candidate: with the SDK 10 GiB and more, emulated 1.5 GiB
 CORES = 4  # of a candidate, where there are many
@@ -125,7 +125,8 @@ class _Sweep:
     def _candidates(self, *, card: bool) -> list[Candidate]:
         if self.request.candidates is not None:
             return list(self.request.candidates)
-        return auto_candidates(self.run, card=card)
+        # what decides the result of a candidate without settings also decides the forecast
+        return auto_candidates(self.run, self.jobs.make(Candidate("auto", Settings())).key, card=card)
 
     def _reused(self, candidates: Sequence[Candidate]) -> tuple[list[Row], list[Candidate]]:
         """The rows of candidates that are finished, and the candidates that are not."""

@@ -25,7 +25,7 @@ from hefkit.chips import TARGETS
 from hefkit.errors import HefkitError
 from hefkit.files import PARTIAL, cache_folder, is_plain, replacing
 from hefkit.text import one_line
-from hefkit.workshop.dfc.machine import available_memory
+from hefkit.workshop.dfc.machine import available_memory, gpus
 from hefkit.workshop.dfc.ready import get_ready
 
 SCRIPT = Path(hefkit.__file__).resolve().parent.parent / "compile_to_hef.py"
@@ -107,7 +107,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
     start = time.monotonic()
     try:
         _fill(folder, job["inputs"])
-        code = _run(folder, _words(job))
+        code = _run(folder, _words(job), own_card(job["place"]) if job["sdk"] else {})
         files = {} if not folder.is_dir() else _results(folder / OUT)
         lines = files.get(LOG, b"").decode(errors="replace").splitlines()
         errors = [line for line in lines if line.startswith("error: ")] or lines[-1:]
@@ -154,13 +154,30 @@ def _fill(folder: Path, inputs: dict[str, str]) -> None:
             shutil.copyfile(_blob(digest), target)
 
 
-def _run(folder: Path, words: list[str]) -> int:
+def own_card(place: int) -> dict[str, str]:
+    """Environment variables: with several graphics cards each worker of a machine takes another one.
+
+    Args:
+        place: the worker's number among those of its machine.
+    """
+    cards = gpus()
+    if len(cards) < 2 or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return {}
+    return {"CUDA_VISIBLE_DEVICES": cards[place % len(cards)].index, "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+
+
+def _run(folder: Path, words: list[str], settings: dict[str, str]) -> int:
     (folder / OUT).mkdir()
     guard = Path(__file__).with_name("guard.py")
     command = [sys.executable, str(guard), str(folder), sys.executable, str(SCRIPT), *words]
     with open(folder / OUT / LOG, "wb") as log:
         process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, **settings},
         )
         _running[process.pid] = process
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hefkit.errors import ModelError, UsageError
 from hefkit.workshop.compile.run import Options
 from hefkit.workshop.script.read import parse_script
-from hefkit.workshop.sweep.plan import MAX_CANDIDATES, check_plan, read_plan
+from hefkit.workshop.sweep.plan import KEYS, MAX_CANDIDATES, check_plan, read_plan
 from hefkit.workshop.sweep.settings import Candidate, Places, Settings, arguments
 from tests.conftest import ROOT
 
@@ -46,6 +47,19 @@ def test_axes_are_multiplied_and_names_tell_what_is_set(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert found[3].settings == Settings(level=2, precision_16=("outputs",))
     assert found[4].settings == Settings(groups=4, logits=True)
+
+
+def test_the_example_of_the_document(tmp_path: Path) -> None:
+    """docs/sweep.md: six of the axes, three listed; every key of its table is a key, and no key is missing there."""
+    text = (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
+    [example] = re.findall(r"^```yaml\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    rows = re.findall(r"^\| (`[^|]*`) \|", text, re.MULTILINE)
+
+    found = plan(tmp_path, example)
+
+    assert len(found) == 9 and [c.name for c in found[6:8]] == ["groups", "small-steps"]
+    assert found[8].settings == Settings(calib=Path("other_set"), num_samples=256)
+    assert set(re.findall(r"`([\w-]+)`", " ".join(rows))) == {*KEYS, "name"}
 
 
 def test_equal_values_are_one_candidate(tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from hefkit.workshop.dfc.machine import Gpu
 from hefkit.workshop.sweep import worker
+
+JOB = {"inputs": {}, "words": [], "sdk": False, "sdk_python": None, "place": 0}
 
 
 @pytest.fixture(autouse=True)
@@ -45,14 +48,14 @@ def test_a_hash_is_not_a_path(digest: str) -> None:
 def test_a_place_is_inside_of_the_job(place: str, cache: Path) -> None:
     """A job that names a place outside of its folder is refused, and leaves nothing."""
     with pytest.raises(ValueError, match="is not a place"):
-        worker.perform({"inputs": {place: stored(b"x")}, "words": [], "sdk": False, "sdk_python": None})
+        worker.perform({**JOB, "inputs": {place: stored(b"x")}})
 
     assert list((cache / "jobs").iterdir()) == []
 
 
 def test_a_wrong_command_is_a_failure_with_its_reason(cache: Path) -> None:
     """The exit code and the text of the error line; the log comes back; the folder is gone."""
-    outcome = worker.perform({"inputs": {}, "words": ["gone.onnx", "--emulate"], "sdk": False, "sdk_python": None})
+    outcome = worker.perform({**JOB, "words": ["gone.onnx", "--emulate"]})
 
     assert outcome["code"] == 4 and "gone.onnx does not exist" in outcome["error"]
     assert b"error: " in outcome["files"][worker.LOG]
@@ -73,3 +76,13 @@ def test_describe_says_what_is_lacking(monkeypatch: pytest.MonkeyPatch, tmp_path
 
     assert worker.describe(False, None, "hailo8")["refusal"] is None
     assert "does not exist" in worker.describe(True, None, "hailo8")["refusal"]
+
+
+def test_every_worker_of_a_machine_takes_another_card(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two cards, three workers; a value that the user has set stays."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr(worker, "gpus", lambda: [Gpu("0", "a", 1), Gpu("1", "b", 1)])
+
+    assert [worker.own_card(place)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["0", "1", "0"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
+    assert worker.own_card(0) == {}
