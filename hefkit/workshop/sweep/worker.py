@@ -32,6 +32,13 @@ SCRIPT = Path(hefkit.__file__).resolve().parent.parent / "compile_to_hef.py"
 OUT, RUN, LOG = "out", "run", "log.txt"  # a candidate's results, in them the run folder and what it printed
 MAX_CACHE = 8 << 30  # bytes of inputs that are kept; the oldest go first
 MAX_FILE = 1 << 30  # bytes of a result
+# what Dask sets for its workers: a candidate would compute on one thread, and return its memory again and again
+DASK_SETS = {
+    "MALLOC_TRIM_THRESHOLD_": "65536",
+    "OMP_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _running: dict[int, subprocess.Popen[bytes]] = {}
 _stopped = threading.Event()
@@ -177,7 +184,7 @@ def _run(folder: Path, words: list[str], settings: dict[str, str]) -> int:
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env={**os.environ, **settings},
+            env={**{k: v for k, v in os.environ.items() if DASK_SETS.get(k) != v}, **settings},
         )
         _running[process.pid] = process
         try:
