@@ -86,7 +86,7 @@ class _Sweep:
                 rows += self._compiled(pool, waiting)
         rows = rank(rows)
         if rows[0].status != DONE:
-            raise _nothing_done(rows)
+            raise nothing_done(rows)
         return rows
 
     def _remote(self, stack: contextlib.ExitStack) -> Pool | None:
@@ -219,7 +219,7 @@ def _tell(row: Row, done: int, total: int) -> None:
         log.warning("[%d/%d] %s failed (exit code %s): %s", done, total, row.name, row.exit_code, one_line(row.error))
 
 
-def _nothing_done(rows: Sequence[Row]) -> HefkitError:
+def nothing_done(rows: Sequence[Row]) -> HefkitError:
     """The error of a sweep without a finished candidate: that of its candidates where all have the same code."""
     failed = [row for row in rows if row.status == FAILED]
     if not failed:

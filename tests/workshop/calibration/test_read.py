@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,30 @@ def test_png_and_npy_hold_the_same(tmp_path: Path) -> None:
     assert len({s.digest for s in sets}) == 1 and {s.fit for s in sets} == {"letterbox"}
     for pictures in zip(*sets, strict=True):
         assert all(np.array_equal(pictures[0], p) for p in pictures)
+
+
+@pytest.mark.parametrize("kind", ["png", "npy", "array", "bare array", "bare pictures"])
+def test_the_files_of_a_set_are_the_set(tmp_path: Path, kind: str) -> None:
+    """Copied into another folder they give the same pictures and the same facts; pictures for people are not needed."""
+    path = make(tmp_path / "set", file_format="png" if kind in ("png", "bare pictures") else "npy")
+    if kind == "bare pictures":
+        for file in (*path.glob("*.j*"), path / "coverage.png"):
+            file.unlink()
+        for file in path.glob("calib_*.png"):
+            file.rename(file.with_name(f"mine_{file.name}"))
+    elif kind != "png" and kind != "npy":
+        path = path / "calib_set.npy"
+    if kind == "bare array":
+        path = path.rename(tmp_path / "mine.npy")
+    found = CalibrationSet(path, SIZE)
+    (tmp_path / "copy").mkdir()
+
+    for file in found.files:
+        shutil.copy(file, tmp_path / "copy")
+
+    again = CalibrationSet(tmp_path / "copy" / (path.name if path.is_file() else ""), SIZE)
+    assert (again.digest, again.fit, len(again)) == (found.digest, found.fit, 6)
+    assert not (tmp_path / "copy" / "preview.jpg").exists()
 
 
 def test_a_bare_array(tmp_path: Path) -> None:
