@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import tempfile
+import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +15,7 @@ from hefkit.text import one_line
 
 CONNECT_SECONDS = 15
 LOOPBACK = "127.0.0.1"
+PAGE_SECONDS, PAGE_BYTES = 2, 100_000
 
 
 def need_dask(flag: str) -> None:
@@ -73,6 +75,11 @@ def started(workers: int) -> Iterator[Any]:
         yield client
 
 
-def dashboard(client: Any, *, ours: bool) -> str | None:
-    """The address of the cluster's page; None where a cluster of this process has none, because bokeh is missing."""
-    return None if ours and importlib.util.find_spec("bokeh") is None else str(client.dashboard_link)
+def dashboard(client: Any) -> str | None:
+    """The address of the cluster's page; None where it has none, because bokeh is missing there."""
+    link = str(client.dashboard_link)
+    try:
+        with urllib.request.urlopen(link, timeout=PAGE_SECONDS) as page:
+            return None if b"needs bokeh" in page.read(PAGE_BYTES) else link
+    except (OSError, ValueError):
+        return None

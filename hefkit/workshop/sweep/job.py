@@ -22,7 +22,7 @@ from hefkit.text import one_line
 from hefkit.workshop.calibration.read import CalibrationSet
 from hefkit.workshop.compile.har import record_path
 from hefkit.workshop.compile.paths import EMULATED
-from hefkit.workshop.compile.run import Options
+from hefkit.workshop.compile.run import Compilation, Options
 from hefkit.workshop.sweep.settings import Candidate, Places, Settings, arguments
 from hefkit.workshop.sweep.worker import OUT, RUN, sources
 
@@ -93,9 +93,7 @@ class Jobs:
     """Makes jobs of candidates; every input is read and hashed once.
 
     Args:
-        base: the options of the command line.
-        size: of the network's input.
-        folder: of the sweep.
+        run: past its preflight; its options are those of the command line, its run folder is that of the sweep.
         names: --names as given.
 
     Attributes:
@@ -103,11 +101,13 @@ class Jobs:
         sdk: version of the SDK that compiles, once it is known; None with --emulate.
     """
 
-    def __init__(self, base: Options, size: tuple[int, int], folder: Path, names: str | None) -> None:
-        self.base, self.folder, self.names = base, folder, names
+    def __init__(self, run: Compilation, names: str | None) -> None:
+        assert run.file is not None
+        base = run.options
+        self.base, self.folder, self.names = base, base.run_dir, names
         self.stem = re.sub(r"\W+", "_", base.onnx.stem)[:60] or "model"
         self.sdk: str | None = None
-        self._size = size
+        self._size, self._opened = run.file.size, run.calibration
         self._model = {f"{self.stem}.onnx": Blob.of(base.onnx), **_external(base.onnx)}
         self._data = {} if base.data is None else _labelled(base.data)
         self._sets: dict[tuple[Path, int | None], tuple[dict[str, Blob], str, str]] = {}
@@ -173,7 +173,9 @@ class Jobs:
         known = self._sets.get((options.calib, options.num_samples))
         if known is not None:
             return known
-        opened = CalibrationSet(options.calib, self._size, options.num_samples)
+        ours = (options.calib, options.num_samples) == (self.base.calib, self.base.num_samples)
+        opened = self._opened if ours and self._opened is not None else None
+        opened = opened or CalibrationSet(options.calib, self._size, options.num_samples)
         files = {f"{LOCAL.calib}/{path.name}": Blob.of(path) for path in opened.files}
         where = LOCAL.calib if options.calib.is_dir() else f"{LOCAL.calib}/{options.calib.name}"
         found = files, str(opened.digest), where

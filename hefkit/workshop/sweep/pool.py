@@ -133,8 +133,8 @@ class Pool:
         """Whether a worker that has answered fits."""
         asked, worker.asked = worker.asked, None
         if asked.exception() is not None:
-            what = one_line(asked.exception(), 200)
-            worker.refusal = f"it cannot run hefkit ({what}); it needs a checkout of it on PYTHONPATH"
+            what = one_line(asked.exception(), 120)
+            worker.refusal = f"it or the scheduler cannot run hefkit ({what}); both need this checkout on PYTHONPATH"
         else:
             facts = asked.result()
             worker.refusal = facts["refusal"]

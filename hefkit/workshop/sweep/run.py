@@ -63,12 +63,11 @@ def ranked_sweep(run: Compilation, request: Request) -> list[Row]:
 
 class _Sweep:
     def __init__(self, run: Compilation, request: Request) -> None:
-        assert run.file is not None
         self.run, self.request, self.options = run, request, run.options
         self.folder = SweepFolder(self.options.run_dir)
         self.until = None if request.budget_s is None else time.monotonic() + request.budget_s
         self.total = 0
-        self.jobs = Jobs(self.options, run.file.size, self.options.run_dir, request.names)
+        self.jobs = Jobs(run, request.names)
 
     def rows(self) -> list[Row]:
         for candidate in self.request.candidates or ():
@@ -102,7 +101,7 @@ class _Sweep:
         return self._pool(stack, stack.enter_context(started(workers)))
 
     def _pool(self, stack: contextlib.ExitStack, client: Any) -> Pool:
-        page = dashboard(client, ours=self.request.scheduler is None)
+        page = dashboard(client)
         if page is not None:
             log.info("the cluster's page: %s", one_line(page))
         pool = Pool(client, self._ask(), self.jobs.sdk)
