@@ -112,9 +112,9 @@ class Jobs:
         self._data = {} if base.data is None else _labelled(base.data)
         self._sets: dict[tuple[Path, int | None], tuple[dict[str, Blob], str, str]] = {}
 
-    def parse(self, arch: str) -> Job:
-        """The job that only parses, for all candidates of a chip."""
-        return self.make(Candidate(f"{PARSED}-{arch}", Settings(hw_arch=arch)), parse_only=True)
+    def parse(self, arch: str, calib: Path | None) -> Job:
+        """The job that only parses, for all candidates of a chip; `calib` as in their settings: it must exist."""
+        return self.make(Candidate(f"{PARSED}-{arch}", Settings(hw_arch=arch, calib=calib)), parse_only=True)
 
     def make(self, candidate: Candidate, har: Path | None = None, *, parse_only: bool = False) -> Job:
         """The job of a candidate, which starts from a parsed HAR where there is one."""

@@ -163,11 +163,10 @@ class _Sweep:
         chips: dict[str, list[Candidate]] = {}
         for candidate in waiting:
             chips.setdefault(candidate.settings.applied(self.options).hw_arch, []).append(candidate)
-        parses = {self.jobs.parse(chip).name: chip for chip in chips}
-        ready = [row for chip in chips if (row := self.folder.finished(self.jobs.parse(chip))) is not None]
-        todo = [
-            self.jobs.parse(chip) for chip in chips if self.jobs.parse(chip).name not in {row.name for row in ready}
-        ]
+        made = {chip: self.jobs.parse(chip, some[0].settings.calib) for chip, some in chips.items()}
+        parses = {job.name: chip for chip, job in made.items()}
+        ready = [row for job in made.values() if (row := self.folder.finished(job)) is not None]
+        todo = [job for job in made.values() if job.name not in {row.name for row in ready}]
         if todo:
             log.info("parsing the network for %s, once for all candidates", ", ".join(parses[job.name] for job in todo))
         ready += [self._kept(job, outcome) for job, outcome in pool.perform(todo, lambda: True)]
