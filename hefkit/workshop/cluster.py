@@ -15,6 +15,8 @@ from hefkit.text import one_line
 
 CONNECT_SECONDS = 15
 LOOPBACK = "127.0.0.1"
+# Ctrl-C reaches every process of the terminal; this process ends the workers, and they would print tracebacks
+IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 PAGE_SECONDS, PAGE_BYTES = 2, 100_000
 
 
@@ -68,6 +70,7 @@ def started(workers: int) -> Iterator[Any]:
             dashboard_address=f"{LOOPBACK}:0",
             memory_limit=0,  # what needs memory are the workers' child processes, which Dask does not count
             local_directory=folder,
+            preload=IGNORE_CTRL_C,
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, timeout=CONNECT_SECONDS) as client,
