@@ -149,16 +149,14 @@ class Pool:
             log.warning("the worker %s gets no candidates: %s", one_line(worker.address), worker.refusal)
 
     def _hand_out(self, waiting: deque[Job], tried: dict[str, set[str]]) -> None:
-        cards = any(w.facts and w.facts["card"] for w in self._workers.values())
         for worker in self._workers.values():
             if worker.facts is None or worker.job is not None:
                 continue
-            card = worker.facts["card"]
-            mine = [j for j in waiting if worker.address not in tried[j.name] and (card or not (j.card and cards))]
+            mine = [job for job in waiting if self._suits(worker, job, tried[job.name])]
             if not mine:
                 continue
             # a machine with a card takes first what needs one
-            job = next((j for j in mine if j.card), mine[0]) if card else mine[0]
+            job = next((j for j in mine if j.card), mine[0]) if worker.facts["card"] else mine[0]
             tried[job.name].add(worker.address)
             try:
                 self._send(worker.address, job)
@@ -166,10 +164,17 @@ class Pool:
                 worker.running = self.client.submit(remote.perform, wire, **_only(worker.address))
             except _UNREACHABLE as exc:
                 log.warning("the worker %s does not take inputs: %s", one_line(worker.address), one_line(exc, 200))
-                worker.facts = None
+                worker.facts, worker.refusal = None, "it does not take inputs"
                 continue
             worker.job = job
             waiting.remove(job)
+
+    def _suits(self, worker: _Worker, job: Job, tried: set[str]) -> bool:
+        """Whether a worker may take a job: not again, and not where another one with a graphics card still may."""
+        if worker.address in tried or worker.facts is None:
+            return False
+        cards = [w for w in self._workers.values() if w.facts and w.facts["card"] and w.address not in tried]
+        return worker in cards or not (job.card and cards)
 
     def _place(self, worker: _Worker) -> int:
         """The number of a worker among the busy and idle ones of its machine."""
