@@ -5,7 +5,7 @@ forecast.json          of --sweep auto
 report.html            the winner beside the runner-up (emulated models)
 pareto.svg             accuracy over cost
 parsed-CHIP/           the parsed network that all candidates of a chip start from (with the SDK)
-CANDIDATE/             NAME.hef or NAME.emulated.onnx with its JSON
+CANDIDATE/             CANDIDATE.hef or CANDIDATE.emulated.onnx with its JSON
     run/               its run folder
     log.txt            all that it printed
     script.mscript     its base script, where the sweep added lines to it

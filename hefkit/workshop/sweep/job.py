@@ -29,6 +29,7 @@ from hefkit.workshop.sweep.worker import OUT, RUN, sources
 BLOCK = 1 << 20
 PARSED = "parsed"
 LEVEL_OF_CARDS = 2  # from this level on a graphics card saves hours
+HAR, NAMES = "parsed.har", "names.json"
 LOCAL = Places("model.onnx", "calib", "script.mscript", OUT, f"{OUT}/{RUN}")
 
 
@@ -97,7 +98,7 @@ class Jobs:
         names: --names as given.
 
     Attributes:
-        stem: name of the models.
+        stem: name of the network.
         sdk: version of the SDK that compiles, once it is known; None with --emulate.
     """
 
@@ -108,7 +109,7 @@ class Jobs:
         self.stem = re.sub(r"\W+", "_", base.onnx.stem)[:60] or "model"
         self.sdk: str | None = None
         self._size, self._opened = run.file.size, run.calibration
-        self._model = {f"{self.stem}.onnx": Blob.of(base.onnx), **_external(base.onnx)}
+        self._model = {base.onnx.name: Blob.of(base.onnx), **_external(base.onnx)}
         self._data = {} if base.data is None else _labelled(base.data)
         self._sets: dict[tuple[Path, int | None], tuple[dict[str, Blob], str, str]] = {}
 
@@ -119,38 +120,43 @@ class Jobs:
     def make(self, candidate: Candidate, har: Path | None = None, *, parse_only: bool = False) -> Job:
         """The job of a candidate, which starts from a parsed HAR where there is one."""
         options = replace(candidate.settings.applied(self.base), parse_only=parse_only)
-        product = self.stem + (EMULATED if options.emulate else ".hef")
-        files, digest, where = self._calibration(options)
-        script = Blob.of(options.script.text.encode())
-        inputs = {**self._model, **files, **self._data, LOCAL.script: script}
-        here = replace(LOCAL, onnx=f"{self.stem}.onnx", calib=where, output=f"{OUT}/{self.stem}")
-        if self._data:
-            here = replace(here, data="data/data.yaml")
-        if options.names is not None:
-            inputs["names.json"] = Blob.of(json.dumps({str(k): v for k, v in options.names.items()}).encode())
-            here = replace(here, names="names.json")
-        if har is not None:
-            inputs["parsed.har"], here = Blob.of(har), replace(here, har="parsed.har")
-            if record_path(har).exists():
-                inputs["parsed.har.json"] = Blob.of(record_path(har))
-        words = arguments(options, here)
-        decisive = {
-            place: blob.digest for place, blob in inputs.items() if place not in files and "parsed." not in place
-        }
+        # the parsed network keeps the name of the ONNX: it becomes part of every layer's name
+        name = self.stem if parse_only else candidate.name
+        product = name + (EMULATED if options.emulate else ".hef")
+        inputs, here, digest = self._inputs(options, f"{OUT}/{name}")
+        decisive = sorted(
+            (place, blob.digest) for place, blob in inputs.items() if not place.startswith(f"{LOCAL.calib}/")
+        )
         own_har = None if self.base.har is None else Blob.of(self.base.har).digest
-        facts = [sorted(decisive.items()), digest, arguments(options, replace(here, har=None)), self.sdk, own_har]
+        facts = [__version__, sources(), decisive, digest, arguments(options, here), self.sdk, own_har]
+        if har is not None:
+            inputs[HAR], here = Blob.of(har), replace(here, har=HAR)
+            if record_path(har).exists():
+                inputs[record_path(Path(HAR)).name] = Blob.of(record_path(har))
         changed = options.script is not self.base.script
         return Job(
             candidate=candidate,
-            key=hashlib.sha256(json.dumps([__version__, sources(), *facts]).encode()).hexdigest(),
-            product=f"{RUN}/{self.stem}.parsed.har" if parse_only else product,
+            key=hashlib.sha256(json.dumps(facts).encode()).hexdigest(),
+            product=f"{RUN}/{name}.parsed.har" if parse_only else product,
             inputs=inputs,
-            words=tuple(words),
+            words=tuple(arguments(options, here)),
             command=self._command(candidate.name, options, har, changed=changed),
             script=options.script.text if changed else None,
             sdk=not options.emulate,
             card=not options.emulate and (options.level or 0) >= LEVEL_OF_CARDS,
         )
+
+    def _inputs(self, options: Options, output: str) -> tuple[dict[str, Blob], Places, str]:
+        """The files that a worker needs, where they are there, and the digest of the calibration pictures."""
+        files, digest, where = self._calibration(options)
+        inputs = {**self._model, **files, **self._data, LOCAL.script: Blob.of(options.script.text.encode())}
+        here = replace(LOCAL, onnx=f"./{options.onnx.name}", calib=where, output=output)
+        if self._data:
+            here = replace(here, data="data/data.yaml")
+        if options.names is not None:
+            inputs[NAMES] = Blob.of(json.dumps({str(k): v for k, v in options.names.items()}).encode())
+            here = replace(here, names=NAMES)
+        return inputs, here, digest
 
     def _command(self, name: str, options: Options, har: Path | None, *, changed: bool) -> str:
         """The command that does the same by hand, in the same folder."""
@@ -159,7 +165,7 @@ class Jobs:
             onnx=str(options.onnx),
             calib=str(options.calib),
             script=str(folder / LOCAL.script) if changed else options.script.source,
-            output=str(folder / self.stem),
+            output=str(folder / name),
             run_dir=str(folder / RUN),
             data=options.data,
             names=self.names,

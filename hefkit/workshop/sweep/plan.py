@@ -22,8 +22,8 @@ MAX_BYTES = 1 << 20
 MAX_CANDIDATES = 64
 MAX_LINES = 100
 MAX_SAMPLES = 1_000_000
-_NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
-RESERVED = ("parsed-", "pictures", "report.", "sweep.", "pareto.", "forecast.")  # what the sweep itself writes
+_NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
+RESERVED = ("parsed-", "pictures")  # folders of the sweep itself begin so
 
 
 def read_plan(path: Path) -> list[Candidate]:
@@ -108,7 +108,7 @@ class _Plan:
         if name is None:
             return Candidate(settings.name(), settings)
         if not isinstance(name, str) or not _NAME.fullmatch(name) or name.startswith(RESERVED):
-            self._refuse(f"{_shown(name)} cannot be the name of a candidate", "letters, digits, - _ and .")
+            self._refuse(f"{_shown(name)} cannot be the name of a candidate", "letters, digits, - and _")
         return Candidate(name, settings)
 
     def _alternatives(self, key: str, value: Any) -> list[Any]:
