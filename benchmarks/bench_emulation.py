@@ -89,7 +89,17 @@ PREAMBLE = """
 import pathlib, sys, time
 import numpy as np, onnx
 model, calib, target = sys.argv[1:]
-pictures = np.load(calib, mmap_mode="r")
+class Pictures:
+    # one at a time: the pages of a mapped file would count as memory of the quantiser
+    def __init__(self):
+        mapped = np.load(calib, mmap_mode="r")
+        self.shape, self.start = mapped.shape, mapped.offset
+    def __len__(self): return self.shape[0]
+    def __iter__(self):
+        size = int(np.prod(self.shape[1:]))
+        for i in range(len(self)):
+            yield np.fromfile(calib, np.uint8, size, offset=self.start + i * size).reshape(self.shape[1:])
+pictures = Pictures()
 name = onnx.load(model, load_external_data=False).graph.input[0].name
 def feed(picture): return np.ascontiguousarray(picture.transpose(2, 0, 1)[None].astype(np.float32) / 255)
 """
