@@ -212,12 +212,10 @@ def labels(shared: Path, work: Path) -> list[dict[str, Any]]:
                 "--run-dir", target.with_name(target.name + "-run"),
             )  # fmt: skip
             made[name] = target.with_name(target.name + ".emulated.onnx")
-        out, _ = script("examples/drone/measure.py", *made.values(), "--data", data, "--json")
-        found = json.loads(out.splitlines()[-1])["results"]
-        for name, figures in zip(made, found, strict=True):
-            kept = {f"{k}_kept": round(figures[k] / found[0][k], 4) for k in ("map50", "map50_95")}
-            shown = {key: figures[key] for key in ("map50", "map50_95")}
-            rows.append({"model": model.stem, "variant": name, **shown, **kept})
+        out, _ = script("validate_hef.py", *made.values(), "--reference", model, "--data", data, "--json")
+        for name, found in zip(made, json.loads(out.splitlines()[-1])["models"], strict=True):
+            shown = {key: round(found[key], 4) for key in ("map50", "map50_95")}
+            rows.append({"model": model.stem, "variant": name, **shown, "kept": found["kept"]})
     return rows
 
 
