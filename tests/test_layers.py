@@ -49,6 +49,7 @@ LATE = {
     "PIL": {"hefkit.results.lettering"},
     "xxhash": {"hefkit.hef.container"},
     "distributed": {"hefkit.workshop.calibration.choice.cluster"},
+    "fsspec": {"hefkit.workshop.calibration.remote"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},
