@@ -15,9 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hefkit.errors import DataError, ToolchainError
-from hefkit.measure.labels import label_path
 from hefkit.pictures.find import IMAGE_SUFFIXES
-from hefkit.pictures.read import MAX_BYTES, UnreadableImage
 from hefkit.pictures.sources import Item
 from hefkit.text import one_line
 
@@ -82,6 +80,8 @@ def find_remote(source: str) -> list[RemoteItem]:
 
 def read_remote(url: str) -> bytes:
     """The bytes of one file. Raises UnreadableImage."""
+    from hefkit.pictures.read import MAX_BYTES, UnreadableImage  # late, as below: --help works without OpenCV
+
     try:
         files, path = _opened(url)
         with _one_reader if "::" in url else contextlib.nullcontext():
@@ -98,6 +98,8 @@ def read_remote(url: str) -> bytes:
 
 def label_url(url: str) -> str:
     """The URL of a picture's label file, by the rule of `label_path`."""
+    from hefkit.measure.labels import label_path
+
     head, chained, rest = url.partition("::")
     scheme, path = head.split("://", 1)
     return f"{scheme}://{label_path(Path(path)).as_posix()}{chained}{rest}"
