@@ -14,6 +14,11 @@ one by one, and says in one sentence whether it is enough. A gate that is not re
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from hefkit.signals import hold_signals
+
+    hold_signals()  # until cli.run handles them
+
 import argparse
 import sys
 from collections.abc import Iterator, Sequence

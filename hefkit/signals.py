@@ -1,22 +1,60 @@
-"""Ctrl-C and SIGTERM: they wait until an import has ended; in a live program the first one asks it to stop.
+"""Ctrl-C and SIGTERM become exceptions, but wait until an import has ended; a live program is asked to stop.
 
 Python runs a signal's handler between any two of its instructions, even in the middle of an import. An exception
 raised there passes through the initialisation of a C extension; some report a missing package then, some crash.
+
+A script calls `hold_signals` in its first lines, so little is imported here before that.
 """
 
 from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable
-from types import FrameType, TracebackType
-from typing import Any
 
 from hefkit.errors import EXIT_INTERRUPTED
 
-RETRY_S = 0.02
+TYPE_CHECKING = False  # `typing` takes some milliseconds
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType, TracebackType
+    from typing import Any
 
-Handler = Callable[[int, "FrameType | None"], object]
+    Handler = Callable[[int, "FrameType | None"], object]
+
+RETRY_S = 0.02
+NUMBERS = (signal.SIGINT, signal.SIGTERM)
+
+
+class Terminated(BaseException):
+    """SIGTERM arrived; raised so that every `finally` still runs."""
+
+
+def hold_signals() -> None:
+    """Ctrl-C and SIGTERM wait until `handle_signals`."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+
+
+def handle_signals() -> None:
+    """From now on Ctrl-C raises KeyboardInterrupt and SIGTERM Terminated; also one that has waited."""
+    if threading.current_thread() is not threading.main_thread():
+        return  # the default handlers stay
+    signal.signal(signal.SIGTERM, after_imports(_raise_terminated))
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else Ctrl-C is ignored (nohup)
+        signal.signal(signal.SIGINT, after_imports(signal.default_int_handler))
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+
+
+def ignore_signals() -> None:
+    """All is done: a late signal changes nothing."""
+    if threading.current_thread() is threading.main_thread():
+        for number in NUMBERS:
+            signal.signal(number, signal.SIG_IGN)
+
+
+def _raise_terminated(number: int, frame: FrameType | None) -> None:
+    raise Terminated
 
 
 def after_imports(handler: Handler) -> Handler:
