@@ -3,18 +3,19 @@
 Python runs a signal's handler between any two of its instructions, even in the middle of an import. An exception
 raised there passes through the initialisation of a C extension; some report a missing package then, some crash.
 
-A script calls `hold_signals` in its first lines, so little is imported here before that.
+A script calls `hold_signals` in its first line of code. So nothing is imported here before that: `signal` alone takes
+some milliseconds, because its constants are enums.
 """
 
 from __future__ import annotations
 
-import signal
-import threading
+import sys
 
 from hefkit.errors import EXIT_INTERRUPTED
 
-TYPE_CHECKING = False  # `typing` takes some milliseconds
+TYPE_CHECKING = False  # that of `typing` takes some milliseconds too
 if TYPE_CHECKING:
+    import threading
     from collections.abc import Callable
     from types import FrameType, TracebackType
     from typing import Any
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     Handler = Callable[[int, "FrameType | None"], object]
 
 RETRY_S = 0.02
-NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(BaseException):
@@ -31,25 +31,32 @@ class Terminated(BaseException):
 
 def hold_signals() -> None:
     """Ctrl-C and SIGTERM wait until `handle_signals`."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
+    core: Any = sys.modules["_signal"]  # what `signal` is made of; Python has it from the start
+    if hasattr(core, "pthread_sigmask"):
+        core.pthread_sigmask(core.SIG_BLOCK, (core.SIGINT, core.SIGTERM))
 
 
 def handle_signals() -> None:
     """From now on Ctrl-C raises KeyboardInterrupt and SIGTERM Terminated; also one that has waited."""
+    import signal
+    import threading
+
     if threading.current_thread() is not threading.main_thread():
         return  # the default handlers stay
     signal.signal(signal.SIGTERM, after_imports(_raise_terminated))
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else Ctrl-C is ignored (nohup)
         signal.signal(signal.SIGINT, after_imports(signal.default_int_handler))
     if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, NUMBERS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
 
 
 def ignore_signals() -> None:
     """All is done: a late signal changes nothing."""
+    import signal
+    import threading
+
     if threading.current_thread() is threading.main_thread():
-        for number in NUMBERS:
+        for number in (signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_IGN)
 
 
@@ -59,6 +66,7 @@ def _raise_terminated(number: int, frame: FrameType | None) -> None:
 
 def after_imports(handler: Handler) -> Handler:
     """The same handler, but never in the middle of an import: there the signal is sent again after RETRY_S."""
+    import threading
 
     def arrived(number: int, frame: FrameType | None) -> None:
         if _importing(frame):
@@ -80,6 +88,9 @@ def _importing(frame: FrameType | None) -> bool:
 
 
 def _send(number: int) -> None:
+    import signal
+    import threading
+
     main = threading.main_thread().ident
     if main is not None and hasattr(signal, "pthread_kill"):
         signal.pthread_kill(main, number)  # to that thread, so that its current wait ends
@@ -109,6 +120,8 @@ class StopSignals:
         self._listening = True
 
     def _arrived(self, number: int, frame: FrameType | None) -> None:
+        import signal
+
         if number == signal.SIGINT:
             if self.stop.is_set():
                 raise KeyboardInterrupt
@@ -118,6 +131,8 @@ class StopSignals:
             raise StopRequested
 
     def __enter__(self) -> StopSignals:
+        import signal
+
         for number in (signal.SIGINT, signal.SIGTERM):
             self._before[number] = signal.signal(number, after_imports(self._arrived))
         return self
@@ -125,5 +140,7 @@ class StopSignals:
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
+        import signal
+
         for number, handler in self._before.items():
             signal.signal(number, handler)
