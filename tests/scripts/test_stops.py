@@ -238,7 +238,7 @@ def members(session: int) -> list[str]:
 def before_python(code: int, err: str, number: signal.Signals, after_s: float) -> bool:
     """Whether the signal came before `hold_signals`: Python itself, or the kernel, ends the process then."""
     by_python = "Traceback" in err and ("import hold_signals" in err or "hefkit" not in err.replace(str(ROOT), ""))
-    return after_s < 0.2 and (code == -number or by_python)
+    return by_python or (code == -number and after_s < 0.5)
 
 
 @pytest.fixture
