@@ -15,8 +15,9 @@ from hefkit.errors import EXIT_INTERRUPTED
 
 TYPE_CHECKING = False  # that of `typing` takes some milliseconds too
 if TYPE_CHECKING:
+    import subprocess
     import threading
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
     from types import FrameType, TracebackType
     from typing import Any
 
@@ -96,6 +97,65 @@ def _send(number: int) -> None:
         signal.pthread_kill(main, number)  # to that thread, so that its current wait ends
     else:
         signal.raise_signal(number)
+
+
+class SignalsHeld:
+    """Within the block Ctrl-C and SIGTERM wait; those that came arrive at its end.
+
+    pthread_sigmask would not do: one of numpy's threads would receive the signal, and Python handles it anyway.
+    """
+
+    def __enter__(self) -> None:
+        import signal
+
+        self._arrived: list[int] = []
+        self._before: dict[int, Any] = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self._before[number] = signal.signal(number, lambda got, frame: self._arrived.append(got))
+            except ValueError:  # not the main thread: signals do not interrupt it
+                return
+
+    def __exit__(self, *exc: object) -> None:
+        import signal
+
+        for number, handler in self._before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        for got in dict.fromkeys(self._arrived):
+            signal.raise_signal(got)
+
+
+def run_process(
+    command: Sequence[str], timeout: float, cwd: str | None = None, env: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run with captured text and no input; but it also ends if a signal comes while it is started.
+
+    Raises:
+        OSError: it cannot be started.
+        subprocess.TimeoutExpired: it has been ended after `timeout` seconds.
+    """
+    import subprocess
+
+    process = None
+    try:
+        with SignalsHeld():
+            pipe = subprocess.PIPE
+            process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                errors="replace",
+                cwd=cwd,
+                env=env,
+            )
+        out, err = process.communicate(timeout=timeout)
+        return subprocess.CompletedProcess(command, process.returncode, out, err)
+    finally:
+        if process is not None:
+            with process:  # closes its pipes, and waits
+                process.kill()
 
 
 class StopRequested(BaseException):
