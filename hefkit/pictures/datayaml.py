@@ -86,8 +86,8 @@ def read_data_yaml(source: str) -> DataYaml:
             places.setdefault(name, []).extend(_texts(source, key, described[key]))
     if not places:
         raise DataError(f"{source} names no pictures; expected train:, val: or test: with a folder, list or image")
-    root = None if described.get("path") is None else _texts(source, "path", described["path"])[0]
-    return DataYaml(source, places, root, described)
+    roots = [] if described.get("path") is None else _texts(source, "path", described["path"])
+    return DataYaml(source, places, roots[0] if roots else None, described)
 
 
 def detection_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = False) -> list[Item]:
