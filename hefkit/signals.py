@@ -171,7 +171,7 @@ class StopSignals:
 
     def __init__(self, stop: threading.Event) -> None:
         self.stop = stop
-        self._listening = False
+        self._listening = self._asked = False
         self._before: dict[int, Any] = {}
         self.exit_code = 0
 
@@ -183,9 +183,10 @@ class StopSignals:
         import signal
 
         if number == signal.SIGINT:
-            if self.stop.is_set():
+            if self._asked:
                 raise KeyboardInterrupt
             self.exit_code = EXIT_INTERRUPTED
+        self._asked = True  # `stop` is also set at the end of a video, and the sinks are closed then
         self.stop.set()
         if not self._listening:
             raise StopRequested

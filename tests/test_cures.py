@@ -134,7 +134,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     monkeypatch.chdir(tmp_path)
     dataset(tmp_path / "data", 3)
-    save(tiny_yolo(), tmp_path / "toy.onnx")
+    save(tiny_yolo(), tmp_path / "net.onnx")
     write_emulation(tmp_path)
     yield Desk(tmp_path, capsys)
     for number, handler in before.items():
@@ -143,28 +143,28 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 
 def test_a_set_for_an_onnx(desk: Desk) -> None:
     """No set, then one of another size: each message has the command that leads on."""
-    code, err = desk("compile_to_hef", "toy.onnx", "--emulate")
+    code, err = desk("compile_to_hef", "net.onnx", "--emulate")
     assert code == 3 and "python3 prepare_calibration.py DATASET" in err
     assert desk("prepare_calibration", "data/data.yaml", "--imgsz", "96")[0] == 0
 
-    code, err = desk("compile_to_hef", "toy.onnx", "--emulate")
+    code, err = desk("compile_to_hef", "net.onnx", "--emulate")
     again = re.search(r"run prepare_calibration.py again with (--imgsz \d+ \d+)", err)
     assert code == 3 and again
     code, err = desk("prepare_calibration", "data/data.yaml", *again[1].split())
     assert code == 2 and "is not empty; choose another --output, or replace the set with --overwrite" in err
     assert desk("prepare_calibration", "data/data.yaml", *again[1].split(), "--output", "another")[0] == 0
     assert desk("prepare_calibration", "data/data.yaml", *again[1].split(), "--overwrite")[0] == 0
-    assert desk("compile_to_hef", "toy.onnx", "--emulate", "--check")[0] == 0
+    assert desk("compile_to_hef", "net.onnx", "--emulate", "--check")[0] == 0
 
 
 def test_an_array_of_another_type(desk: Desk) -> None:
     """Pictures of 0..1 as floats: the command makes the array that is expected."""
     np.save("mine.npy", np.random.default_rng(0).random((4, 64, 64, 3), np.float32))
-    code, err = desk("compile_to_hef", "toy.onnx", "--emulate", "--check", "--calib", "mine.npy")
+    code, err = desk("compile_to_hef", "net.onnx", "--emulate", "--check", "--calib", "mine.npy")
     assert code == 3 and "make it with prepare_calibration.py --format npy" in err
 
     assert desk("prepare_calibration", "data/data.yaml", "--format", "npy", "--imgsz", "64")[0] == 0
-    assert desk("compile_to_hef", "toy.onnx", "--emulate", "--check", "--calib", "calibration_data")[0] == 0
+    assert desk("compile_to_hef", "net.onnx", "--emulate", "--check", "--calib", "calibration_data")[0] == 0
 
 
 @pytest.mark.slow
@@ -173,12 +173,12 @@ def test_an_output_in_the_way(desk: Desk) -> None:
     assert desk("prepare_calibration", "data/data.yaml", "--imgsz", "64")[0] == 0
     save(tiny_yolo(classes=2), desk.folder / "other.onnx")
     assert desk("compile_to_hef", "other.onnx", "--emulate")[0] == 0
-    code, err = desk("compile_to_hef", "toy.onnx", "--emulate")
+    code, err = desk("compile_to_hef", "net.onnx", "--emulate")
     offered = re.findall(r"--output (\S+?)[,; ]", err)
 
     assert code == 2 and "would be replaced" in err and len(offered) >= 2
     for name in offered[-2:]:
-        assert desk("compile_to_hef", "toy.onnx", "--emulate", "--output", name)[0] == 0, name
+        assert desk("compile_to_hef", "net.onnx", "--emulate", "--output", name)[0] == 0, name
 
 
 def test_an_onnx_of_another_size(desk: Desk) -> None:
@@ -188,9 +188,9 @@ def test_an_onnx_of_another_size(desk: Desk) -> None:
     assert code == 4 and "give it to compile_to_hef.py with --imgsz" in err
     assert desk("compile_to_hef", "dynamic.onnx", "--emulate", "--check", "--imgsz", "64")[0] == 0
 
-    code, err = desk("compile_to_hef", "toy.onnx", "--emulate", "--check", "--imgsz", "96")
+    code, err = desk("compile_to_hef", "net.onnx", "--emulate", "--check", "--imgsz", "96")
     assert code == 4 and "leave --imgsz out" in err
-    assert desk("compile_to_hef", "toy.onnx", "--emulate", "--check")[0] == 0
+    assert desk("compile_to_hef", "net.onnx", "--emulate", "--check")[0] == 0
 
 
 def test_results_in_the_way(desk: Desk) -> None:
@@ -223,10 +223,10 @@ def test_a_source_of_the_other_detector(desk: Desk, source: str) -> None:
 
 def test_a_reference_without_pictures(desk: Desk) -> None:
     """Either of the two flags is enough."""
-    code, err = desk("validate_hef", "toy.emulated.onnx", "--reference", "toy.onnx")
+    code, err = desk("validate_hef", "toy.emulated.onnx", "--reference", "net.onnx")
     assert code == 2 and "--reference needs pictures: --data or --source" in err
     for flag, value in (("--data", "data/data.yaml"), ("--source", "data/images")):
-        assert desk("validate_hef", "toy.emulated.onnx", "--reference", "toy.onnx", flag, value)[0] == 0
+        assert desk("validate_hef", "toy.emulated.onnx", "--reference", "net.onnx", flag, value)[0] == 0
 
 
 def test_a_split_that_is_not_there(desk: Desk) -> None:

@@ -43,6 +43,17 @@ def test_a_second_ctrl_c() -> None:
         signal.raise_signal(signal.SIGINT)
 
 
+def test_ctrl_c_at_the_end_of_a_video() -> None:
+    """The loop has stopped by itself, and a recording is being closed: the first Ctrl-C does not interrupt that."""
+    stop = threading.Event()
+    with StopSignals(stop) as signals:
+        signals.listening()
+        stop.set()
+        signal.raise_signal(signal.SIGINT)
+
+    assert signals.exit_code == 130
+
+
 def test_handlers_come_back() -> None:
     """After the block they are the old ones."""
     before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
