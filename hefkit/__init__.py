@@ -10,7 +10,7 @@ What every package uses:
 
     errors      what can go wrong, and the exit code of each failure
     text        words for people: the logger, one printable line of any text
-    signals     Ctrl-C and SIGTERM wait for an import to end
+    signals     Ctrl-C and SIGTERM become exceptions, at moments that can bear them
     files       temporary name first, rename last
     staging     several files in place together, whatever kills the run
     cli         shared flags, logging, error -> exit code
