@@ -22,7 +22,8 @@ from tests.helpers.imports import OURS, PI, SCRIPTS, WORKSHOP, WORKSTATION, impo
 # each may import those before it; neighbours in a row do not know each other
 LAYERS = (
     ("errors", "text"),
-    ("files", "signals"),
+    ("signals",),
+    ("files",),
     ("staging",),
     ("spec", "chips", "cli"),
     ("names", "spec_file"),
