@@ -4,7 +4,7 @@
 # make quick        the tests without the slow ones
 # make lint         check format, lint and types
 # make format       format and fix with ruff
-# make mutations    read many damaged HEFs; takes minutes and prints its figures
+# make mutations    read many damaged files, kill and stop the scripts at every moment; takes an hour, prints its figures
 # make bench        timings, not tests
 # make deploy       copy hefkit and a model to a Pi: make deploy PI=user@host MODEL=best.hef
 # make clean        remove the environments and caches

@@ -14,6 +14,11 @@ needs no SDK and writes NAME.emulated.onnx and NAME.emulated.json.
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from hefkit.signals import hold_signals
+
+    hold_signals()  # until cli.run handles them
+
 import argparse
 import shlex
 import sys

@@ -12,6 +12,11 @@ Writes annotated pictures and detections.jsonl (one line per picture) into runs/
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from hefkit.signals import hold_signals
+
+    hold_signals()  # until cli.run handles them
+
 import argparse
 import time
 from collections.abc import Sequence

@@ -12,6 +12,11 @@ Use pictures like those of your camera, and the --imgsz of the model. Then run c
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from hefkit.signals import hold_signals
+
+    hold_signals()  # until cli.run handles them
+
 import argparse
 import os
 import shlex

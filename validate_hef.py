@@ -14,6 +14,11 @@ one by one, and says in one sentence whether it is enough. A gate that is not re
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from hefkit.signals import hold_signals
+
+    hold_signals()  # until cli.run handles them
+
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
@@ -117,8 +122,9 @@ def accuracy(args: argparse.Namespace) -> int:
 
     if args.report is not None:
         check_writable(args.report)
-    for model in [*args.models, *([] if args.reference is None else [args.reference])]:
-        check_model_file(model)
+    args.models = [check_model_file(model) for model in args.models]
+    args.model = args.models[0]
+    args.reference = None if args.reference is None else check_model_file(args.reference)
     options = EngineOptions(conf=LOW_CONF)
     with model_first(args.model, options):
         cli.need("numpy", "cv2")
@@ -169,7 +175,7 @@ def inspect(args: argparse.Namespace) -> int:
     from hefkit.hef.words import check_spec, describe
     from hefkit.spec_file import spec_beside
 
-    check_model(args.model)
+    args.model = check_model(args.model)
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
     beside = None

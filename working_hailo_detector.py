@@ -11,6 +11,11 @@ Keys in the window: q quit, s save the frame, r record. Ends on Ctrl-C, SIGTERM,
 
 from __future__ import annotations
 
+if __name__ == "__main__":
+    from hefkit.signals import hold_signals
+
+    hold_signals()  # until cli.run handles them
+
 import argparse
 import contextlib
 import threading
@@ -102,13 +107,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     from hefkit.signals import StopRequested, StopSignals
 
     cli.set_up_logging(args.quiet)
-    try:
-        with StopSignals(threading.Event()) as signals, contextlib.suppress(StopRequested):
-            result = detect(args, signals)
-            if args.json and not signals.exit_code:
-                cli.print_json(result)
-    except cli.Terminated:  # SIGTERM arrived just before StopSignals took over
-        return 0
+    with StopSignals(threading.Event()) as signals, contextlib.suppress(StopRequested):
+        result = detect(args, signals)
+        if args.json and not signals.exit_code:
+            cli.print_json(result)
     return signals.exit_code
 
 
@@ -274,4 +276,4 @@ def log_summary(stats: LiveStats, engine: Engine) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, terminated=0)

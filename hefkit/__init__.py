@@ -10,7 +10,7 @@ What every package uses:
 
     errors      what can go wrong, and the exit code of each failure
     text        words for people: the logger, one printable line of any text
-    signals     Ctrl-C and SIGTERM wait for an import to end
+    signals     Ctrl-C and SIGTERM become exceptions, at moments that can bear them
     files       temporary name first, rename last
     staging     several files in place together, whatever kills the run
     cli         shared flags, logging, error -> exit code
@@ -38,11 +38,14 @@ The workstation's half, which is not copied to the Pi, and the one module that o
     open_model  a model file -> an engine: chip, emulation or float network; the Python API
 """
 
-from typing import TYPE_CHECKING, Any
+from __future__ import annotations
 
 from hefkit import errors
 
+TYPE_CHECKING = False  # `typing` takes some milliseconds, and a script's first lines wait for this file
 if TYPE_CHECKING:
+    from typing import Any
+
     from hefkit.detect.detections import NamedDetections as Detections
     from hefkit.open_model import Model, annotate, load
 

@@ -10,7 +10,6 @@ import importlib
 import json
 import logging
 import os
-import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import Any, NoReturn
 
 from hefkit import __version__
 from hefkit.errors import EXIT_INTERRUPTED, EXIT_TERMINATED, HefkitError, ToolchainError
-from hefkit.signals import after_imports
+from hefkit.signals import Terminated, handle_signals, ignore_signals
 from hefkit.text import close_to, log, one_line, printable
 
 MAX_SIDE = 8192  # pixels
@@ -36,10 +35,6 @@ PACKAGES = {
     "aiohttp": ("aiohttp", "python3-aiohttp"),
     "paho": ("paho-mqtt", "python3-paho-mqtt"),
 }
-
-
-class Terminated(BaseException):
-    """SIGTERM arrived; raised so that every `finally` still runs."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -194,18 +189,15 @@ def print_json(result: dict[str, Any]) -> None:
     sys.stdout.flush()
 
 
-def run(main: Callable[[Sequence[str] | None], int]) -> NoReturn:
-    """Run a script's main() and end the process with its exit code."""
+def run(main: Callable[[Sequence[str] | None], int], terminated: int = EXIT_TERMINATED) -> NoReturn:
+    """Run a script's main() and end the process with its exit code; `terminated` is the one after SIGTERM."""
     ending = [1]  # a bug
     atexit.register(_leave, ending)  # the first one is called last
     try:
-        ending[0] = run_main(main, None)
+        ending[0] = run_main(main, None, terminated, at_end=ignore_signals)
     except SystemExit as exc:  # argparse
         ending[0] = exc.code if isinstance(exc.code, int) else int(exc.code is not None)
         raise
-    with contextlib.suppress(ValueError):  # not the main thread
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, signal.SIG_IGN)  # all is done: a late signal changes nothing
     sys.exit(ending[0])
 
 
@@ -217,10 +209,32 @@ def _leave(ending: list[int]) -> None:
     os._exit(ending[0])
 
 
-def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
-    """Run main(argv), print an expected failure in one line, and return the exit code."""
-    _install_handlers()
-    _open_standard_streams()
+def run_main(
+    main: Callable[[Sequence[str] | None], int],
+    argv: Sequence[str] | None,
+    terminated: int = EXIT_TERMINATED,
+    at_end: Callable[[], object] = lambda: None,
+) -> int:
+    """Run main(argv), print an expected failure in one line, and return the exit code.
+
+    Args:
+        terminated: the exit code after SIGTERM; 0: that is a normal end.
+        at_end: is called when main() has ended, while Ctrl-C and SIGTERM still become exit codes.
+    """
+    try:
+        _open_standard_streams()
+        handle_signals()
+        try:
+            return _exit_code(main, argv)
+        finally:
+            at_end()
+    except KeyboardInterrupt:
+        return _fail("interrupted", EXIT_INTERRUPTED)
+    except Terminated:
+        return _fail("terminated", terminated) if terminated else 0
+
+
+def _exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | None) -> int:
     try:
         os.getcwd()
     except OSError:
@@ -236,10 +250,6 @@ def run_main(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] | 
         if module not in PACKAGES:
             raise
         return _fail(_missing(module, exc), ToolchainError.exit_code)
-    except KeyboardInterrupt:
-        return _fail("interrupted", EXIT_INTERRUPTED)
-    except Terminated:
-        return _fail("terminated", EXIT_TERMINATED)
     except BrokenPipeError:
         _drop(sys.stdout)  # the reader of our stdout has closed it (`| head`)
         return _fail("the reader of standard output closed it", 2)
@@ -278,13 +288,6 @@ def _open_standard_streams() -> None:
         sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
 
 
-def _install_handlers() -> None:
-    with contextlib.suppress(ValueError):  # not the main thread: the default handlers stay
-        signal.signal(signal.SIGTERM, after_imports(_raise_terminated))
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # else Ctrl-C is ignored (nohup)
-            signal.signal(signal.SIGINT, after_imports(signal.default_int_handler))
-
-
 def _fail(text: str, code: int) -> int:
     try:
         sys.stderr.write(f"error: {text}\n")
@@ -292,7 +295,3 @@ def _fail(text: str, code: int) -> int:
     except (OSError, ValueError):
         _drop(sys.stderr)
     return code
-
-
-def _raise_terminated(signum: int, frame: object) -> NoReturn:
-    raise Terminated

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from hefkit.errors import DataError, UsageError
+from hefkit.signals import SignalsHeld
 from hefkit.text import close_to
 
 PARTIAL = ".hefkit-partial-"
@@ -71,11 +72,12 @@ def check_writable(folder: Path) -> None:
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(nearest))
         # os.access is wrong for root and for read-only mounts, so try it
         probe = nearest / f"{PARTIAL}{os.getpid()}-probe"
-        try:
-            probe.touch()
-        except FileNotFoundError as exc:  # how /proc, for example, refuses a new file
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(nearest)) from exc
-        probe.unlink()
+        with SignalsHeld():
+            try:
+                probe.touch()
+            except FileNotFoundError as exc:  # how /proc, for example, refuses a new file
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(nearest)) from exc
+            probe.unlink()
 
 
 def check_file(path: Path) -> None:

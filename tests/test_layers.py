@@ -22,7 +22,8 @@ from tests.helpers.imports import OURS, PI, SCRIPTS, WORKSHOP, WORKSTATION, impo
 # each may import those before it; neighbours in a row do not know each other
 LAYERS = (
     ("errors", "text"),
-    ("files", "signals"),
+    ("signals",),
+    ("files",),
     ("staging",),
     ("spec", "chips", "cli"),
     ("names", "spec_file"),
@@ -52,6 +53,7 @@ LATE = {
     "xxhash": {"hefkit.hef.container"},
     "distributed": {"hefkit.workshop.cluster", "hefkit.workshop.calibration.choice.cluster"},
     "dask": {"hefkit.workshop.cluster"},
+    "fsspec": {"hefkit.workshop.calibration.remote"},
     "picamera2": {"hefkit.cameras.csi"},
     "aiohttp": {"hefkit.web.server"},
     "paho": {"hefkit.mqtt.link"},

@@ -49,8 +49,6 @@ NOT_RUN = {
         ),
         "Hailo's wheel needs a registration",
     ),
-    "python3 -m venv .venv": "make test has just done it",
-    ".venv/bin/python -m pip install -r requirements.txt": "make test has just done it; needs the network",
     "python3 examples/drone/make_dataset.py --output out/drones": "minutes; test_drone_dataset.py draws a few",
     "pip install torch torchvision ultralytics": "gigabytes that only the training needs",
     "python3 examples/drone/train.py --data out/drones/data.yaml --output out/first --epochs 36": "an hour or more",

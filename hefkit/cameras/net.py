@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from hefkit.cameras.deadline import Late, within
-from hefkit.cameras.opencv import STALL_S, CvCamera, quiet_opencv, read_with_retries, release
+from hefkit.cameras.opencv import STALL_S, CvCamera, read_with_retries, release
 from hefkit.cameras.probe import Unreachable, ask, check_server, explain
 from hefkit.cameras.source import CameraSource
 from hefkit.errors import DeviceError
@@ -49,7 +49,6 @@ def open_net(source: CameraSource) -> CvCamera:
     Raises:
         DeviceError: nothing answers, the path or the password is wrong, or no picture comes.
     """
-    quiet_opencv()
     _set_options()
     # An RTSP camera may need long for a key frame, so first see whether it answers at all. HTTP cameras send MJPEG,
     # where every picture is a key frame; many of them serve one viewer only, so they are not asked first

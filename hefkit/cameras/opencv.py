@@ -11,6 +11,7 @@ import numpy as np
 
 from hefkit.cameras.camera import Shot
 from hefkit.cameras.deadline import within
+from hefkit.pictures.quiet import quiet_codecs
 
 STALL_S = 3.0  # a camera that sends no frame for so long is lost
 CLOSE_S = 2.0
@@ -52,7 +53,8 @@ def read_with_retries(capture: cv2.VideoCapture, seconds: float = RETRY_S) -> np
     """The next frame; None after MAX_FAILED_READS failed reads, or when one has failed and `seconds` are over."""
     begun = time.monotonic()
     for _ in range(MAX_FAILED_READS):
-        got, picture = capture.read()
+        with quiet_codecs():  # OpenCV's V4L2 decodes MJPEG with libjpeg
+            got, picture = capture.read()
         if got and picture is not None:
             return picture
         if time.monotonic() - begun > seconds:
@@ -64,13 +66,3 @@ def release(capture: cv2.VideoCapture, name: str) -> None:
     """Close a capture; a driver that hangs is left to a thread of its own. Never raises."""
     with contextlib.suppress(Exception):
         within(CLOSE_S, f"{name} closing", capture.release)
-
-
-def quiet_opencv() -> None:
-    """Suppress OpenCV's warnings, which repeat our own message. OPENCV_LOG_LEVEL brings them back."""
-    if "OPENCV_LOG_LEVEL" in os.environ:
-        return
-    if hasattr(cv2, "setLogLevel"):  # 4.x
-        cv2.setLogLevel(2)  # errors
-    else:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_ERROR)

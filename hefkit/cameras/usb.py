@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 
 from hefkit.cameras.deadline import Late, within
-from hefkit.cameras.opencv import CvCamera, quiet_opencv, read_with_retries, release
+from hefkit.cameras.opencv import CvCamera, read_with_retries, release
 from hefkit.cameras.source import CameraSource
 from hefkit.cameras.v4l2 import is_busy, query, video_nodes
 from hefkit.errors import DeviceError
@@ -33,7 +33,6 @@ def open_usb(source: CameraSource, size_wh: tuple[int, int], fps: float) -> CvCa
     Raises:
         DeviceError: none is attached, or it may not be opened, is in use, or delivers no picture.
     """
-    quiet_opencv()
     if source.path is not None:
         return _open(str(source.path), size_wh, fps)
     failures = []

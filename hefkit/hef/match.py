@@ -61,6 +61,8 @@ def match(hef: Hef, names: Mapping[int, str] | None = None) -> Matched:
     if found is not None and sorted(found) == list(range(head.num_classes)):
         spec, assumed = replace(spec, names=found), [*assumed, "the class names of the metadata.yaml beside it"]
     elif names is None:
+        if found is not None:
+            assumed.append(f"the metadata.yaml beside it is ignored: its classes are not 0 to {head.num_classes - 1}")
         assumed.append("classes are called class0, class1, ... (--names gives them names)")
     return Matched(replace(spec, names=model_names(names, spec)), tuple(facts), (*assumed, *more))
 

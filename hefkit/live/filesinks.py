@@ -23,7 +23,7 @@ from hefkit.staging.journal import hold, in_use, let_go
 from hefkit.text import counted, log, one_line
 
 LEAST_FREE_BYTES = 256 << 20  # a disk with less counts as full: the system needs some space itself
-SEGMENT_S = 300.0  # of a camera's recording; a kill or a power cut loses the file that is not closed yet
+SEGMENT_S = 300.0  # of a recording; a kill or a power cut loses the file that is not closed yet
 LONGEST_GAP_S = 10.0  # seconds for which a recording repeats a frame at most, however long the camera was away
 
 
@@ -109,8 +109,8 @@ def check_free(folder: Path) -> None:
 class Recorder(ThreadSink):
     """`--record`: annotated frames in an .mp4, written as NAME.part.mp4 and renamed when it is complete.
 
-    An .mp4 can only be played once it is closed, so a camera's recording goes on in a new file, NAME-2.mp4 ..., every
-    SEGMENT_S. What a killed run left open is named at the start. A full disk ends the file, which is kept; when there
+    An .mp4 can only be played once it is closed, so every SEGMENT_S the recording goes on in a new file, NAME-2.mp4 ...
+    What a killed run left open is named at the start. A full disk ends the file, which is kept; when there
     is space again, the next file begins.
 
     Args:
@@ -150,7 +150,7 @@ class Recorder(ThreadSink):
             video.write(result.annotated)
         self._written += max(times, 0)
         self.trouble.worked()
-        if self._fps and result.frame.captured - self._begun >= SEGMENT_S:
+        if result.frame.captured - self._begun >= SEGMENT_S:
             self.finish()
 
     def _open(self, result: LiveResult) -> VideoWriter:

@@ -65,6 +65,11 @@ def read_labels(path: Path, size_wh: tuple[int, int], num_classes: int) -> Detec
     return Detections.empty() if text is None else _boxes(_rows(path, _lines(text), num_classes), size_wh)
 
 
+def labels_in(raw: bytes, path: Path, size_wh: tuple[int, int], num_classes: int) -> Detections:
+    """`read_labels` for the bytes of a label file that lies elsewhere; `path` is its name in messages."""
+    return _boxes(_rows(path, _lines(_decoded(raw, path)), num_classes), size_wh)
+
+
 class LabelFiles:
     """Reads the label files of a dataset as trainers write them, and counts what is unusual in them.
 
@@ -127,14 +132,24 @@ class LabelFiles:
 def _text(path: Path) -> str | None:
     """The text of a label file; None if there is none."""
     try:
-        raw = read_start(path, MAX_BYTES + 1)
-        if len(raw) > MAX_BYTES:
-            raise DataError(f"{path} is not a label file: it has more than {MAX_BYTES >> 20} MB")
-        return raw.decode("utf-8-sig")
+        return _decoded(read_start(path, MAX_BYTES + 1), path)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as exc:
-        raise DataError(f"cannot read the labels {path}: {one_line(exc, 100)}; expected a text file") from exc
+    except OSError as exc:
+        raise _not_readable(path, exc) from exc
+
+
+def _decoded(raw: bytes, path: Path) -> str:
+    if len(raw) > MAX_BYTES:
+        raise DataError(f"{path} is not a label file: it has more than {MAX_BYTES >> 20} MB")
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as exc:
+        raise _not_readable(path, exc) from exc
+
+
+def _not_readable(path: Path, exc: Exception) -> DataError:
+    return DataError(f"cannot read the labels {path}: {one_line(exc, 100)}; expected a text file")
 
 
 def _lines(text: str) -> dict[str, int]:

@@ -5,10 +5,11 @@
     places    paths that were written on another machine -> files of this one
     sources   SOURCE on the command line -> photographs in order, or one video
     datayaml  the data.yaml of a dataset -> its splits and their pictures
+    quiet     OpenCV's and its image libraries' messages kept off the terminal
     read      one image file -> upright BGR pixels, or the reason why not
     small     a small copy of a picture, decoded fast
     frames    photographs read ahead by threads, in order
     video     frames of a video file; a video file of annotated frames
 
-Others use: datayaml, find, frames, kinds, places, read, small, sources, video.
+Others use: datayaml, find, frames, kinds, places, quiet, read, small, sources, video.
 """

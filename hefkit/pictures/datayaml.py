@@ -86,8 +86,8 @@ def read_data_yaml(source: str) -> DataYaml:
             places.setdefault(name, []).extend(_texts(source, key, described[key]))
     if not places:
         raise DataError(f"{source} names no pictures; expected train:, val: or test: with a folder, list or image")
-    root = None if described.get("path") is None else _texts(source, "path", described["path"])[0]
-    return DataYaml(source, places, root, described)
+    roots = [] if described.get("path") is None else _texts(source, "path", described["path"])
+    return DataYaml(source, places, roots[0] if roots else None, described)
 
 
 def detection_items(source: str, exclude: Sequence[Path] = (), *, videos: bool = False) -> list[Item]:
@@ -115,7 +115,15 @@ def _load(path: Path) -> dict[str, Any]:
 
 def _texts(source: str, key: str, value: Any) -> list[str]:
     values = value if isinstance(value, list) else [value]
-    if not all(isinstance(item, str) and item and "\0" not in item for item in values):
+    if not all(isinstance(item, str) and _is_possible(item) for item in values):
         shown = one_line(value, 80) if isinstance(value, str) else "not text"  # a list may be endless
         raise DataError(f"{source}: {key} is {shown}; expected a path or a list of paths")
     return values
+
+
+def _is_possible(path: str) -> bool:
+    """Whether the operating system can have a file of this name."""
+    try:
+        return 0 not in os.fsencode(path) and bool(path)
+    except UnicodeEncodeError:  # half of a surrogate pair, which YAML allows
+        return False

@@ -20,6 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from hefkit.pictures.quiet import quiet_codecs
 from hefkit.text import one_line
 
 MAX_BYTES = 1 << 30
@@ -116,7 +117,8 @@ def decode_stored(header: Header, flag: int) -> np.ndarray:
     """The pixels as they are stored, BGR; one large picture at a time: four at once would need 8 GB."""
     with _one_large if header.width * header.height > LARGE_PIXELS else contextlib.nullcontext():
         try:
-            stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+            with quiet_codecs():
+                stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
         except cv2.error as exc:
             raise UnreadableImage(f"OpenCV refuses it ({one_line(getattr(exc, 'err', exc), 100)})") from exc
         if stored is None:
@@ -288,13 +290,3 @@ _REFUSED = (
     (b"version https://git-lfs", "a Git LFS pointer, not the picture itself; run: git lfs pull"),
     (b"<", "a web page or SVG, not a picture"),
 )
-
-
-def _quiet_opencv() -> None:
-    """Silence OpenCV's messages on stderr, unless OPENCV_LOG_LEVEL is set: our errors replace them."""
-    holder = getattr(getattr(cv2, "utils", None), "logging", cv2)  # 4.6 has cv2.setLogLevel
-    if "OPENCV_LOG_LEVEL" not in os.environ and hasattr(holder, "setLogLevel"):
-        holder.setLogLevel(1)  # fatal
-
-
-_quiet_opencv()

@@ -90,7 +90,7 @@ def _one_file(source: str) -> list[Item]:
     if suffix in TABLES:
         raise DataError(
             f"the source {source} is a table or a list of another program; expected {ALL_SOURCES}; name the folder of "
-            "its pictures"
+            "its pictures, or unpack it"
         )
     return [Item(path, source, PurePosixPath(path.name))]
 

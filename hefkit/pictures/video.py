@@ -18,6 +18,7 @@ import numpy as np
 from hefkit.errors import DataError, HefkitError, UsageError
 from hefkit.pictures.frames import Frame
 from hefkit.pictures.kinds import cut_off
+from hefkit.signals import run_process
 from hefkit.text import log, one_line
 
 DEFAULT_FPS = 30.0  # frames a second, if a file does not say
@@ -132,7 +133,7 @@ def codec() -> str:
         film = Path(folder) / "probe.mp4"
         command = [sys.executable, "-c", _PROBE, str(film), H264]
         try:
-            works = subprocess.run(command, cwd=folder, capture_output=True, timeout=PROBE_S).returncode == 0
+            works = run_process(command, PROBE_S, cwd=folder).returncode == 0
         except (OSError, subprocess.TimeoutExpired):
             works = False
         by_x264 = works and film.exists() and b"x264" in film.read_bytes()  # it writes its name into its videos

@@ -6,11 +6,11 @@ import contextlib
 import itertools
 import os
 import shutil
-import signal
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
 from hefkit.files import PARTIAL, explained, sync
+from hefkit.signals import SignalsHeld
 from hefkit.staging.journal import (
     JOURNAL,
     NEW,
@@ -100,7 +100,7 @@ class Staging:
         with self.locked(), explained(self.target):
             staged = {PurePosixPath(file.relative_to(self.path).as_posix()) for file in staged_files(self.path)}
             old = [PurePosixPath(path.relative_to(self.target)) for path in (remove() if callable(remove) else remove)]
-            with _signals_held():
+            with SignalsHeld():
                 for place in sorted(staged):  # check all before the first is moved
                     refuse_folder(self.target / place)
                 write_journal(self._folder, [path for path in old if path not in staged], last)
@@ -136,20 +136,3 @@ def _removed(folder: Path) -> bool:
             folder.rmdir()
             return True
     return False
-
-
-@contextlib.contextmanager
-def _signals_held() -> Iterator[None]:
-    # pthread_sigmask would not do: one of numpy's threads would receive the signal, and Python handles it anyway
-    arrived: list[int] = []
-    before = {}
-    for number in (signal.SIGINT, signal.SIGTERM):
-        with contextlib.suppress(ValueError):  # not the main thread: signals do not interrupt it
-            before[number] = signal.signal(number, lambda got, frame: arrived.append(got))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        for got in dict.fromkeys(arrived):
-            signal.raise_signal(got)

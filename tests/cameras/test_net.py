@@ -287,6 +287,18 @@ def test_http_passwords() -> None:
         assert "it wants a user name and a password" in refusal(f"http://127.0.0.1:{port}/live")
 
 
+@pytest.mark.parametrize("login", ["", "me:s3cret@"])
+@pytest.mark.parametrize("offer", [b"", b'Digest realm="cam, nonce="abc', b'Basic realm="\xff\0\x1b[2J"'])
+def test_a_malformed_offer_of_a_login(offer: bytes, login: str) -> None:
+    """FFmpeg reads it too; the refusal is one sentence, without the login."""
+    answer = b"HTTP/1.0 401 Unauthorized\r\nWWW-Authenticate: " + offer + b"\r\nContent-Length: 0\r\n\r\n"
+    with listening(saying(answer)) as port:
+        message = refusal(f"http://{login}127.0.0.1:{port}/live")
+
+    assert (LOGIN if login else "it wants a user name and a password") in message
+    assert message.isprintable() and "s3cret" not in message
+
+
 @pytest.fixture
 def one_thread(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """For every cv2.VideoCapture that is opened: was one decoding thread asked for?"""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -15,7 +13,6 @@ import pytest
 
 from hefkit.cameras import opencv
 from hefkit.cameras.opencv import MAX_FAILED_READS, CvCamera
-from tests.conftest import ROOT
 from tests.helpers.overdue import join_overdue
 
 FIRST = np.zeros((4, 6, 3), np.uint8)
@@ -109,18 +106,3 @@ def test_closing_never_raises_and_never_waits_long(monkeypatch: pytest.MonkeyPat
     camera(capture).close()
     come.set()
     join_overdue()
-
-
-@pytest.mark.parametrize("asked", ["", "WARNING"])
-def test_opencv_s_own_warnings(asked: str) -> None:
-    """They are left out, unless OPENCV_LOG_LEVEL asks for them."""
-    program = (
-        "import cv2; from hefkit.cameras.opencv import quiet_opencv; quiet_opencv(); "
-        "cv2.VideoCapture('/nonexistent.mp4', cv2.CAP_V4L2); cv2.imread('/nonexistent.png')"
-    )
-    environment = {"PATH": "/usr/bin:/bin", **({"OPENCV_LOG_LEVEL": asked} if asked else {})}
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
-
-    assert done.returncode == 0 and ("WARN" in done.stderr) == bool(asked)

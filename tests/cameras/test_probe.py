@@ -76,6 +76,32 @@ def test_explanations(status: str, headers: str, url: str, words: str) -> None:
         assert words in explain(ask(full, 5), full)
 
 
+MALFORMED = {
+    "empty": b"",
+    "a scheme alone": b"Digest",
+    "an open quote": b'Digest realm="cam, nonce="abc',
+    "commas": b"Digest ,,,=,=,",
+    "no value": b"Digest realm=, nonce",
+    "bytes": b'Basic realm="\xff\xfe\0\x1b[2J"',
+    "long": b"Digest " + b"a=b," * 15_000,
+    "no scheme": b'realm="cam"',
+}
+
+
+@pytest.mark.parametrize("offer", MALFORMED.values(), ids=MALFORMED.keys())
+@pytest.mark.parametrize("scheme", ["http", "rtsp"])
+def test_a_malformed_offer_of_a_login(scheme: str, offer: bytes) -> None:
+    """What the header says is not read, because no login is sent."""
+
+    def camera(connection: socket.socket) -> None:
+        request_head(connection)
+        connection.sendall(scheme.upper().encode() + b"/1.0 401 No\r\nWWW-Authenticate: " + offer + b"\r\n\r\n")
+
+    with listening(camera) as port:
+        url = f"{scheme}://me:s3cret@127.0.0.1:{port}/x"
+        assert explain(ask(url, 5), url) == "it wants a login; check the user name, the password and the path"
+
+
 def test_an_endless_answer_is_not_read_to_its_end() -> None:
     """A server that never stops sending."""
 

@@ -13,6 +13,7 @@ import pytest
 from hefkit.errors import ModelError, UsageError
 from hefkit.hef.file import read_hef
 from hefkit.hef.match import Matched, match
+from hefkit.open_model import check_model_file
 from hefkit.spec import HeadSpec, InputSpec, ModelSpec
 from tests.helpers import tiny_hef
 from tests.helpers.chip_hef import Recipe, hef_spec, write_hef
@@ -257,11 +258,21 @@ def test_the_metadata_that_ultralytics_leaves_beside_a_model(match_file: Match, 
     assert f"boxes and classes are told apart by {COUNT}" in found.facts
     assert "the class names of the metadata.yaml beside it" in found.assumed
 
-    assert match_file(head(3)).spec.names == {0: "class0", 1: "class1", 2: "class2"}
+    other = match_file(head(3))
+    assert other.spec.names == {0: "class0", 1: "class1", 2: "class2"}
+    assert "the metadata.yaml beside it is ignored: its classes are not 0 to 2" in other.assumed
     (tmp_path / "metadata.yaml").write_text("names:\n  1: a\n  2: b\n  3: c\n")
     assert match_file(head(3)).spec.names == {0: "class0", 1: "class1", 2: "class2"}
     (tmp_path / "metadata.yaml").write_text("names: 3")
     assert "classes are called class0" in " ".join(match_file(head(3)).assumed)
+
+
+def test_the_real_folder_of_ultralytics(shared: Path) -> None:
+    """../shared/field: the only HEF of the folder; its 80 classes are not the 2 of the metadata."""
+    found = match(read_hef(check_model_file(shared / "field" / "11-ultralytics-hailo-folder" / "best_hailo_model")))
+
+    assert found.spec.input.size == (640, 640) and found.spec.names[79] == "class79"
+    assert "the metadata.yaml beside it is ignored: its classes are not 0 to 79" in found.assumed
 
 
 @pytest.mark.parametrize("foreign", ['{"annotations": []}', "[1, 2]", '{"format": 1, "names": {"0": "a"}}'])

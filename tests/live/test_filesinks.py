@@ -268,18 +268,18 @@ class TestRecorder:
     def test_a_long_recording_goes_on_in_new_files(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """Closed files can be played whatever happens later; the files of a video are not divided."""
+        """Closed files can be played whatever happens later; so can those of a video that is read fast."""
         monkeypatch.setattr(filesinks, "SEGMENT_S", 1.0)
         sink = Recorder(tmp_path / "a.mp4", 10.0)
         self.put(sink, *(number / 10 for number in range(25)))
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a-2.mp4", "a-3.part.mp4", "a.mp4"]
         sink.close()
-        whole = Recorder(tmp_path / "b.mp4", None)
-        self.put(whole, *(number / 10 for number in range(25)))
-        whole.close()
+        fast = Recorder(tmp_path / "b.mp4", None)
+        self.put(fast, *(number / 50 for number in range(60)))
+        fast.close()
 
         lengths = {path.name: len(frames_in(path)) for path in tmp_path.iterdir()}
-        assert lengths == {"a.mp4": 11, "a-2.mp4": 11, "a-3.mp4": 3, "b.mp4": 25}
+        assert lengths == {"a.mp4": 11, "a-2.mp4": 11, "a-3.mp4": 3, "b.mp4": 51, "b-2.mp4": 9}
 
     def test_what_a_killed_run_left_is_named(self, tmp_path: Path, logged: pytest.LogCaptureFixture) -> None:
         """An open file of a dead run is named at the next start, that of a running one is not."""

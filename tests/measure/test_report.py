@@ -6,7 +6,9 @@ import asyncio
 import json
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -64,6 +66,30 @@ def test_the_verdict_comes_first(result: Validation, tmp_path: Path) -> None:
     places = [html.index(words) for words in order]
     assert places == sorted(places)
     assert "python3 hailo_inference.py m.emulated.onnx" in html or "python3 compile_to_hef.py best.onnx" in html
+
+
+@pytest.mark.parametrize(
+    "quality, rows",
+    [
+        ({"causes": {"layers": [{"layer": "/m.1/<Conv>", "share": 0.31}]}}, ["/m.1/&lt;Conv&gt;", "31 % of the noise"]),
+        ({"layer_snr_db": {"net/conv2": 21.0, "net/conv1": 4.0}}, ["net/conv1", "4.0 dB", "net/conv2", "21.0 dB"]),
+        ({"causes": {"layers": [1]}}, []),
+        ({"recall": 0.97}, []),
+        (None, []),
+    ],
+    ids=["emulation", "Hailo's log", "of another program", "not measured", "no quality"],
+)
+def test_layers_that_lose_most(
+    result: Validation, tmp_path: Path, quality: dict[str, Any] | None, rows: list[str]
+) -> None:
+    """Where the compile measured its layers, the page has them, worst first; else it has no such table."""
+    run = result.runs[0]
+    run.spec = replace(run.spec, quality=quality)
+    html = page(result, tmp_path / "report")
+
+    assert ("Layers that lose most" in html) == bool(rows)
+    places = [html.index(words) for words in rows]
+    assert places == sorted(places)
 
 
 def test_json_and_pictures_lie_beside_it(result: Validation, tmp_path: Path) -> None:

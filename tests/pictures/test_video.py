@@ -189,11 +189,11 @@ def test_h264_where_the_machine_can(
     """It is tried once, in another process, and said once; without it the file is MPEG-4, and nothing is printed."""
     tried: list[list[str]] = []
 
-    def probe(command: list[str], **more: object) -> subprocess.CompletedProcess[bytes]:
+    def probe(command: list[str], timeout: float, cwd: str) -> subprocess.CompletedProcess[str]:
         tried.append(command)
         return subprocess.CompletedProcess(command, int(not works))
 
-    monkeypatch.setattr(video.subprocess, "run", probe)
+    monkeypatch.setattr(video, "run_process", probe)
     caplog.set_level("INFO", "hefkit")
     video.codec.cache_clear()
     try:

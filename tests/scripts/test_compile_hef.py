@@ -693,6 +693,7 @@ def test_outputs_that_keep_little_are_told(compiled: Compile) -> None:
     told = " ".join(done.json["warnings"])
     assert "more than half of the bits of the output of best/conv5" in told
     assert "an SNR of 0.4 dB at best/output_layer1" in told and "--precision-16" in told
+    assert done.json["quality"]["layer_snr_db"] == {"best/output_layer1": 0.4}
 
 
 def test_what_a_level_costs_is_said(compiled: Compile) -> None:

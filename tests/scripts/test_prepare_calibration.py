@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from prepare_calibration import main
 from tests.conftest import ROOT, Finished
 from tests.helpers.pictures import noise, write
 
@@ -94,6 +95,17 @@ def test_png_and_npy_and_any_number_of_workers_give_one_set(prepare: Run, photos
     images = [json.loads((tmp_path / "cwd" / n / "manifest.json").read_bytes())["images"] for n in ("png", "npy")]
     assert [i["source"] for i in images[0]] == [i["source"] for i in images[1]]
     assert np.load(tmp_path / "cwd" / "npy" / "calib_set.npy").shape == (5, 64, 64, 3)
+
+
+def test_one_photograph(photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A set of one picture, with a warning that it is too few."""
+    out = tmp_path / "set"
+    code = main([str(photos / "p3.jpg"), "--imgsz", "32", "--output", str(out), "--num-samples", "4"])
+
+    assert code == 0
+    [image] = json.loads((out / "manifest.json").read_bytes())["images"]
+    assert image["source"].endswith("p3.jpg") and (image["width"], image["height"]) == (53, 40)
+    assert "only 1 usable picture, 4 were asked for" in capsys.readouterr().err
 
 
 USAGE = {

@@ -27,7 +27,7 @@ from tests.helpers.tiny_hef import (
     yolo_hef,
     yolo_layers,
 )
-from validate_hef import parse_args
+from validate_hef import main, parse_args
 
 SCRIPT = "validate_hef.py"
 Run = Callable[..., Finished]
@@ -118,6 +118,15 @@ def test_table_on_stdout_words_on_stderr(run_script: Run, toy: Path) -> None:
     assert done.out == quiet.out and "net/cls32" in done.out and "64x64x3" in done.out and "{" not in done.out
     assert "runs on a Hailo-8;" in done.err
     assert "raw YOLO heads, strides 8, 16, 32; boxes with 16 bins a side, 2 classes" in done.err
+
+
+def test_a_folder_with_one_hef(shared: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """../shared/field: ultralytics' `best_hailo_model`; the names in its metadata.yaml are of another model."""
+    assert main([str(shared / "field" / "11-ultralytics-hailo-folder" / "best_hailo_model")]) == 0
+
+    printed = capsys.readouterr()
+    assert "best.hef" in printed.out and "HAILO_NMS_BY_CLASS  80x5x100" in printed.out
+    assert "80 classes" in printed.err
 
 
 def test_sdk_is_null_where_the_file_has_none(run_script: Run, toy: Path) -> None:

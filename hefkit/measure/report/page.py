@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ TEMPLATE = Path(__file__).with_name("page.html")
 WORDS = {"good": "Good enough", "look": "Look at it", "bad": "Not good enough", "unknown": "Not known"}
 DASH = "-"  # a value that is not known
 FELL = -0.02  # change of AP that is marked
+MAX_LAYERS = 12  # of the table of layers
 GROUPS = {"worst": "Where they differ most", "typical": "Typical pictures"}
 METHOD = (
     f"Average precision as COCO defines it, of detections from a confidence of {LOW_CONF}. Kept: mAP50 as a share of "
@@ -63,6 +64,7 @@ def _context(
         "missing": missing,
         "noise": [] if seen is None else [_noise(o) for o in seen.outputs],
         "noise_images": 0 if seen is None else seen.images,
+        "layers": _layers(run.spec.quality),
         "groups": [
             {"title": title, "rows": [_row(row) for row in rows if row.kind == kind]}
             for kind, title in GROUPS.items()
@@ -151,6 +153,21 @@ def _noise(output: dict[str, Any]) -> dict[str, Any]:
         "snr": DASH if output["snr_db"] is None else f"{output['snr_db']:.1f} dB",
         "reach": DASH if output["reach"] is None else f"{100 * output['reach']:.0f} %",
     }
+
+
+def _layers(quality: Mapping[str, Any] | None) -> list[dict[str, str]]:
+    """The layers that lose most, as compile_to_hef.py measured them, worst first; empty where it did not.
+
+    The emulation has each layer's share of the noise at the heads, Hailo's log the signal to noise of some layers.
+    """
+    try:
+        known = (quality or {}).get("causes", {}).get("layers", [])
+        rows = [{"name": str(layer["layer"]), "loss": f"{100 * layer['share']:.0f} % of the noise"} for layer in known]
+        by_noise = sorted(((quality or {}).get("layer_snr_db") or {}).items(), key=lambda item: item[1])
+        rows += [{"name": str(name), "loss": f"{decibel:.1f} dB signal to noise"} for name, decibel in by_noise]
+    except (AttributeError, KeyError, TypeError, ValueError):  # a spec of another program
+        return []
+    return rows[:MAX_LAYERS]
 
 
 def _row(row: Row) -> dict[str, Any]:

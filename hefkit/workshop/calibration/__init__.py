@@ -1,6 +1,7 @@
 """The calibration set: made from photographs, and read back by the compiler's steps.
 
     dataset     one SOURCE -> its photographs
+    remote      pictures in buckets and archives, by fsspec
     sources     every SOURCE -> the pictures to choose from
     videos      frames of videos as pictures to choose from
     folder      the folder of a set: names, what may be written and removed

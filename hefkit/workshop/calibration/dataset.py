@@ -1,4 +1,4 @@
-"""SOURCE of a calibration set -> its pictures: a data.yaml, a folder, or another source of `hefkit.pictures.sources`.
+"""SOURCE of a calibration set -> its pictures: a data.yaml, a folder, a URL, or another of `hefkit.pictures.sources`.
 
 No picture is opened here.
 """
@@ -14,6 +14,7 @@ from hefkit.errors import DataError
 from hefkit.pictures.datayaml import SPLITS, is_data_yaml, read_data_yaml
 from hefkit.pictures.places import ALIASES, SPLIT_FOLDER
 from hefkit.pictures.sources import Item, find_items, photographs
+from hefkit.workshop.calibration.remote import find_remote, is_remote
 
 SPLIT_CHOICES = ("train", "val", "valid", "validation", "all")
 
@@ -39,6 +40,8 @@ def find_dataset(source: str, split: str | None, exclude: Path) -> Dataset:
         DataError: SOURCE does not exist, has no such split, or no pictures.
     """
     wanted = None if split is None else ALIASES.get(split, split)
+    if is_remote(source):
+        return _from_items(source, list(find_remote(source)), wanted)
     if is_data_yaml(source):
         dataset = _from_yaml(source, wanted)
     else:
@@ -48,7 +51,7 @@ def find_dataset(source: str, split: str | None, exclude: Path) -> Dataset:
 
 
 def _from_items(source: str, items: list[Item], wanted: str | None) -> Dataset:
-    groups = _grouped(source, items) if os.path.isdir(source) else {}
+    groups = _grouped(source, items) if is_remote(source) or os.path.isdir(source) else {}
     splits = tuple(name for name in SPLITS if name in groups)
     chosen = _choose(source, wanted, splits)
     return Dataset(items if chosen == "all" else groups[chosen], chosen, splits)

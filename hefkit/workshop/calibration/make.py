@@ -28,7 +28,7 @@ from hefkit.pictures.sources import Item
 from hefkit.results.progress import Progress, progress
 from hefkit.spec import InputSpec
 from hefkit.staging.stage import Staging
-from hefkit.text import log
+from hefkit.text import counted, log
 from hefkit.workshop.calibration.array_file import ArrayFile
 from hefkit.workshop.calibration.choice.chart import chart
 from hefkit.workshop.calibration.choice.cluster import open_lookers
@@ -214,8 +214,8 @@ def _warn_about_pictures(request: SetRequest, made: _Made) -> None:
         log.warning("%d pictures are left out; %s lists them all", len(made.skipped), MANIFEST)
     if len(made.records) < request.count:
         log.warning(
-            "only %d usable pictures, %d were asked for; the set has them all; add photographs, or use it as it is",
-            len(made.records),
+            "only %s, %d were asked for; the set has all that there are; add photographs, or use it as it is",
+            counted(len(made.records), "usable picture"),
             request.count,
         )
     shrunk = [p for p in made.records if _aspect_to_input(p, request.input) > MAX_ASPECT]

@@ -14,6 +14,7 @@ import numpy as np
 from hefkit.errors import DataError, ModelError
 from hefkit.files import MAX_JSON_BYTES, is_plain, read_start
 from hefkit.pictures.find import MANIFEST, READABLE
+from hefkit.pictures.quiet import quiet_codecs
 from hefkit.spec import InputSpec
 from hefkit.spec_file import input_from_json
 from hefkit.staging.journal import settle
@@ -88,7 +89,8 @@ class CalibrationSet:
             data = np.fromfile(file, np.uint8)
         except OSError as exc:
             raise DataError(f"cannot read {file}: {exc.strerror}; run prepare_calibration.py again") from exc
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
+        with quiet_codecs():
+            image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
         if image is None:
             raise DataError(f"{file} is damaged; run prepare_calibration.py again")
         if image.shape[:2] != self.size:

@@ -26,6 +26,7 @@ from hefkit.pictures.small import shrink
 from hefkit.pictures.sources import Item
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibration.choice.look import THUMBNAIL, Look, look_at
+from hefkit.workshop.calibration.remote import RemoteItem, place_of, read_remote
 from hefkit.workshop.calibration.videos import NO_FRAME, Frames, VideoFrame
 
 AHEAD = 4  # results a thread may be ahead of the one that is taken: a large picture must not stop the others
@@ -84,7 +85,7 @@ class Maker:
             tensor, (width, height), sha256 = fetched
         else:
             try:
-                data = read_bytes(item.path)
+                data = read_remote(item.source) if isinstance(item, RemoteItem) else read_bytes(item.path)
                 with _one_large if is_large(data) else contextlib.nullcontext():
                     picture = decode_image(data)  # (h, w, 3) uint8 BGR
                     height, width = picture.shape[:2]
@@ -106,7 +107,7 @@ class Maker:
         height, width = place.resized_hw
         inside = tensor[place.top : place.top + height, place.left : place.left + width]
         small = cv2.cvtColor(shrink(np.ascontiguousarray(inside), THUMBNAIL), cv2.COLOR_RGB2BGR)
-        return look_at(small, size_wh, None if isinstance(item, VideoFrame) else item.path)
+        return look_at(small, size_wh, None if isinstance(item, VideoFrame) else place_of(item))
 
 
 def damaged(source: str) -> DataError:

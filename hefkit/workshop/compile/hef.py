@@ -205,7 +205,7 @@ class HefRun:
             calibration=None if foreign else self.source.calibrated_with(parsed.script, parsed.record),
             target={"arch": self.options.hw_arch, "sdk": self.ready.version},
             script=parsed.script.text,
-            quality=measured,
+            quality=None if measured is None else {**measured, "layer_snr_db": (self.ran or {}).get("snr_db", {})},
         )
         if measured is not None:
             self.run.log_quality(measured)

@@ -14,6 +14,7 @@ from typing import Any
 
 from hefkit.errors import ToolchainError
 from hefkit.files import existing
+from hefkit.signals import run_process
 from hefkit.text import one_line
 from hefkit.workshop.dfc.process import sdk_environment
 
@@ -156,15 +157,7 @@ def _probed(python: Path, why: str, *, named: bool) -> Sdk:
 
 def _probe(python: Path, why: str) -> dict[str, Any]:
     try:
-        done = subprocess.run(
-            [str(python), "-c", PROBE],
-            cwd=os.sep,
-            env=sdk_environment(python, {}),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PROBE_S,
-        )
+        done = run_process([str(python), "-c", PROBE], PROBE_S, cwd=os.sep, env=sdk_environment(python, {}))
         facts = json.loads(done.stdout.strip().splitlines()[-1]) if done.returncode == 0 else None
     except subprocess.TimeoutExpired as exc:
         raise ToolchainError(f"{why} {python} does not answer within {PROBE_S} s; expected a Python; try it") from exc

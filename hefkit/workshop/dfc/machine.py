@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hefkit.errors import DataError, ToolchainError
+from hefkit.signals import run_process
 
 GIB = 1 << 30
 # The SDK says at its first start that it needs 16 GB. Below the lower bound even TensorFlow and the parsed network do
@@ -24,6 +25,7 @@ LITTLE_MEMORY, TOO_LITTLE_MEMORY = 16_000_000_000, 2 * GIB
 LITTLE_DISK, TOO_LITTLE_DISK = 4 * GIB, GIB // 2  # without the calibration pictures: HARs, logs, the HEF
 NO_GPU = "99"  # the value of CUDA_VISIBLE_DEVICES that the SDK itself sets when it finds no card
 CGROUPS = Path("/sys/fs/cgroup")
+NVIDIA_S = 30
 ASK_S = 300  # seconds for TensorFlow to say where it computes: its import alone takes up to a minute
 
 # must run on Python 3.8; a convolution, because a card without cuDNN is listed and fails at the first one
@@ -162,15 +164,7 @@ def choose_gpu() -> tuple[dict[str, str], str]:
 def computes_on_card(python: Path, environment: Mapping[str, str]) -> tuple[bool | None, str]:
     """(whether the SDK's TensorFlow computes on a graphics card, its own words); None where it does not answer."""
     try:
-        done = subprocess.run(
-            [str(python), "-c", ASK_TENSORFLOW],
-            cwd=os.sep,
-            env=dict(environment),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=ASK_S,
-        )
+        done = run_process([str(python), "-c", ASK_TENSORFLOW], ASK_S, cwd=os.sep, env=environment)
         said = (done.stderr.strip() or "nothing").splitlines()[-1]
         if done.returncode != 0:
             return None, said
@@ -188,13 +182,7 @@ def gpus() -> list[Gpu]:
     if tool is None:
         return []
     try:
-        done = subprocess.run(
-            [tool, "--query-gpu=index,name,memory.free", "--format=csv,noheader,nounits"],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
+        done = run_process([tool, "--query-gpu=index,name,memory.free", "--format=csv,noheader,nounits"], NVIDIA_S)
     except (OSError, subprocess.TimeoutExpired):
         return []
     cards = []

@@ -1,7 +1,7 @@
 """Text <-> commands of a Hailo model script.
 
     statement   [name, name... =] command(argument, ...)      may span lines while a bracket is open
-                {} = command(argument, ...)                   defuse_block only: it names nothing
+                {name: [name, ...], ...} = command(...)       defuse_block only; {} names nothing
     argument    value | keyword=value                         keywords last
     value       word | "path" | [value, ...] | {glob}
     # comment   to the end of the line
@@ -18,12 +18,14 @@ from dataclasses import dataclass
 
 from hefkit.workshop.script.commands import Command, Script
 
+_NAME = r"[\w./$+-]+"
+_NAMES = rf"(?: {_NAME} | \[ \s* {_NAME} (?: \s*,\s* {_NAME} )* \s* \] )"
 _TOKEN = re.compile(
-    r"""\s*(?:
+    rf"""\s*(?:
         (?P<string> "[^"\n]*" | '[^'\n]*' )
-      | \{ \s* (?P<glob> (?: [\w*?./!-] | \[ [\w!-]+ \] )+ ) \s* \}
-      | (?P<none> \{ \s* \} )
-      | (?P<word> [\w./$+-]+ )
+      | \{{ \s* (?P<glob> (?: [\w*?./!-] | \[ [\w!-]+ \] )+ ) \s* \}}
+      | (?P<mapping> \{{ \s* (?: {_NAME} \s*:\s* {_NAMES} (?: \s*,\s* {_NAME} \s*:\s* {_NAMES} )* )? \s* \}} )
+      | (?P<word> {_NAME} )
       | (?P<mark> [][(),=] )
     )""",
     re.VERBOSE | re.ASCII,
@@ -130,8 +132,8 @@ class _Parser:
         name = self._take("word", "a command")
         if not _COMMAND.fullmatch(name):
             raise _BadStatement(f"{name!r} is not a command; {_EXPECTED}")
-        if targets == ["{}"] and name != "defuse_block":
-            raise _BadStatement(f"{{}} on the left of {name}; {_EXPECTED}")
+        if targets and targets[0].startswith("{") and name != "defuse_block":
+            raise _BadStatement(f"{_shown(targets[0])} on the left of {name}; {_EXPECTED}")
         self._mark("(")
         args, keywords = self._arguments()
         if not self._accept(")"):
@@ -144,8 +146,8 @@ class _Parser:
         end = self.tokens.index(("mark", "(")) if ("mark", "(") in self.tokens else len(self.tokens)
         if ("mark", "=") not in self.tokens[:end]:
             return []
-        if self._kind() == "none":
-            targets = [self._take("none", "nothing")]
+        if self._kind() == "mapping":
+            targets = [self._take("mapping", "names")]
             self._mark("=")
             return targets
         targets = [self._take("word", "a name")]
@@ -232,8 +234,8 @@ def _tokens(statement: str) -> Iterator[tuple[str, str]]:
 
 
 def _spelled(kind: str, text: str) -> str:
-    if kind == "none":
-        return "{}"
+    if kind == "mapping":
+        return re.sub(r"\s", "", text).replace(":", ": ").replace(",", ", ")
     if kind == "glob":
         return "{" + text + "}"
     if kind == "string" and '"' not in text[1:-1]:

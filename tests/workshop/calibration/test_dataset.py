@@ -51,11 +51,12 @@ def test_a_pipe_as_yaml(tmp_path: Path) -> None:
         parse_names(str(tmp_path / "data.yaml"))
 
 
-def test_words_that_yaml_takes_for_values(tmp_path: Path) -> None:
-    """A folder called `no` is a folder; `val:` without a value is not there."""
+@pytest.mark.parametrize("root", ["", "path:\n", "path: []\n", "path: [.]\n"])
+def test_words_that_yaml_takes_for_values(tmp_path: Path, root: str) -> None:
+    """A folder called `no` is a folder; `val:` and `path:` without a value are not there."""
     (tmp_path / "no").mkdir()
     (tmp_path / "no" / "a.jpg").touch()
-    (tmp_path / "data.yaml").write_text("train: no\nval:\ntest: ~\nnc: 1\n")
+    (tmp_path / "data.yaml").write_text(f"{root}train: no\nval:\ntest: ~\nnc: 1\n")
 
     found = find_dataset(str(tmp_path / "data.yaml"), None, tmp_path / "out")
     assert [item.path.name for item in found.items] == ["a.jpg"] and found.splits == ("train",)

@@ -217,6 +217,8 @@ BAD_YAMLS = {
     "deep": ("[" * 800, "not valid YAML"),
     "number": ("train: 7\n", "train is 7"),
     "mapping": ("train: {a: b}\n", "expected a path"),
+    "half of a surrogate pair": ('train: "\\ud800"\n', "expected a path"),
+    "path is half of a surrogate pair": ('path: "\\ud800"\ntrain: images/train\n', "expected a path"),
     "path is a mapping": ("path: {a: 3}\ntrain: images/train\n", "path is not text"),
 }
 

@@ -558,6 +558,19 @@ def test_lines_against_what_hefkit_adds(line: str, words: str, refused: bool) ->
     assert against_additions(script, 6, logits=True) == []
 
 
+def test_the_real_scripts_of_users(shared: Path) -> None:
+    """../shared/field: what is known passes; a forced range that may clash is a warning with its line."""
+    dead, forced = (
+        read_script(shared / "field" / name)
+        for name in ("06-script-dead-layers/dead.alls", "07-script-force-range/forced.alls")
+    )
+    [told] = against_additions(forced, 6, logits=False)
+
+    assert lint(dead, "hailo8") == lint(forced, "hailo8") == []
+    assert against_additions(dead, 6, logits=False) == against_additions(forced, 6, logits=True) == []
+    assert "line 3: force_range_out on conv42, conv53, conv63" in told and "remove them from the line" in told
+
+
 def test_lines_that_do_not_touch_the_class_outputs() -> None:
     """Ranges of boxes and of inner layers of another kind, and a linear box, are the user's own."""
     lines = [

@@ -39,6 +39,14 @@ GRAMMAR: dict[str, tuple[str, list[tuple[object, ...]]]] = {
         "a, net/b = shortcut(conv1, conv2)",
         [("shortcut", ("a", "net/b"), ("conv1", "conv2"), (), 1)],
     ),
+    "nothing on the left": (
+        "{ } = defuse_block(a, defuse_count=4)",
+        [("defuse_block", ("{}",), ("a",), (("defuse_count", "4"),), 1)],
+    ),
+    "a mapping on the left": (
+        "{ net/a: [net/a_0,\n  net/a_1 ] , b:c} = defuse_block(net/a, b)",
+        [("defuse_block", ("{net/a: [net/a_0, net/a_1], b: c}",), ("net/a", "b"), (), 1)],
+    ),
     "comment at the end": ("f(x) # and (this, is, none", [("f", (), ("x",), (), 1)]),
     "a hash in quotes": ("f('a#b', \"c # d\")", [("f", (), ('"a#b"', '"c # d"'), (), 1)]),
     "commas in quotes and brackets": (
@@ -87,6 +95,10 @@ ERRORS = {
     "a quote never closed": ("f(a)\ng('b)", "line 2: .* the closing quote is missing"),
     "brackets of two kinds": ("f([a)]", "line 1: '\\)' in a list; expected a comma or \\]"),
     "a list in a pattern": ("f({a, b})", "line 1"),
+    "a mapping as a value": ("f({a: [b]})", "line 1: '{a: \\[b\\]}' found; expected a value"),
+    "a mapping left of another command": ("{a: b} = f(a)", "line 1: {a: b} on the left of f"),
+    "a mapping of two on the left": ("{a: b}, c = defuse_block(a)", "line 1"),
+    "a mapping with a comma too many": ("{a: [b],} = defuse_block(a)", "line 1"),
     "an empty list member": ("f([a,,b])", "line 1"),
     "a number as command": ("3(a)", "line 1: '3' is not a command"),
     "lists without end": (f"f({'[' * 3000}{']' * 3000})", "line 1: lists are nested too deep"),

@@ -16,9 +16,10 @@ import cv2
 import numpy as np
 
 from hefkit.errors import DataError
-from hefkit.measure.labels import label_path, read_labels
+from hefkit.measure.labels import label_path, labels_in, read_labels
 from hefkit.pictures.read import UnreadableImage, read_bytes
 from hefkit.pictures.small import decode_small, shrink
+from hefkit.workshop.calibration.remote import is_remote, label_url, read_remote
 from hefkit.workshop.calibration.videos import NO_FRAME, read_frames
 
 VERSION = 1  # of the packed form and of the numbers in it
@@ -84,16 +85,16 @@ def look_at_targets(targets: Sequence[Target]) -> list[bytes | str]:
 
 def _look_at_file(path: str) -> bytes | str:
     try:
-        small, size_wh = decode_small(read_bytes(path), THUMBNAIL)
+        small, size_wh = decode_small(read_remote(path) if is_remote(path) else read_bytes(path), THUMBNAIL)
     except UnreadableImage as exc:
         return str(exc)
     return look_at(small, size_wh, path).pack()
 
 
-def look_at(small: np.ndarray, size_wh: tuple[int, int], path: str | Path | None = None) -> Look:
-    """Look at a thumbnail, (h, w, 3) uint8 BGR, and at the labels of the picture `path`, if it is a file."""
+def look_at(small: np.ndarray, size_wh: tuple[int, int], path: str | None = None) -> Look:
+    """Look at a thumbnail, (h, w, 3) uint8 BGR, and at the labels of the picture `path`, a path or URL."""
     grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
-    labelled, class_id, share = _objects(Path(path)) if path is not None else (False, *_NO_OBJECTS)
+    labelled, class_id, share = _objects(path) if path is not None else (False, *_NO_OBJECTS)
     return Look(size_wh, perceptual_hash(grey), _values(small, grey), labelled, class_id, share)
 
 
@@ -123,14 +124,17 @@ def _values(small: np.ndarray, grey: np.ndarray) -> np.ndarray:
 _NO_OBJECTS = np.zeros(0, np.uint16), np.zeros(0, np.float32)
 
 
-def _objects(picture: Path) -> tuple[bool, np.ndarray, np.ndarray]:
+def _objects(picture: str) -> tuple[bool, np.ndarray, np.ndarray]:
     """(whether there is a label file, classes, shares of the picture's area); a file with mistakes has no objects."""
-    path = label_path(picture)
-    if not path.is_file():
-        return False, *_NO_OBJECTS
+    path = label_path(Path(picture))
     try:
-        found = read_labels(path, (1, 1), MAX_CLASSES)
-    except DataError:  # training would refuse it; for calibration its picture is still good
+        if is_remote(picture):
+            found = labels_in(read_remote(label_url(picture)), path, (1, 1), MAX_CLASSES)
+        elif path.is_file():
+            found = read_labels(path, (1, 1), MAX_CLASSES)
+        else:
+            return False, *_NO_OBJECTS
+    except (DataError, UnreadableImage):  # training would refuse it; for calibration its picture is still good
         return False, *_NO_OBJECTS
     width, height = found.xyxy[:, 2] - found.xyxy[:, 0], found.xyxy[:, 3] - found.xyxy[:, 1]
     return True, found.class_id.astype(np.uint16), (width * height).astype(np.float32)

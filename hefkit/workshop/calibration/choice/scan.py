@@ -14,6 +14,7 @@ from hefkit.results.progress import Progress
 from hefkit.text import counted, log
 from hefkit.workshop.calibration.choice.cache import Cache, cache_file, stamp
 from hefkit.workshop.calibration.choice.look import VALUES, Look, Target, look_at_targets, unpack
+from hefkit.workshop.calibration.remote import RemoteItem, is_remote, place_of
 from hefkit.workshop.calibration.stage import Workers
 from hefkit.workshop.calibration.videos import VideoFrame
 
@@ -74,7 +75,10 @@ def table_of(looks: Sequence[Look | str]) -> Table:
 def scan(items: Sequence[Item], lookers: Lookers, bar: Progress) -> Table:
     """Look at every item."""
     targets = [_target(item) for item in items]
-    stamps = [(_key(target), stamp(target[0])) for target in targets]
+    stamps = [
+        (_key(target), item.stamp or None if isinstance(item, RemoteItem) else stamp(target[0]))
+        for target, item in zip(targets, items, strict=True)
+    ]
     table = _Filling(len(items))
     with Cache(cache_file()) as cache:
         known = cache.known(stamps)
@@ -94,12 +98,12 @@ def scan(items: Sequence[Item], lookers: Lookers, bar: Progress) -> Table:
 
 
 def _target(item: Item) -> Target:
-    return str(item.path), item.number if isinstance(item, VideoFrame) else None
+    return place_of(item), item.number if isinstance(item, VideoFrame) else None
 
 
 def _key(target: Target) -> str:
     """The name of a target in the cache."""
-    path = os.path.abspath(target[0])
+    path = target[0] if is_remote(target[0]) else os.path.abspath(target[0])
     return path if target[1] is None else f"{path}\0{target[1]}"
 
 
