@@ -48,6 +48,7 @@ LATE = {
     "tqdm": {"hefkit.results.progress"},
     "yaml": {"hefkit.names"},
     "PIL": {"hefkit.results.lettering"},
+    "av": {"hefkit.pictures.writer"},
     "xxhash": {"hefkit.hef.container"},
     "distributed": {"hefkit.workshop.calibration.choice.cluster"},
     "fsspec": {"hefkit.workshop.calibration.remote"},

@@ -66,7 +66,7 @@ NOT_RUN = {
             "cat /sys/bus/pci/devices/0001:01:00.0/current_link_speed",
             "python3 -m venv --system-site-packages .venv",
             "python3 working_hailo_detector.py drone.hef csi --web 8080",
-            "sudo apt install -y python3-aiohttp python3-paho-mqtt python3-picamera2",
+            "sudo apt install -y python3-aiohttp python3-paho-mqtt python3-av python3-picamera2",
             "sudo apt install -y hailo-h10-all",
             "sudo cp hefkit.service /etc/systemd/system/",
             "sudo nano /etc/hefkit.env",
