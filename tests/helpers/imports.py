@@ -6,6 +6,7 @@ python -m tests.helpers.imports     prints the test files that need numpy and Op
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,9 +49,10 @@ TESTS = {name: path for name, path in modules("tests").items() if not name.start
 SCRIPTS = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
 
 
-def imports(path: Path) -> list[Import]:
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
     """Everything that a file imports, also inside functions; type-only imports count as module level."""
-    return list(_imports(ast.parse(path.read_text(encoding="utf-8")), None))
+    return tuple(_imports(ast.parse(path.read_text(encoding="utf-8")), None))
 
 
 def _imports(node: ast.AST, function: str | None) -> Iterator[Import]:
