@@ -1,6 +1,6 @@
 """What the sources import, according to their syntax trees.
 
-python -m tests.helpers.imports     prints the test files that need numpy and OpenCV only, for `make test-pi`
+python -m tests.helpers.imports     prints the test files for `make test-pi`: what the Pi's numpy and OpenCV may change
 """
 
 from __future__ import annotations
@@ -20,7 +20,15 @@ PROCESSES_OF_THE_WORKSTATION = {
     "tests.examples.test_drone_dataset",
     "tests.scripts.test_real_precision",
     "tests.scripts.test_real_sabotage",
+    "tests.scripts.test_prepare_calibration",
 }  # they do not import the workshop, but run what does
+NEED_NO_LIBRARY = {"hefkit.hef", "hefkit.staging"}  # neither numpy nor OpenCV
+TAKE_LONG = {
+    "tests.hef.test_container",
+    "tests.hef.test_mutations",
+    "tests.hef.test_wire",
+    "tests.staging.test_stage",
+}  # tests of NEED_NO_LIBRARY, which tell nothing about the Pi's libraries
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ def _resolved(module: str, name: str) -> str:
 
 
 def pi_test_files() -> list[Path]:
-    """The test files that import neither the workshop nor onnx, directly or through helpers."""
+    """The test files that import neither the workshop nor onnx, directly or through helpers, without TAKE_LONG."""
 
     def reached(name: str, seen: set[str]) -> set[str]:
         for found in imports(TESTS[name]):
@@ -92,7 +100,7 @@ def pi_test_files() -> list[Path]:
         )
 
     chosen = (name for name in TESTS if TESTS[name].stem.startswith("test_") and fits(name))
-    return [TESTS[name] for name in chosen if name not in PROCESSES_OF_THE_WORKSTATION]
+    return [TESTS[name] for name in chosen if name not in PROCESSES_OF_THE_WORKSTATION | TAKE_LONG]
 
 
 if __name__ == "__main__":
