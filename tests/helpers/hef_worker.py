@@ -32,9 +32,7 @@ def main() -> None:
         outcome, words = attempt(Path(line.rstrip("\n")))
         seconds, cpu_s = time.perf_counter() - start, time.process_time() - cpu
         grown_mb = (memory("VmHWM") - before) / 1024
-        reply = {"outcome": outcome, "words": words, "seconds": seconds, "cpu_s": cpu_s, "grown_mb": grown_mb}
-        sys.stdout.write(json.dumps(reply) + "\n")
-        sys.stdout.flush()
+        say({"outcome": outcome, "words": words, "seconds": seconds, "cpu_s": cpu_s, "grown_mb": grown_mb})
         signal.alarm(0)
 
 
@@ -85,6 +83,12 @@ def memory(key: str) -> int:
         if line.startswith(f"{key}:"):
             return int(line.split()[1])
     raise KeyError(key)
+
+
+def say(result: dict[str, object]) -> None:
+    """Print one line and flush."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":
