@@ -128,6 +128,16 @@ def test_drones_are_drawn_where_there_is_a_box_and_nowhere_else(
     assert change.max() <= 0.1
 
 
+def test_a_drone_shows_on_any_background(pictures: ModuleType, plans: ModuleType) -> None:
+    """Before a flat wall of any brightness, its own as well."""
+    for index in range(4):
+        plan = plans.make_plan(0, "train", index)
+        for level in np.linspace(0, 1, 11, dtype=np.float32):
+            scene = np.full((plan.size_wh[1], plan.size_wh[0], 3), level, np.float32)
+            for x1, y1, x2, y2 in pictures.add_drones(scene, plan, None):
+                assert np.abs(scene[y1:y2, x1:x2] - level).max() >= 0.1, (index, level)
+
+
 def test_a_box_is_the_outline_of_what_covers(plans: ModuleType) -> None:
     """A layer with 0.1 and more in rows 2-4 and columns 3-7 of a tile at (10, 20); fainter pixels do not count."""
     from drone_scenes.layers import Layer
