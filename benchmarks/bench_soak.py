@@ -8,7 +8,7 @@ Examples:
 Runs working_hailo_detector.py on the looping video with --web, --jsonl and, where Debian's mosquitto is installed,
 --mqtt; reads the page's stream as browsers would; samples the resident memory and the threads every second.
 `rss_slope_mb_min` is fitted over what follows the first fifth of the run (of ten minutes: the first two), and the
-threads are counted from there, from the fourth second at the latest.
+threads are compared from the fourth second on (of a run below 6 s: in its second half).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def soak(args: argparse.Namespace, folder: Path, mqtt: str | None) -> dict[str, 
         process.kill()
     frames = [json.loads(line)["frame"] for line in lines.read_text().splitlines()]
     summary = json.loads(out.splitlines()[-1])
-    threads = [count for passed, _, count in samples if passed >= min(SETTLED_S, WARM_UP * args.seconds)]
+    threads = [count for passed, _, count in samples if passed >= min(SETTLED_S, args.seconds / 2)]
     return {
         "seconds": args.seconds,
         "mqtt": mqtt is not None,
