@@ -15,7 +15,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -70,11 +70,25 @@ def fork_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _started(
-    command: Sequence[str], *, cwd: Path, env: dict[str, str], stdout: Any, pass_fds: Sequence[int], **others: Any
+    command: Sequence[str],
+    *,
+    cwd: Path,
+    env: dict[str, str],
+    stdin: int,
+    stdout: IO[bytes],
+    stderr: int,
+    pass_fds: Sequence[int],
+    start_new_session: bool,
 ) -> subprocess.Popen[bytes] | Forked:
     variables = _variables.get(Path(command[0]))
     if variables is None or sys.platform != "linux":
-        return subprocess.Popen(command, cwd=cwd, env=env, stdout=stdout, pass_fds=pass_fds, **others)
+        return subprocess.Popen(
+            command, cwd=cwd, env=env, stdin=stdin, stdout=stdout, stderr=stderr, pass_fds=pass_fds,
+            start_new_session=start_new_session,
+        )  # fmt: skip
+    assert (stdin, stderr) == (subprocess.DEVNULL, subprocess.STDOUT)
     with open(os.devnull) as nothing:
         files = {0: nothing.fileno(), 1: stdout.fileno(), 2: stdout.fileno(), **{n: n for n in pass_fds}}
-        return _WARM.start(command[1:], cwd=cwd, environment={**env, **variables}, files=files, own_session=True)
+        return _WARM.start(
+            command[1:], cwd=cwd, environment={**env, **variables}, files=files, own_session=start_new_session
+        )
