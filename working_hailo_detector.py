@@ -204,6 +204,7 @@ def open_sinks(
 
     desk = Desk(controls, args.save_dir or FOLDER, recorder)
     stack.callback(desk.close)
+    poll = open_window(args, desk)  # first: OpenCV's first window hangs where PyAV is imported already
     if args.record is not None:
         desk.add(recorder())
     if args.web is not None:
@@ -220,7 +221,7 @@ def open_sinks(
         from hefkit.mqtt.sink import MqttSink
 
         desk.add(MqttSink(args.mqtt, args.mqtt_topic or TOPIC, stats, controls))
-    return desk, open_window(args, desk)
+    return desk, poll
 
 
 def open_window(args: argparse.Namespace, desk: Desk) -> Callable[[], None]:

@@ -13,6 +13,7 @@ again turns of one: there the float decode fills the caches with its own data be
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import statistics
 import sys
@@ -267,7 +268,11 @@ def own_tensors(num_classes: int, objects: int) -> tuple[HeadSpec, list[np.ndarr
         stride, class_id = STRIDES[scale], int(rng.integers(num_classes))
         center, half = rng.uniform(0, SIDE, 2), rng.uniform(2, 6, 2) * stride
         bins, scores = tensors[2 * scale], tensors[2 * scale + 1]
-        for y, x in np.ndindex(scores.shape[:2]):
+        # the cells whose centre is less than two cells away; only the square around them is looked at
+        (left, top), (right, bottom) = np.clip([center / stride - 3, center / stride + 3], 0, SIDE // stride).astype(
+            int
+        )
+        for y, x in itertools.product(range(top, bottom), range(left, right)):
             away = np.hypot(*((np.array([x, y]) + 0.5) * stride - center)) / stride
             if away < 2:
                 offset = center / stride - (np.array([x, y]) + 0.5)

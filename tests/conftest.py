@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ import hypothesis
 import pytest
 
 from hefkit.hef.file import Hef, read_hef
+from tests.helpers.warm import Forked, Warm
 
 # No deadline, because a busy machine is not a bug. CI runs the same examples every time, hypothesis' own default;
 # other machines run new ones, so that a person can look into a new counterexample.
@@ -58,26 +60,53 @@ class Finished:
         return [line for line in self.err.splitlines() if line.startswith("error: ")]
 
 
+# all modules of hefkit, but for the one that runs in the SDK's Python
+MODULES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "hefkit").rglob("[!_]*.py")]
+WARM = Warm(
+    "numpy", "cv2", "onnx", "onnxruntime", *(m for m in MODULES if not m.endswith("dfc_worker")),
+    path=[str(ROOT)], may_add=[str(DOUBLES)],
+)  # fmt: skip
+
+
 @pytest.fixture
 def run_script(tmp_path: Path) -> Callable[..., Finished]:
-    """Run a script of the project as a process, in an empty working directory (or `cwd`)."""
+    """Run a script of the project as a process, in an empty working directory (or `cwd`).
 
-    def run(script: str, *args: object, cwd: Path | None = None, stdin: str = "", **env: str) -> Finished:
+    `fresh`: in a new interpreter, for what depends on its start or on the seed of `hash`; else forked from a warm one
+    (tests/helpers/warm.py). Benchmarks measure their own process, so they are always fresh, as are the examples.
+    """
+
+    def run(
+        script: str, *args: object, cwd: Path | None = None, stdin: str = "", fresh: bool = False, **env: str
+    ) -> Finished:
         work = cwd or tmp_path / "cwd"
         work.mkdir(exist_ok=True)
-        done = subprocess.run(
-            [sys.executable, str(ROOT / script), *map(str, args)],
-            cwd=work,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=600,
-            env={**os.environ, **env},
-        )
-        assert "Traceback" not in done.stderr, done.stderr
-        return Finished(done.returncode, done.stdout, done.stderr)
+        command, environment = [str(ROOT / script), *map(str, args)], {**os.environ, **env}
+        with contextlib.ExitStack() as opened:
+            files = [opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)]
+            files[0].write(stdin)
+            files[0].seek(0)
+            process = start_script(command, work, environment, [file.fileno() for file in files], fresh=fresh)
+            code = process.wait(600)
+            for file in files[1:]:
+                file.seek(0)
+            out, err = files[1].read(), files[2].read()
+        assert "Traceback" not in err, err
+        return Finished(code, out, err)
 
     return run
+
+
+def start_script(
+    command: list[str], cwd: Path, environment: dict[str, str], files: list[int], *, fresh: bool
+) -> subprocess.Popen[bytes] | Forked:
+    """Start a script; `files` become its stdin, stdout and stderr."""
+    own = Path(command[0]).parent != ROOT
+    if not (fresh or own) and WARM.can_run(environment):
+        return WARM.start(command, cwd=cwd, environment=environment, files=dict(enumerate(files)))
+    return subprocess.Popen(
+        [sys.executable, *command], cwd=cwd, env=environment, stdin=files[0], stdout=files[1], stderr=files[2]
+    )
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.helpers.imports import OURS, PI, SCRIPTS, WORKSHOP, WORKSTATION, imports, pi_test_files
+from tests.helpers.imports import NEED_NO_LIBRARY, OURS, PI, SCRIPTS, WORKSHOP, WORKSTATION, imports, pi_test_files
 
 # each may import those before it; neighbours in a row do not know each other
 LAYERS = (
@@ -50,6 +50,7 @@ LATE = {
     "tqdm": {"hefkit.results.progress"},
     "yaml": {"hefkit.names"},
     "PIL": {"hefkit.results.lettering"},
+    "av": {"hefkit.pictures.writer"},
     "xxhash": {"hefkit.hef.container"},
     "distributed": {"hefkit.workshop.cluster", "hefkit.workshop.calibration.choice.cluster"},
     "dask": {"hefkit.workshop.cluster"},
@@ -270,8 +271,20 @@ def test_pi_packages_import_with_the_pi_s_libraries() -> None:
 
 
 def test_test_pi_runs_the_tests_of_every_pi_package() -> None:
-    """`make test-pi` leaves out what needs onnx, and no Pi package as a whole."""
-    folders = {path.parent.name for path in pi_test_files()}
+    """`make test-pi` leaves out what needs onnx, and as a whole only packages that need no library."""
+    folders = {path.parent.name for path in pi_test_files()} | {unit(name) for name in NEED_NO_LIBRARY}
 
     assert folders >= {unit(name) for name in PACKAGES if name in PI}
     assert not [path for path in pi_test_files() if "workshop" in path.parts]
+
+
+@pytest.mark.parametrize("package", sorted(NEED_NO_LIBRARY))
+def test_what_test_pi_leaves_out_needs_no_library(package: str) -> None:
+    """The long tests that `make test-pi` leaves out are of packages without numpy and OpenCV."""
+    reached, waiting = {"hefkit"}, [name for name in OURS if f"{name}.".startswith(f"{package}.")]
+    while waiting:
+        reached.add(name := waiting.pop())
+        found = {i.module for i in imports(OURS[name])}
+        waiting += sorted((found & OURS.keys()) - reached)
+        outside = {module.partition(".")[0] for module in found - OURS.keys()}
+        assert outside <= sys.stdlib_module_names | {"xxhash", "yaml"}, name

@@ -58,7 +58,7 @@ from importlib.util import find_spec
 
 NEEDED = {"numpy": "python3-numpy", "cv2": "python3-opencv"}
 OPTIONAL = {"aiohttp": ("--web", "python3-aiohttp"), "paho": ("--mqtt", "python3-paho-mqtt"),
-            "picamera2": ("the source csi", "python3-picamera2")}
+            "av": ("recordings that survive a power cut", "python3-av"), "picamera2": ("the source csi", "python3-picamera2")}
 missing = [module for module in NEEDED if find_spec(module) is None]
 for module in missing:
     print(f"missing: {module}: sudo apt install {NEEDED[module]}")

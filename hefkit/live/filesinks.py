@@ -13,11 +13,13 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import BinaryIO
 
+from hefkit.errors import DataError
 from hefkit.files import check_writable, explained, sync
 from hefkit.live.sinks import ThreadSink, Trouble
 from hefkit.live.state import LiveResult, jpeg
 from hefkit.pictures.find import SAVED_LIVE
-from hefkit.pictures.video import VideoWriter, codec, opencv_path
+from hefkit.pictures.video import open_video, opencv_path
+from hefkit.pictures.writer import VideoWriter, codec
 from hefkit.results.formats import ImageInfo, json_line
 from hefkit.staging.journal import hold, in_use, let_go
 from hefkit.text import counted, log, one_line
@@ -109,9 +111,9 @@ def check_free(folder: Path) -> None:
 class Recorder(ThreadSink):
     """`--record`: annotated frames in an .mp4, written as NAME.part.mp4 and renamed when it is complete.
 
-    An .mp4 can only be played once it is closed, so every SEGMENT_S the recording goes on in a new file, NAME-2.mp4 ...
-    What a killed run left open is named at the start. A full disk ends the file, which is kept; when there
-    is space again, the next file begins.
+    Where a video cannot be written in fragments (see VideoWriter), it can only be played once it is closed; then the
+    recording goes on in a new file, NAME-2.mp4 ..., every SEGMENT_S. What a killed run left open is named at the
+    start. A full disk ends the file, which is kept; when there is space again, the next file begins.
 
     Args:
         path: the file; if it exists already, NAME-2.mp4 ... is used.
@@ -150,7 +152,7 @@ class Recorder(ThreadSink):
             video.write(result.annotated)
         self._written += max(times, 0)
         self.trouble.worked()
-        if result.frame.captured - self._begun >= SEGMENT_S:
+        if not video.fragmented and result.frame.captured - self._begun >= SEGMENT_S:
             self.finish()
 
     def _open(self, result: LiveResult) -> VideoWriter:
@@ -235,7 +237,12 @@ def _name_cut_off(path: Path) -> None:
     """Warn of recordings of this name that a killed run has not closed."""
     for part in sorted(path.parent.glob(f"{glob.escape(path.stem)}*.part.mp4")):
         if part.is_file() and not in_use(part):
-            log.warning("%s is left of a run that was killed, and cannot be played; delete it", one_line(part))
+            try:
+                open_video(part, one_line(part))
+                advice = "plays up to there; rename it to keep it"
+            except DataError:
+                advice = "cannot be played; delete it"
+            log.warning("%s is left of a run that was killed, and %s", one_line(part), advice)
 
 
 def part_of(path: Path) -> Path:

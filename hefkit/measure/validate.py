@@ -200,8 +200,10 @@ def _figures(run: ModelRun, exact: ModelRun | None, result: Validation) -> dict[
         measured = run.meter.figures(result.class_names(run))
     kept = agreement = None
     if exact is not None and run is not exact:
-        if run.meter is not None and exact.meter is not None:
-            kept = _kept(exact, run)
+        if run.meter is not None and exact.meter is not None and result.reference_figures is not None:
+            shares = {key: _share(measured[key], result.reference_figures[key]) for key in ("map50", "map50_95")}
+            interval = paired_interval(exact.meter, run.meter)
+            kept = {**shares, "interval": None if interval is None else list(interval)}
         meter = Agreement(CONF)
         for a, b in _pairs(run, exact):
             meter.add(a, b)
@@ -211,12 +213,5 @@ def _figures(run: ModelRun, exact: ModelRun | None, result: Validation) -> dict[
     return {**head, **measured, "kept": kept, "agreement": agreement}
 
 
-def _kept(exact: ModelRun, run: ModelRun) -> dict[str, Any]:
-    assert exact.meter is not None and run.meter is not None
-    before, after = exact.meter.figures(), run.meter.figures()
-    shares = {
-        key: None if not before[key] or after[key] is None else after[key] / before[key]
-        for key in ("map50", "map50_95")
-    }
-    interval = paired_interval(exact.meter, run.meter)
-    return {**shares, "interval": None if interval is None else list(interval)}
+def _share(after: float | None, before: float | None) -> float | None:
+    return None if not before or after is None else after / before

@@ -9,7 +9,8 @@
     read      one image file -> upright BGR pixels, or the reason why not
     small     a small copy of a picture, decoded fast
     frames    photographs read ahead by threads, in order
-    video     frames of a video file; a video file of annotated frames
+    video     frames of a video file
+    writer    a video file of annotated frames, in H.264 where the machine can
 
-Others use: datayaml, find, frames, kinds, places, quiet, read, small, sources, video.
+Others use: datayaml, find, frames, kinds, places, quiet, read, small, sources, video, writer.
 """

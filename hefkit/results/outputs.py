@@ -17,7 +17,8 @@ from hefkit.files import explained
 from hefkit.names import class_folders
 from hefkit.pictures.find import RECORD
 from hefkit.pictures.frames import Frame
-from hefkit.pictures.video import VideoFacts, VideoWriter
+from hefkit.pictures.video import VideoFacts
+from hefkit.pictures.writer import VideoWriter
 from hefkit.results.draw import annotate
 from hefkit.results.folder import CROPS, FILES, RunPlan, write_record
 from hefkit.results.formats import WRITERS, ImageInfo, Writer

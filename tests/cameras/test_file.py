@@ -12,7 +12,8 @@ import pytest
 from hefkit.cameras.file import FileCamera
 from hefkit.cameras.source import parse_source
 from hefkit.errors import DataError
-from hefkit.pictures.video import VideoFacts, VideoWriter
+from hefkit.pictures.video import VideoFacts
+from hefkit.pictures.writer import VideoWriter
 
 
 def film(path: Path, frames: int = 6) -> Path:

@@ -52,15 +52,15 @@ def files(folder: Path) -> dict[str, bytes]:
 
 def test_the_same_seed_gives_the_same_bytes(run_script: Run, tmp_path: Path) -> None:
     """Twice the same set; a larger set begins with the smaller one; another seed is another set."""
-    for name, count, seed in (("a", 3, 5), ("b", 3, 5), ("more", 5, 5), ("other", 3, 6)):
-        done = run_script(SCRIPT, "--output", tmp_path / name, "--train", count, "--val", 2, "--seed", seed, "--json")
-        assert (done.code, done.json["pictures"]) == (0, {"train": count, "val": 2}), done.err
+    for name, count, seed in (("a", 1, 8), ("b", 1, 8), ("more", 2, 8), ("other", 1, 12)):
+        done = run_script(SCRIPT, "--output", tmp_path / name, "--train", count, "--val", 1, "--seed", seed, "--json")
+        assert (done.code, done.json["pictures"]) == (0, {"train": count, "val": 1}), done.err
     a, b, more, other = (files(tmp_path / name) for name in ("a", "b", "more", "other"))
 
-    assert a == b and len(a) == 11
-    assert a.items() <= more.items()
+    assert a == b and len(a) == 5
+    assert a.items() <= more.items() and len(more) == 7
     assert all(other[name] != data for name, data in a.items() if name.endswith(".jpg"))
-    assert all(data != twin for data, twin in zip(a.values(), list(a.values())[1:], strict=False))
+    assert len(set(more.values())) == len(more), "every picture and every label is different"
 
 
 def test_an_existing_set_is_left_alone(run_script: Run, tmp_path: Path) -> None:
@@ -80,12 +80,12 @@ def test_boxes_are_exact(pictures: ModuleType, plans: ModuleType, seed: int, spl
     """What covers a pixel is the difference of the same drone before white and before black. The box holds every pixel
     that is covered by a tenth or more, and has one in its first and last row and column."""
     plan = plans.make_plan(seed, split, index)
-    near = pictures.scenery(plan)[1]
+    near = pictures.scenery(plan)[1] if plan.foreground else None
+    nothing, before = seen_through(pictures, dataclasses.replace(plan, drones=()), near)
+    assert nothing == ()
     for drone in plan.drones:
-        single = dataclasses.replace(plan, drones=(drone,))
-        boxes, through = seen_through(pictures, single, near)
-        assert seen_through(pictures, dataclasses.replace(plan, drones=()), near)[0] == ()
-        visible = seen_through(pictures, dataclasses.replace(plan, drones=()), near)[1] - through
+        boxes, through = seen_through(pictures, dataclasses.replace(plan, drones=(drone,)), near)
+        visible = before - through
         for x1, y1, x2, y2 in boxes:
             inside = visible[y1:y2, x1:x2]
             assert 0 <= x1 < x2 <= plan.size_wh[0] and 0 <= y1 < y2 <= plan.size_wh[1]
@@ -104,22 +104,38 @@ def seen_through(pictures: ModuleType, plan: Any, near: Any) -> tuple[tuple[Any,
 
 
 @given(st.integers(0, 2**20), st.integers(0, 10_000))
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_drones_are_drawn_where_there_is_a_box_and_nowhere_else(
     pictures: ModuleType, plans: ModuleType, seed: int, index: int
 ) -> None:
     """The picture with drones and the one without differ visibly in every box, and by less than a tenth outside of all;
     each drone has the box that it has alone."""
     plan = plans.make_plan(seed, "train", index)
-    scene, boxes = pictures.paint(plan)
-    change = np.abs(scene - pictures.paint(dataclasses.replace(plan, drones=()))[0]).max(axis=2)
+    background, near = pictures.scenery(plan)  # once: it takes most of the time
 
-    alone = [pictures.paint(dataclasses.replace(plan, drones=(drone,)))[1] for drone in plan.drones]
+    def with_drones(*drones: Any) -> tuple[np.ndarray, tuple[Any, ...]]:
+        scene = background.copy()
+        return scene, pictures.add_drones(scene, dataclasses.replace(plan, drones=drones), near)
+
+    scene, boxes = with_drones(*plan.drones)
+    change = np.abs(scene - with_drones()[0]).max(axis=2)
+
+    alone = [with_drones(drone)[1] for drone in plan.drones]
     assert tuple(box for found in alone for box in found) == boxes
     for x1, y1, x2, y2 in boxes:
         assert change[y1:y2, x1:x2].max() >= 0.1
         change[y1:y2, x1:x2] = 0
     assert change.max() <= 0.1
+
+
+def test_a_drone_shows_on_any_background(pictures: ModuleType, plans: ModuleType) -> None:
+    """Before a flat wall of any brightness, its own as well."""
+    for index in range(4):
+        plan = plans.make_plan(0, "train", index)
+        for level in np.linspace(0, 1, 11, dtype=np.float32):
+            scene = np.full((plan.size_wh[1], plan.size_wh[0], 3), level, np.float32)
+            for x1, y1, x2, y2 in pictures.add_drones(scene, plan, None):
+                assert np.abs(scene[y1:y2, x1:x2] - level).max() >= 0.1, (index, level)
 
 
 def test_a_box_is_the_outline_of_what_covers(plans: ModuleType) -> None:
@@ -166,7 +182,7 @@ def boxes_of(folder: Path, split: str) -> list[tuple[Any, np.ndarray]]:
 def test_the_sample_is_the_beginning_of_the_set(run_script: Run, tmp_path: Path) -> None:
     """The 48 committed pictures are the first of what the script draws: labels to the letter, pixels to what another
     release of OpenCV may round otherwise."""
-    assert run_script(SCRIPT, "--output", tmp_path / "set", "--train", 3, "--val", 3).code == 0
+    assert run_script(SCRIPT, "--output", tmp_path / "set", "--train", 2, "--val", 2).code == 0
 
     for split in ("train", "val"):
         for picture in sorted((tmp_path / "set" / "images" / split).glob("*.jpg")):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,8 @@ from hefkit.spec import InputSpec
 from hefkit.workshop.network.session import open_session, run_session
 from tests.conftest import ROOT, Finished
 
-pytestmark = pytest.mark.slow
+# one process for the whole file: the demo runs once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("demo")]
 
 Run = Callable[..., Finished]
 SAMPLE = ROOT / "examples" / "drone"
@@ -59,15 +62,30 @@ def detected(folder: Path) -> list[Detections]:
     return found
 
 
-def test_both_exports_find_the_same(run_script: Run, tmp_path: Path) -> None:
-    """With and without NMS in the graph: equal boxes, scores and classes in all 24 pictures."""
-    results = []
-    for model in (PLAIN, WITH_NMS):
-        done = run_script(
-            "hailo_inference.py", model, SAMPLE / "images" / "val", "--save-dir", tmp_path / model.stem, "--no-images"
-        )
-        assert done.code == 0, done.err
-        results.append(detected(tmp_path / model.stem))
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The demo with eight calibration pictures; its JSON, what it said, and its folder."""
+    folder = tmp_path_factory.mktemp("demo") / "out"
+    done = subprocess.run(
+        [sys.executable, str(SAMPLE / "demo.py"), "--output", str(folder), "--num-samples", "8", "--json"],
+        cwd=folder.parent, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return {"result": json.loads(done.stdout.splitlines()[-1]), "words": done.stderr, "folder": folder}
+
+
+@pytest.fixture(scope="module")
+def found_with_nms(tmp_path_factory: pytest.TempPathFactory) -> list[Detections]:
+    """The boxes of the export with NMS in all 24 pictures."""
+    folder = tmp_path_factory.mktemp("nms")
+    command = ["hailo_inference.py", WITH_NMS, SAMPLE / "images" / "val", "--save-dir", folder, "--no-images"]
+    subprocess.run([sys.executable, ROOT / command[0], *command[1:]], check=True, capture_output=True, timeout=600)
+    return detected(folder)
+
+
+def test_both_exports_find_the_same(demo: dict[str, Any], found_with_nms: list[Detections]) -> None:
+    """With NMS in the graph and without, as the demo ran it: equal boxes, scores and classes in all 24 pictures."""
+    results = [detected(demo["folder"] / "float"), found_with_nms]
 
     assert sum(map(len, results[0])) > 20
     for a, b in zip(*results, strict=True):
@@ -76,18 +94,13 @@ def test_both_exports_find_the_same(run_script: Run, tmp_path: Path) -> None:
         np.testing.assert_allclose(a.score, b.score, atol=1e-5)
 
 
-def test_the_exported_nms_finds_the_same(run_script: Run, tmp_path: Path) -> None:
+def test_the_exported_nms_finds_the_same(found_with_nms: list[Detections]) -> None:
     """The network with its own NMS, run whole by onnxruntime: above 0.25 it finds what hefkit's decoder finds."""
-    pictures = sorted((SAMPLE / "images" / "val").glob("*.jpg"))[:8]
-    (tmp_path / "list.txt").write_text("".join(f"{p}\n" for p in pictures))
-    done = run_script(
-        "hailo_inference.py", WITH_NMS, tmp_path / "list.txt", "--save-dir", tmp_path / "run", "--no-images"
-    )
-    assert done.code == 0, done.err
+    pictures = sorted((SAMPLE / "images" / "val").glob("*.jpg"))
     session = open_session(onnx.load(WITH_NMS))
 
     agreement = Agreement(conf=0.25)
-    for picture, ours in zip(pictures, detected(tmp_path / "run"), strict=True):
+    for picture, ours in list(zip(pictures, found_with_nms, strict=True))[:8]:
         tensor, transform = letterbox(cv2.imread(str(picture)), InputSpec((640, 640)))
         feed = {"images": tensor.transpose(2, 0, 1)[None].astype(np.float32) / 255}
         [rows] = run_session(session, ["output0"], feed)
@@ -100,21 +113,6 @@ def test_the_exported_nms_finds_the_same(run_script: Run, tmp_path: Path) -> Non
 
     assert agreement.boxes_float > 5
     assert (agreement.recall, agreement.precision) == (1.0, 1.0)
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The demo with eight calibration pictures; its JSON, what it said, and its folder."""
-    import subprocess
-    import sys
-
-    folder = tmp_path_factory.mktemp("demo") / "out"
-    done = subprocess.run(
-        [sys.executable, str(SAMPLE / "demo.py"), "--output", str(folder), "--num-samples", "8", "--json"],
-        cwd=folder.parent, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    return {"result": json.loads(done.stdout.splitlines()[-1]), "words": done.stderr, "folder": folder}
 
 
 def test_demo(demo: dict[str, Any]) -> None:

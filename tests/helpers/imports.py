@@ -1,11 +1,12 @@
 """What the sources import, according to their syntax trees.
 
-python -m tests.helpers.imports     prints the test files that need numpy and OpenCV only, for `make test-pi`
+python -m tests.helpers.imports     prints the test files for `make test-pi`: what the Pi's numpy and OpenCV may change
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,15 @@ PROCESSES_OF_THE_WORKSTATION = {
     "tests.examples.test_drone_dataset",
     "tests.scripts.test_real_precision",
     "tests.scripts.test_real_sabotage",
+    "tests.scripts.test_prepare_calibration",
 }  # they do not import the workshop, but run what does
+NEED_NO_LIBRARY = {"hefkit.hef", "hefkit.staging"}  # neither numpy nor OpenCV
+TAKE_LONG = {
+    "tests.hef.test_container",
+    "tests.hef.test_mutations",
+    "tests.hef.test_wire",
+    "tests.staging.test_stage",
+}  # tests of NEED_NO_LIBRARY, which tell nothing about the Pi's libraries
 
 
 @dataclass(frozen=True)
@@ -48,9 +57,10 @@ TESTS = {name: path for name, path in modules("tests").items() if not name.start
 SCRIPTS = {path.stem: path for path in sorted(ROOT.glob("*.py"))}
 
 
-def imports(path: Path) -> list[Import]:
+@functools.cache
+def imports(path: Path) -> tuple[Import, ...]:
     """Everything that a file imports, also inside functions; type-only imports count as module level."""
-    return list(_imports(ast.parse(path.read_text(encoding="utf-8")), None))
+    return tuple(_imports(ast.parse(path.read_text(encoding="utf-8")), None))
 
 
 def _imports(node: ast.AST, function: str | None) -> Iterator[Import]:
@@ -73,7 +83,7 @@ def _resolved(module: str, name: str) -> str:
 
 
 def pi_test_files() -> list[Path]:
-    """The test files that import neither the workshop nor onnx, directly or through helpers."""
+    """The test files that import neither the workshop nor onnx, directly or through helpers, without TAKE_LONG."""
 
     def reached(name: str, seen: set[str]) -> set[str]:
         for found in imports(TESTS[name]):
@@ -90,7 +100,7 @@ def pi_test_files() -> list[Path]:
         )
 
     chosen = (name for name in TESTS if TESTS[name].stem.startswith("test_") and fits(name))
-    return [TESTS[name] for name in chosen if name not in PROCESSES_OF_THE_WORKSTATION]
+    return [TESTS[name] for name in chosen if name not in PROCESSES_OF_THE_WORKSTATION | TAKE_LONG]
 
 
 if __name__ == "__main__":

@@ -12,8 +12,10 @@ boxes of several cells.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -34,6 +36,21 @@ def save(model: onnx.ModelProto, path: Path) -> Path:
     return path
 
 
+def _built_once(build: Callable[..., onnx.ModelProto]) -> Callable[..., onnx.ModelProto]:
+    """Remember each network, as it takes a tenth of a second; every call gets a copy of its own."""
+    known: dict[str, bytes] = {}
+
+    @functools.wraps(build)
+    def copy(**options: Any) -> onnx.ModelProto:
+        key = repr(sorted(options.items()))
+        if key not in known:
+            known[key] = build(**options).SerializeToString()
+        return onnx.ModelProto.FromString(known[key])
+
+    return copy
+
+
+@_built_once
 def tiny_yolo(
     *,
     family: str = "dfl",  # "dfl" | "ltrb"

@@ -26,7 +26,8 @@ from hefkit.live import filesinks, sinks
 from hefkit.live.filesinks import FrameSaver, JsonlSink, Recorder, fresh_file, part_of, timestamp
 from hefkit.live.sinks import ThreadSink
 from hefkit.live.state import LiveResult
-from hefkit.pictures.video import VideoWriter, codec
+from hefkit.pictures import writer
+from hefkit.pictures.writer import VideoWriter, codec
 from tests.conftest import ROOT, fill
 from tests.helpers.fake_live import live_result
 from tests.helpers.waiting import wait_for
@@ -268,8 +269,9 @@ class TestRecorder:
     def test_a_long_recording_goes_on_in_new_files(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: pytest.LogCaptureFixture
     ) -> None:
-        """Closed files can be played whatever happens later; so can those of a video that is read fast."""
+        """OpenCV's closed files can be played whatever happens later; so can those of a video that is read fast."""
         monkeypatch.setattr(filesinks, "SEGMENT_S", 1.0)
+        monkeypatch.setattr(writer, "codec", lambda: "mp4v")
         sink = Recorder(tmp_path / "a.mp4", 10.0)
         self.put(sink, *(number / 10 for number in range(25)))
         assert sorted(p.name for p in tmp_path.iterdir()) == ["a-2.mp4", "a-3.part.mp4", "a.mp4"]
@@ -292,6 +294,10 @@ class TestRecorder:
 
         left = f"{tmp_path}/a-7.part.mp4 is left of a run that was killed, and cannot be played; delete it"
         assert [text for text in logged.messages if "killed, and" in text] == [left, left]
+
+        (tmp_path / "a.mp4").rename(part_of(tmp_path / "a-7.mp4"))
+        Recorder(tmp_path / "a.mp4", 10.0).close()
+        assert "and plays up to there; rename it to keep it" in logged.messages[-1]
 
     def test_without_frames_there_is_no_file(self, tmp_path: Path) -> None:
         """Nothing recorded, nothing left."""

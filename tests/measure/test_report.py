@@ -25,16 +25,21 @@ from tests.helpers.chromium import browser_tab, find_chromium
 from tests.helpers.labelled import dataset, float_engine, int8_engine, opened
 
 
-@pytest.fixture
-def result(tmp_path: Path) -> Validation:
+def measured(folder: Path) -> Validation:
     """A model that finds the boxes a little beside their place, beside the float one; a class name with markup."""
-    data = dataset(tmp_path / "data", names='[car, "<b>drone</b>", bird]')
+    data = dataset(folder / "data", names='[car, "<b>drone</b>", bird]')
     items, names = labelled_pictures(str(data), "val")
     engines = {"best.onnx": float_engine(), "m.emulated.onnx": int8_engine(box=(14, 14, 44, 44))}
     return validate(
         [Path("m.emulated.onnx")], Path("best.onnx"), items, lambda p: opened(engines, p),
         labelled=True, names=names, quiet=True,
     )  # fmt: skip
+
+
+@pytest.fixture
+def result(tmp_path: Path) -> Validation:
+    """A validation of which a report can be written."""
+    return measured(tmp_path)
 
 
 def page(result: Validation, folder: Path) -> str:
@@ -44,10 +49,15 @@ def page(result: Validation, folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_is_self_contained(result: Validation, tmp_path: Path) -> None:
-    """Pictures are data, there is no script, and nothing is asked from a network; names are text, not markup."""
-    html = page(result, tmp_path / "report")
+@pytest.fixture(scope="module")
+def html(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page that is only read."""
+    folder = tmp_path_factory.mktemp("report")
+    return page(measured(folder), folder / "report")
 
+
+def test_the_page_is_self_contained(html: str) -> None:
+    """Pictures are data, there is no script, and nothing is asked from a network; names are text, not markup."""
     references = re.findall(r"""(?:src|href)\s*=\s*["']([^"']*)["']""", html)
     assert references and all(r.startswith(("data:image/jpeg;base64,", "#")) for r in references)
     assert "<script" not in html and "url(http" not in html and "@import" not in html
@@ -57,10 +67,8 @@ def test_the_page_is_self_contained(result: Validation, tmp_path: Path) -> None:
     assert "prefers-color-scheme: dark" in html and "width=device-width" in html
 
 
-def test_the_verdict_comes_first(result: Validation, tmp_path: Path) -> None:
+def test_the_verdict_comes_first(html: str) -> None:
     """Verdict, models, next steps, classes, pictures, in this order; it says that it is an emulation."""
-    html = page(result, tmp_path / "report")
-
     order = ["(INT8 emulation, not the chip)", "The models", "Which confidence", "What to do next",
              "What each class lost", "Noise of the output tensors", "Where they differ most"]  # fmt: skip
     places = [html.index(words) for words in order]
@@ -141,11 +149,9 @@ def test_without_jinja2(result: Validation, tmp_path: Path, monkeypatch: pytest.
     assert json.loads((tmp_path / "report" / "report.json").read_bytes())["report"] == str(result.report)
 
 
-def test_curves_follow_the_page_s_colours(result: Validation, tmp_path: Path) -> None:
+def test_curves_follow_the_page_s_colours(html: str) -> None:
     """Four drawings in text and lines of the page's colour, whose ids do not clash."""
     pytest.importorskip("matplotlib", reason="the Pi's environment has no matplotlib")
-    html = page(result, tmp_path / "report")
-
     drawings = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
     assert len(drawings) == 4 and all("currentColor" in svg and "<text" in svg for svg in drawings)
     ids = [name for svg in drawings for name in set(re.findall(r'id="([^"]+)"', svg))]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import colorsys
 import itertools
+from collections.abc import Sequence
+from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -193,16 +194,28 @@ def test_letters_have_contrast() -> None:
         assert (light + 0.05) / (dark + 0.05) > 4.5
 
 
-def test_many_boxes_are_drawn_in_reasonable_work() -> None:
-    """Three thousand boxes: labels stop looking for free places at some point, all of them are drawn."""
-    rng = np.random.default_rng(0)
-    corner = rng.uniform(0, 900, (3000, 2))
+def test_many_boxes_are_drawn_in_reasonable_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Far more boxes than a label looks at: it avoids so many labels and objects and no more, and all are drawn."""
+    monkeypatch.setattr(draw, "MAX_OBJECTS", 100)
+    monkeypatch.setattr(draw, "MAX_PLACED", 50)
+    looked_at, place = [], draw._place
+
+    def spy(box: Sequence[int], text: draw.Text, taken: np.ndarray, small: np.ndarray, shape: tuple[int, ...]) -> Any:
+        looked_at.append((len(taken), len(small)))
+        return place(box, text, taken, small, shape)
+
+    monkeypatch.setattr(draw, "_place", spy)
+    corner = np.stack(np.divmod(np.arange(400), 20), axis=1) * 50 + 10
     boxes = np.concatenate([corner, corner + 30], axis=1).astype(np.float32)
-    found = Detections(boxes, np.linspace(1, 0.1, 3000, dtype=np.float32), rng.integers(0, 80, 3000))
+    found = Detections(boxes, np.linspace(1, 0.1, 400, dtype=np.float32), np.arange(400) % 80)
 
-    drawn = annotate(grey(1000, 1000), found, {})
+    drawn = annotate(grey(1020, 1020), found, {})
 
-    assert cv2.absdiff(drawn, grey(1000, 1000)).any(axis=2).mean() > 0.5
+    assert np.max(looked_at, axis=0).tolist() == [50, 100]
+    for x, y in corner:
+        assert (drawn[y : y + 30, [x, x + 29]] != 128).any(axis=2).all(), (
+            "the left and the right line, or a label on it"
+        )
 
 
 @pytest.mark.parametrize("count", [1, 6, 40, 300])

@@ -1,7 +1,7 @@
 """compile_to_hef.py with Hailo's SDK, for which a strict double in an environment of its own stands in.
 
-Most runs call `main()` in this process and start the double's interpreter as a user's run would; the whole road and
-the signals run the script as a process.
+Most runs call `main()` in this process and fork the double's processes from a warm interpreter; the whole road and the
+signals run the script as a process, and start the double's interpreter as a user's run would.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec
 from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished, fill
-from tests.helpers.sdk import DOUBLE, SDK_VERSION, make_sdk
+from tests.helpers.sdk import DOUBLE, SDK_VERSION, fork_the_worker, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
 from tests.scripts.test_compile_emulated import npy_set
 
@@ -66,6 +66,7 @@ def compiled(
     yolo: Path, calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> Iterator[Compile]:
     """`compiled(*flags, sdk=..., onnx=..., **behaviour)`: one compilation to `best` in the test's folder."""
+    fork_the_worker(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HAILO_SDK_PYTHON", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

@@ -543,7 +543,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> float:
 
 def assert_equals_oracle(model: Path, lines: list[dict[str, Any]], side: int, conf: float) -> int:
     """Same classes, boxes to 0.01 px and scores to 1e-4 in every line; returns how many were close to `conf`."""
-    session = ort.InferenceSession(str(model), providers=["CPUExecutionProvider"])
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1  # more would spin while the other tests compute
+    session = ort.InferenceSession(str(model), options, providers=["CPUExecutionProvider"])
     close = 0
     for line in lines:
         expected = oracle(session, Path(line["source"]), side, conf)

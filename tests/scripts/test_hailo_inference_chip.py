@@ -360,7 +360,7 @@ def test_benchmark_of_the_real_engine(
     hef = as_hef(emulations(), tmp_path)
 
     done = run_script(
-        "validate_hef.py", hef, "--benchmark", "--pictures", 40, "--source", photos, "--json", **chip_env()
+        "validate_hef.py", hef, "--benchmark", "--pictures", 40, "--source", photos, "--json", fresh=True, **chip_env()
     )
 
     assert done.code == 0, done.err

@@ -12,7 +12,8 @@ from hefkit.measure.validate import Validation, validate
 from hefkit.measure.verdict import judge
 from tests.helpers.sabotage import Bench
 
-pytestmark = pytest.mark.slow
+# one process for the whole file: the models are measured once
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("sabotage")]
 GATES = Gates(kept=0.95, recall=0.95)
 
 

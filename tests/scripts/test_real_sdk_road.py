@@ -6,23 +6,26 @@ graphs come through the driver: end nodes, names, orders, shapes, scripts, HARs,
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from compile_to_hef import main
+from hefkit.cli import run_main
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec, describe
 from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished
-from tests.helpers.sdk import make_sdk
+from tests.helpers.sdk import fork_the_worker, make_sdk
 
 pytestmark = pytest.mark.slow
 
-Run = Callable[..., Finished]
+Compile = Callable[..., Finished]
 
 # name: (file, side, family, classes, NMS-free, least recall; None: random weights, which find nothing)
 NETWORKS: dict[str, tuple[str, int, str, int, bool, float | None]] = {
@@ -49,9 +52,23 @@ def calibration(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return make
 
 
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Compile]:
+    """`compiled(onnx, *flags)`: main() in this process; the double's processes are forked."""
+    fork_the_worker(monkeypatch)
+    before = signal.getsignal(signal.SIGTERM)
+
+    def run(*arguments: object) -> Finished:
+        code = run_main(main, list(map(str, arguments)))
+        return Finished(code, *capsys.readouterr())
+
+    yield run
+    signal.signal(signal.SIGTERM, before)
+
+
 @pytest.mark.parametrize("file, side, family, classes, free, recall", NETWORKS.values(), ids=NETWORKS.keys())
 def test_real_networks(
-    run_script: Run,
+    compiled: Compile,
     shared: Path,
     calibration: Callable[[Path, int], Path],
     tmp_path: Path,
@@ -69,8 +86,8 @@ def test_real_networks(
     calib = calibration(source, imgsz)
     sdk = make_sdk(tmp_path)
 
-    done = run_script(
-        "compile_to_hef.py", model, "--calib", calib, "--output", tmp_path / "net", "--sdk-python", sdk,
+    done = compiled(
+        model, "--calib", calib, "--output", tmp_path / "net", "--sdk-python", sdk,
         "--hw-arch", "hailo8l", "--run-dir", tmp_path / "run", "--json",
     )  # fmt: skip
 
@@ -88,8 +105,8 @@ def test_real_networks(
         # random weights: scores too small for 8 bit, and boxes that hardly vary, some of them exact
         boxes = [o["snr_db"] for o in quality["outputs"] if o["role"] == "box"]
         assert all(noise is None or noise > 20 for noise in boxes)
-    again = run_script(
-        "compile_to_hef.py", model, "--calib", calib, "--output", tmp_path / "again", "--sdk-python", sdk,
+    again = compiled(
+        model, "--calib", calib, "--output", tmp_path / "again", "--sdk-python", sdk,
         "--hw-arch", "hailo8l", "--run-dir", tmp_path / "run2", "--har", tmp_path / "run" / "net.quantized.har",
     )  # fmt: skip
     assert again.code == 0 and (tmp_path / "again.hef").read_bytes() == (tmp_path / "net.hef").read_bytes(), again.err

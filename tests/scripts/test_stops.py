@@ -34,7 +34,7 @@ from tests.scripts.test_compile_emulated import npy_set
 
 PATIENCE_S = 120
 LIVE = "working_hailo_detector.py"
-TIMES = int(os.environ.get("HEFKIT_STOPS", "120"))
+TIMES = 120  # by each signal
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
 # the first lines of the scripts import argparse, which stands for every import before the handlers are set
 STOPPING_ITSELF = """\

@@ -21,6 +21,11 @@ from hefkit.workshop.calibration.sources import find_sources
 from hefkit.workshop.calibration.stage import Workers
 from tests.helpers.pictures import noise, write
 
+pytestmark = [
+    pytest.mark.xdist_group("dask"),  # one process for all tests, so that they share the cluster
+    pytest.mark.filterwarnings("default"),  # of dask
+]
+
 DASK = importlib.util.find_spec("distributed") is not None
 needs_dask = pytest.mark.skipif(not DASK, reason="distributed is not installed: pip install 'dask[distributed]'")
 
@@ -34,9 +39,9 @@ def photos(tmp_path: Path) -> Path:
     return tmp_path / "photos"
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
-    """A scheduler and two workers, each in a process of its own."""
+    """A scheduler and two workers, each in a process of its own; a worker that is killed is started again."""
     from distributed import LocalCluster
 
     with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
@@ -53,7 +58,6 @@ def make(photos: Path, out: Path, scheduler: str | None, monkeypatch: pytest.Mon
 
 @needs_dask
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")
 @pytest.mark.parametrize("lost", [False, True], ids=["all workers", "one is killed"])
 def test_a_cluster_makes_the_same_set(
     photos: Path, tmp_path: Path, cluster: Any, lost: bool, monkeypatch: pytest.MonkeyPatch
@@ -77,7 +81,6 @@ def test_a_cluster_makes_the_same_set(
 
 @needs_dask
 @pytest.mark.slow
-@pytest.mark.filterwarnings("default")
 def test_what_was_seen_before_a_failure_is_kept(
     photos: Path, tmp_path: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +110,6 @@ def test_what_was_seen_before_a_failure_is_kept(
 
 
 @needs_dask
-@pytest.mark.filterwarnings("default")
 def test_no_scheduler_there(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Exit 5, with the address and the command that starts one."""
     monkeypatch.setattr("hefkit.workshop.cluster.CONNECT_SECONDS", 1)

@@ -14,7 +14,7 @@ from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detector import Detector
 from hefkit.open_model import open_engine
 from tests.conftest import Finished
-from tests.helpers.sdk import make_sdk
+from tests.helpers.sdk import fork_the_worker, make_sdk
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 
 CONF = 0.25
@@ -46,6 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def compiled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """`compiled(*flags)`: main() in this process, in the test's folder."""
+    fork_the_worker(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HAILO_SDK_PYTHON", raising=False)
 

@@ -112,7 +112,7 @@ def _opened(blob: bytes) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = 1
     return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
 
 
