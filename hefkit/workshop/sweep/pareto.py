@@ -11,7 +11,7 @@ from hefkit.workshop.sweep.ranking import TITLES, Row
 
 SIZE = (7.6, 4.2)  # inches
 SPREAD = 0.015  # of the largest size: candidates of one size stand beside each other
-ROOM = 1.2  # of the largest size: where the axis ends
+MARGIN = 1.2  # of the largest size: where the axis ends
 LEGEND = "green: the best; blue: no other is better and cheaper\nsquare: with tensors in 16 bit"
 TITLE = "Candidates: accuracy over size"
 MB = 1e6
@@ -41,7 +41,7 @@ def _draw(axes: Any, rows: Sequence[Row]) -> None:
     axes.plot(*zip(*front, strict=True), color=COLOURS[1], linewidth=1, linestyle=":", zorder=0)
     axes.margins(y=0.08)
     axes.set(
-        xlim=(0, ROOM * max(places)),
+        xlim=(0, MARGIN * max(places)),
         xlabel="size, MB (candidates of one size stand side by side)",
         ylabel=f"% {TITLES[rows[0].figures['measure']]}",
     )

@@ -71,7 +71,7 @@ class Pool:
             self._refresh()
         facts = [w.facts for w in self._workers.values() if w.facts is not None]
         if not facts:
-            raise ToolchainError(self._nobody())
+            raise ToolchainError(self._no_worker())
         return facts
 
     def perform(self, jobs: Sequence[Job], may_start: Callable[[], bool]) -> Iterator[tuple[Job, Outcome | None]]:
@@ -211,9 +211,9 @@ class Pool:
         elif time.monotonic() - self._last_fit > PATIENCE_S:
             for job in stuck:
                 waiting.remove(job)
-                yield job, _failure(self._nobody())
+                yield job, _failure(self._no_worker())
 
-    def _nobody(self) -> str:
+    def _no_worker(self) -> str:
         reasons = "; ".join(dict.fromkeys(w.refusal for w in self._workers.values() if w.refusal))
         return f"no worker can compile it: {reasons or 'all have failed or are gone'}"
 

@@ -213,10 +213,10 @@ def _blob(digest: str) -> Path:
     return cache_folder("sweep") / "inputs" / digest[:2] / digest
 
 
-def _prune(room: int) -> None:
+def _prune(needed: int) -> None:
     """Remove the oldest inputs where the cache would grow beyond MAX_CACHE."""
     kept = [(path.stat().st_mtime, path.stat().st_size, path) for path in cache_folder("sweep").glob("inputs/??/*")]
-    total = room + sum(size for _, size, _ in kept)
+    total = needed + sum(size for _, size, _ in kept)
     for _, size, path in sorted(kept):
         if total <= MAX_CACHE:
             return
