@@ -22,8 +22,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy is imported
-    os.environ[f"{library}_NUM_THREADS"] = "1"
+if __name__ == "__main__":  # not where a test imports this
+    for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy is imported
+        os.environ[f"{library}_NUM_THREADS"] = "1"
 sys.path[:0] = [str(Path(__file__).resolve().parent), str(Path(__file__).resolve().parent.parent)]
 
 from hefkit import cli  # noqa: E402

@@ -25,8 +25,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy is imported
-    os.environ[f"{library}_NUM_THREADS"] = "1"
+if __name__ == "__main__":  # not where a test imports this
+    for library in ("OMP", "OPENBLAS", "MKL"):  # read once, when numpy is imported
+        os.environ[f"{library}_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from hefkit import cli  # noqa: E402

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
+import os
 import tempfile
 import urllib.request
 from collections.abc import Iterator
@@ -60,6 +61,7 @@ def started(workers: int) -> Iterator[Any]:
 
     quiet = {"logging.distributed": "critical"}  # a lost worker is ours to report
     with (
+        environment_kept(),
         tempfile.TemporaryDirectory(prefix="hefkit-dask-", ignore_cleanup_errors=True) as folder,
         dask.config.set(quiet),
         LocalCluster(
@@ -76,6 +78,18 @@ def started(workers: int) -> Iterator[Any]:
         Client(cluster, timeout=CONNECT_SECONDS) as client,
     ):
         yield client
+
+
+@contextlib.contextmanager
+def environment_kept() -> Iterator[None]:
+    """Remove what Dask sets for its workers and leaves behind, such as OMP_NUM_THREADS."""
+    before = dict(os.environ)
+    try:
+        yield
+    finally:
+        for name in set(os.environ) - set(before):
+            del os.environ[name]
+        os.environ.update(before)
 
 
 def dashboard(client: Any) -> str | None:

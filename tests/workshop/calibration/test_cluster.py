@@ -19,6 +19,7 @@ from hefkit.workshop.calibration.choice.scan import CHUNK
 from hefkit.workshop.calibration.make import SetRequest, make_set
 from hefkit.workshop.calibration.sources import find_sources
 from hefkit.workshop.calibration.stage import Workers
+from hefkit.workshop.cluster import environment_kept
 from tests.helpers.pictures import noise, write
 
 pytestmark = [
@@ -44,7 +45,10 @@ def cluster() -> Iterator[Any]:
     """A scheduler and two workers, each in a process of its own; a worker that is killed is started again."""
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+    with (
+        environment_kept(),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local,
+    ):
         yield local
 
 
