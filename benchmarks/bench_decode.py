@@ -27,9 +27,9 @@ if __name__ == "__main__":  # not where a test imports this
         os.environ[f"{library}_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hefkit import cli, files  # noqa: E402
-from hefkit.errors import DataError  # noqa: E402
-from hefkit.text import one_line  # noqa: E402
+from hefkit import cli, files
+from hefkit.errors import DataError
+from hefkit.text import one_line
 
 if TYPE_CHECKING:
     import numpy as np

@@ -30,8 +30,8 @@ if __name__ == "__main__":  # not where a test imports this
         os.environ[f"{library}_NUM_THREADS"] = "1"
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from hefkit import cli  # noqa: E402
-from hefkit.live.addresses import Broker, WebAddress, parse_mqtt_url  # noqa: E402
+from hefkit import cli
+from hefkit.live.addresses import Broker, WebAddress, parse_mqtt_url
 
 OBJECTS, FPS = 5, 30
 # reads and forgets what PORT streams, N times
