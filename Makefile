@@ -18,8 +18,8 @@ RUN := $(VENV)/bin/python -m
 
 # The libraries of the Raspberry Pi (Debian 12). The Pi's packages are tested with these as well. numpy 1.24 has wheels
 # up to Python 3.11.
-PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<10' 'pytest-xdist>=3.5,<4' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7' \
-    'aiohttp==3.8.*' 'paho-mqtt==1.6.*' 'xxhash>=3,<5'
+PI_PACKAGES := 'numpy==1.24.*' 'opencv-python-headless==4.6.*' 'pytest>=8,<9.2' 'pytest-xdist>=3.5,<4' 'hypothesis>=6.100,<7' 'PyYAML>=6,<7' \
+    'aiohttp==3.8.*' 'paho-mqtt==1.6.*' 'xxhash>=3,<5' 'av==12.*'
 PI_PYTHON = $(firstword $(foreach python,$(PYTHON) python3.11 python3.10,$(shell \
     $(python) -c 'import ensurepip, sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 11))' \
     >/dev/null 2>&1 && echo $(python))))
@@ -33,6 +33,8 @@ OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9 $(wildcard $(HOME)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
+# Python keeps what it has compiled: the tests start it a thousand times.
+unexport PYTHONDONTWRITEBYTECODE
 # One process for each core. Test files that measure time run in one process.
 PARALLEL := -n auto --dist loadgroup
 

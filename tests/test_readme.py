@@ -55,6 +55,8 @@ NOT_RUN = {
     "python3 examples/drone/train.py --data out/drones/data.yaml --output out/first --epochs 36": "an hour or more",
     "python3 examples/drone/train.py --data out/more/data.yaml --output out/model --epochs 15 "
     "--weights out/first/train/weights/best.pt": "most of an hour",
+    "python3 compile_to_hef.py best.onnx --emulate --sweep examples/sweep.yaml --output best": "half a minute of "
+    "processor time; tests/scripts/test_sweep.py runs sweeps, and tests/workshop/sweep/test_plan.py reads this file",
     **dict.fromkeys(
         (
             "sudo apt update",

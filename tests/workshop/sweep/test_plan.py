@@ -49,6 +49,14 @@ def test_axes_are_multiplied_and_names_tell_what_is_set(tmp_path: Path) -> None:
     assert found[4].settings == Settings(groups=4, logits=True)
 
 
+def test_the_example_file() -> None:
+    """examples/sweep.yaml, which docs/sweep.md runs with --emulate: two candidates that an emulation can make."""
+    found = read_plan(ROOT / "examples" / "sweep.yaml")
+
+    check_plan(found, emulate=True, labelled=False)
+    assert [c.name for c in found] == ["level0-8bit", "level0-out16"]
+
+
 def test_the_example_of_the_document(tmp_path: Path) -> None:
     """docs/sweep.md: six of the axes, three listed; every key of its table is a key, and no key is missing there."""
     text = (ROOT / "docs" / "sweep.md").read_text(encoding="utf-8")
