@@ -128,6 +128,15 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 @pytest.fixture(autouse=True)
+def same_environment() -> Iterator[None]:
+    """Remove what a test leaves in the environment, as Dask does; scripts are forked in the usual one only."""
+    before = dict(os.environ)
+    yield
+    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
+        del os.environ[name]
+
+
+@pytest.fixture(autouse=True)
 def fresh_logging() -> Iterator[None]:
     """Restore the logger after each test, because a script that runs in this process changes it."""
     log = logging.getLogger("hefkit")

@@ -61,7 +61,7 @@ def started(workers: int) -> Iterator[Any]:
 
     quiet = {"logging.distributed": "critical"}  # a lost worker is ours to report
     with (
-        environment_kept(),
+        _environment_kept(),
         tempfile.TemporaryDirectory(prefix="hefkit-dask-", ignore_cleanup_errors=True) as folder,
         dask.config.set(quiet),
         LocalCluster(
@@ -81,7 +81,7 @@ def started(workers: int) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def environment_kept() -> Iterator[None]:
+def _environment_kept() -> Iterator[None]:
     """Remove what Dask sets for its workers and leaves behind, such as OMP_NUM_THREADS."""
     before = dict(os.environ)
     try:

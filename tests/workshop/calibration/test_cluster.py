@@ -19,7 +19,6 @@ from hefkit.workshop.calibration.choice.scan import CHUNK
 from hefkit.workshop.calibration.make import SetRequest, make_set
 from hefkit.workshop.calibration.sources import find_sources
 from hefkit.workshop.calibration.stage import Workers
-from hefkit.workshop.cluster import environment_kept
 from tests.helpers.pictures import noise, write
 
 pytestmark = [
@@ -45,10 +44,10 @@ def cluster() -> Iterator[Any]:
     """A scheduler and two workers, each in a process of its own; a worker that is killed is started again."""
     from distributed import LocalCluster
 
-    with (
-        environment_kept(),
-        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local,
-    ):
+    before = set(os.environ)
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+        for name in set(os.environ) - before:  # Dask leaves what it sets for its workers
+            del os.environ[name]
         yield local
 
 
