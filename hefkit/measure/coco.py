@@ -121,14 +121,9 @@ class AveragePrecision:
         if not labels:
             return np.full((len(IOUS), len(RECALLS)), np.nan)
         mine = self.ranked(class_id)
-        hit = (mine["hit"][:, area] & _BITS[:, None]) > 0
-        miss = ~hit & ((mine["ignored"][:, area] & _BITS[:, None]) == 0)
-        hits, misses = np.cumsum(hit, axis=1), np.cumsum(miss, axis=1)
-        precision = hits / np.maximum(hits + misses, 1)
-        envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
-        envelope = np.pad(envelope, ((0, 0), (0, 1)))  # 0 beyond the highest recall
-        recall = hits / labels
-        return np.stack([line[np.searchsorted(at, RECALLS)] for line, at in zip(envelope, recall, strict=True)])
+        hit, ignored = mine["hit"][:, area].copy(), mine["ignored"][:, area].copy()
+        # one IoU at a time: thousands of pictures have a million detections
+        return np.stack([_precision_at_recalls(hit & bit > 0, ignored & bit > 0, labels) for bit in _BITS])
 
     def f1_curve(self) -> np.ndarray:
         """(3, 1000) F1, precision and recall at each confidence of CONFS: means over the classes with labels."""
@@ -173,6 +168,14 @@ class AveragePrecision:
             "per_class": per_class,
             "best_f1": None if best is None else best._asdict(),
         }
+
+
+def _precision_at_recalls(hit: np.ndarray, ignored: np.ndarray, labels: int) -> np.ndarray:
+    """(detections,) bool, best first -> (101,) best precision at each recall or a higher one."""
+    hits, misses = np.cumsum(hit), np.cumsum(~hit & ~ignored)
+    precision = hits / np.maximum(hits + misses, 1)
+    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)  # 0 beyond the highest recall
+    return envelope[np.searchsorted(hits / labels, RECALLS)]
 
 
 def _verdicts(overlap: np.ndarray, other: np.ndarray) -> np.ndarray:
