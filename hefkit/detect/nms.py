@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import numpy as np
 
-FIRST_CHUNK = 4096  # boxes, best first, that are looked at before the rest; often enough for `limit`
+FIRST_CHUNK = 1024  # boxes, best first, that are looked at before the rest; often enough for `limit`
 PAIRWISE_MAX = 48  # boxes; up to so many, comparing all pairs is faster than the grid
 SIZE_SAMPLE = 25  # boxes, best first, whose median width gives the size of a cell
 CELLS_PER_WIDTH = 2  # cells; more: more cells for one object; fewer: two objects share a cell
@@ -40,7 +40,7 @@ def nms(xyxy: np.ndarray, class_id: np.ndarray | None, iou: float, limit: int | 
         iou: a box is suppressed by a better one that overlaps it by more than this; an empty box overlaps nothing.
         limit: return at most so many, the best ones.
     """
-    size = len(xyxy) if limit is None else max(8 * limit, FIRST_CHUNK)
+    size = len(xyxy) if limit is None else max(3 * limit, FIRST_CHUNK)
     while True:
         # a worse box never suppresses a better one, so the boxes kept of a first chunk are the first ones kept of all
         kept = _kept(_prepared(xyxy[:size], 0 if class_id is None else class_id[:size], iou))
