@@ -82,6 +82,10 @@ class VideoWriter:
     def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
         self.path = path
         self._size_wh, self._frames = size_wh, 0
+        if min(size_wh) < 2:
+            raise DataError(
+                f"a video of {size_wh[0]}x{size_wh[1]} cannot be written; expected sides of 2 pixels or more"
+            )
         name, kind = opencv_path(path), codec()
         self.fragmented = kind == FRAGMENTS  # it can be played at any time
         try:
@@ -156,7 +160,7 @@ class _Fragments:
         for packet in self._stream.encode(frame):
             self._container.mux(packet)
         if time.monotonic() - self._synced >= SYNC_S:
-            os.fdatasync(self._file.fileno())
+            os.fsync(self._file.fileno())  # macOS has no fdatasync
             self._synced = time.monotonic()
 
     def release(self) -> None:

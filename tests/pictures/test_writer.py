@@ -116,6 +116,8 @@ def test_a_film_that_cannot_be_written(tmp_path: Path) -> None:
         VideoWriter(tmp_path / "gone" / "a.mp4", 10, (64, 48))
     with pytest.raises(UsageError, match="the name is not UTF-8"):
         VideoWriter(tmp_path / os.fsdecode(b"\xff.mp4"), 10, (64, 48))
+    with pytest.raises(DataError, match="a video of 1x48 cannot be written; expected sides of 2 pixels"):
+        VideoWriter(tmp_path / "thin.mp4", 10, (1, 48))
 
 
 def test_a_full_disk_is_an_error_at_once(small_disk: Path) -> None:
