@@ -6,6 +6,7 @@ core_op_metadata.cpp: get_output_vstream_infos.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,7 @@ class Group:
 
     name: str
     contexts: int
+    fps: float | None  # frames a second of the chip alone, as the compiler estimates; None: no estimate
     inputs: tuple[VStream, ...]
     outputs: tuple[VStream, ...]  # in the file's sorted order
     nms: Nms | None
@@ -84,10 +86,19 @@ def _group(group: Message, arch: str, features: Features) -> Group:
     return Group(
         name=name,
         contexts=record.count("contexts"),
+        fps=_estimate(record),
         inputs=_some(named_inputs, "input", name),
         outputs=_some(named_outputs, "output", name),
         nms=ops.nms,
     )
+
+
+def _estimate(record: Message) -> float | None:
+    """`bottleneck_fps`: "the bottleneck post placement fps" (hef.proto), "not relevant in the case of multi context"
+    (hailort.h). HailoRT takes a zero as unknown.
+    """
+    value = record.message("network_group_metadata").real("bottleneck_fps")
+    return value if 0 < value < math.inf and record.count("contexts") == 1 else None
 
 
 def _core_op(group: Message) -> Message:

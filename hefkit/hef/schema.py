@@ -24,7 +24,7 @@ message NetworkGroup {
   repeated string networks_names = 6; repeated PartialNetworkGroup partial_network_groups = 7;
   repeated Op ops = 8; repeated PadEdge pad_edges = 9;
 }
-message NetworkGroupMetadata { string network_group_name = 1; bool transposed_net = 3; }
+message NetworkGroupMetadata { string network_group_name = 1; bool transposed_net = 3; double bottleneck_fps = 4; }
 message PartialNetworkGroup { NetworkGroup network_group = 1; PhysicalLayout layout = 2; }
 message PhysicalLayout { uint32 partial_clusters_layout_bitmap = 1; }
 message FusedLayersMetadata {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -18,6 +19,7 @@ from tests.helpers.tiny_hef import (
     context,
     core,
     edge,
+    f64,
     field,
     group,
     hef,
@@ -141,6 +143,16 @@ def test_contexts_are_counted_and_read_in_order(as_hef: AsHef) -> None:
     (found,) = as_hef(hef_file(hef(message))).groups
 
     assert (found.contexts, [stream.name for stream in found.inputs]) == (2, ["net/input", "net/second"])
+
+
+@pytest.mark.parametrize("value, expected", [(309.5, 309.5), (0, None), (-1, None), (math.inf, None), (math.nan, None)])
+def test_the_compilers_frame_rate(as_hef: AsHef, value: float, expected: float | None) -> None:
+    """`bottleneck_fps`, field 4 of the metadata; for several contexts it means nothing."""
+    parts = field(3, context(input_layer(), edge(info("net/out", 8, 8, 2)))), field(4, "net/out")
+    message = field(1, field(1, "net") + f64(4, value)) + b"".join(parts)
+
+    assert as_hef(hef_file(hef(message))).groups[0].fps == expected
+    assert as_hef(hef_file(hef(message + field(3, b"")))).groups[0].fps is None
 
 
 WRONG_GROUPS = [

@@ -71,7 +71,7 @@ class HefRun:
         self.file, self.layout, self.calibration = self.source.file, self.source.layout, self.source.calibration
         self.train, self.held_out, self.in_sample = self.calibration.split()
         self.ran: dict[str, Any] | None = None  # what the log says about the quantisation
-        self.contexts: int | None = None  # number of parts that the network was split into
+        self.compiled: dict[str, Any] = {"contexts": None, "fps_estimate": None}  # what the HEF says
         self._shown: set[str] = set()  # lines of the SDK that are on the console already
         self._form = ""  # of the calibration pictures, as the SDK accepted it
 
@@ -248,7 +248,6 @@ class HefRun:
         with self._sdk(quantized) as (dfc, _):
             dfc.load_script(self.folder.file(".alls"))  # as the Model Zoo does: its lines for the compiler count now
             dfc.compile(raw)
-        self.contexts = dfc.listener.facts.contexts
         with self._kept(raw, ".refused.hef"):
             self.run.finish_head(self._read_back(raw, parsed))
         with self._kept(raw, ".finished.hef"):
@@ -271,6 +270,7 @@ class HefRun:
             raise ToolchainError(
                 f"the HEF that Hailo's SDK compiled cannot be read back: {one_line(exc, 400)}; try another SDK release"
             ) from exc
+        self.compiled = {"contexts": found.groups[0].contexts, "fps_estimate": found.groups[0].fps}
         return check_hef(
             found,
             self.layout.to_head_spec(),
@@ -294,7 +294,9 @@ class HefRun:
             stage.commit(last=target.name)
         self.run.output = target
         log.info("  %s (%.1f MB) for %s", target, target.stat().st_size / 1e6, self.options.hw_arch)
+        if self.compiled["fps_estimate"] is not None:
+            log.info("  the compiler estimates %.0f frames/s of the chip alone", self.compiled["fps_estimate"])
 
     def _report(self, error: str | None) -> None:
-        facts = {"sdk": self.ready.to_json(), "sdk_run": self.ran, "contexts": self.contexts, "error": error}
-        self.folder.write_json("report.json", {**self.run.result(), **facts})
+        facts = {"sdk": self.ready.to_json(), "sdk_run": self.ran, "error": error}
+        self.folder.write_json("report.json", {**self.run.result(), **facts, **self.compiled})

@@ -36,7 +36,6 @@ _STARTED = re.compile(rf"^Starting ({_NAME})\b", re.IGNORECASE)
 _DONE = re.compile(rf"({_NAME}) is done", re.IGNORECASE)
 _FOUR_BIT = re.compile(r"Assigning 4bit weights to layer\s+(\S+)")
 _SNR = re.compile(r"(\S+) SNR:\s*(-?[\d.]+) dB")
-_CONTEXTS = re.compile(r"partition to (\d+) contexts")
 _NOT_NORMALIZED = re.compile(r"The calibration set seems to not be normalized, because the values range is\s*(.*)")
 _NORMALIZED_TWICE = re.compile(
     r"The expected calibration set should be \[0, ?255\] when using an in-net normalization layer, but the range "
@@ -62,7 +61,6 @@ class RunLog:
     skipped: list[str] = field(default_factory=list)
     four_bit: list[str] = field(default_factory=list)
     snr_db: dict[str, float] = field(default_factory=dict)
-    contexts: int | None = None
     no_gpu: bool = False
     not_normalized: str = ""  # the range that the SDK saw
     normalized_twice: str = ""
@@ -164,8 +162,6 @@ class RunLog:
         if found := _SNR.search(text):
             self.snr_db[found[1]] = float(found[2])
             self.understood += 1
-        if found := _CONTEXTS.search(text):
-            self.contexts = int(found[1])
 
 
 def _keep(lines: list[str], line: str) -> None:

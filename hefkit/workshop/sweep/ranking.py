@@ -48,16 +48,18 @@ class Row:
 
     @property
     def cost(self) -> tuple[float, ...]:
-        """What it costs on the chip, to be compared: contexts, 16-bit tensors, bytes of the HEF or of the weights.
+        """What it costs on the chip, to be compared: contexts, frame rate, 16-bit tensors, bytes of the HEF or weights.
 
-        Contexts run one after another, and 16 bit halves the rate of a layer. Bytes count in two digits: a smaller
+        Contexts run one after another. With one, the compiler estimates the frame rate; a HEF without an estimate comes
+        after those with one. 16 bit halves the rate of a layer. Frame rate and bytes count in two digits: a smaller
         difference means nothing.
         """
         figures = self.figures
         return (
             figures.get("contexts") or 1,
+            -_two_digits(figures.get("fps_estimate")),
             figures.get("tensors_16bit") or 0,
-            float(f"{figures.get('bytes') or 0:.2g}"),
+            _two_digits(figures.get("bytes")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -100,6 +102,7 @@ def figures(report: Mapping[str, Any], size: int) -> dict[str, Any]:
         "bytes": quality.get("weight_bytes") or size,
         "tensors_16bit": outputs.count("uint16") if wide is None else len(wide),
         "contexts": report.get("contexts"),
+        "fps_estimate": report.get("fps_estimate"),
     }
 
 
@@ -142,6 +145,10 @@ def share(row: Row) -> str:
         return "-"
     low, high = row.interval
     return f"{100 * row.score:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def _two_digits(value: float | None) -> float:
+    return float(f"{value or 0:.2g}")
 
 
 def _by_score(row: Row) -> tuple[float, tuple[float, ...], str]:

@@ -83,7 +83,8 @@ def table(ranked: Sequence[Row]) -> list[str]:
         lines.append(
             f"{row.rank:>2}  {name:<{width}}  {mark:<24}  {_share(found['map50'], 5)}  {_share(found['map50_95'], 8)}"
             f"  {_share(found['recall'], 6)}  {_share(found['precision'], 9)}  {found['bytes'] / 1e6:>6.2f}"
-            f"  {found['tensors_16bit']:>6}  {found['contexts'] or '-':>8}  {row.seconds or 0:>6.0f}"
+            f"  {found['tensors_16bit']:>6}  {found['contexts'] or '-':>8}"
+            f"  {'-' if found['fps_estimate'] is None else round(found['fps_estimate']):>8}  {row.seconds or 0:>6.0f}"
         )
     return [*lines, "=: equal to the best within their intervals; the cheapest of them is first"]
 

@@ -58,13 +58,13 @@ def heard(text: str) -> RunLog:
 
 
 def test_a_healthy_run() -> None:
-    """Passes, pictures, noise and contexts, and nothing to complain of."""
+    """Passes, pictures and noise, and nothing to complain of."""
     log = heard(TUNED)
 
     assert log.entries == {"calibration": 1024, "finetune": 1024}
     assert log.done == ["statistics", "finetune", "noise_analysis"]
     assert log.skipped == ["bias_correction", "adaround"]
-    assert log.snr_db == {"net/output_layer1": 9.179} and log.contexts == 7
+    assert log.snr_db == {"net/output_layer1": 9.179}
     assert judge(log, Asked(level=2, pictures=1024, finetune=1024)) == ([], [])
 
 

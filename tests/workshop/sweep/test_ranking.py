@@ -15,7 +15,8 @@ from hefkit.workshop.sweep.result import table
 
 def row(name: str, score: float | None, low: float = 0.0, high: float = 0.0, **costs: int) -> Row:
     """A finished candidate."""
-    known = {"map50": 0.5, "map50_95": 0.3, "recall": 0.9, "precision": None, "tensors_16bit": 0, "contexts": None}
+    known = {"map50": 0.5, "map50_95": 0.3, "recall": 0.9, "precision": None, "tensors_16bit": 0}
+    known |= {"contexts": None, "fps_estimate": None}
     interval = None if score is None else [low, high]
     values = {**known, "measure": LABELS, "score": score, "interval": interval, "bytes": 1_000_000, **costs}
     return Row(name, {}, "", status=DONE, seconds=3.0, model=Path(name), figures=values)
@@ -47,11 +48,14 @@ def test_of_equal_candidates_the_cheapest_wins() -> None:
 
 
 def test_costs_are_compared_in_their_order() -> None:
-    """Contexts before 16-bit tensors before bytes, and bytes in two digits only."""
+    """Contexts before frame rate before 16-bit tensors before bytes; rate and bytes in two digits only."""
     one, two = row("one", 0.9, 0.8, 1.0, contexts=1, tensors_16bit=6), row("two", 0.9, 0.8, 1.0, contexts=2)
+    fast = row("fast", 0.9, 0.8, 1.0, contexts=1, tensors_16bit=6, fps_estimate=141)
+    slow, same = (row(n, 0.91, 0.8, 1.0, contexts=1, fps_estimate=fps) for n, fps in (("slow", 90), ("same", 144)))
     large, small = row("large", 0.91, 0.8, 1.0, bytes=1_004_000), row("small", 0.9, 0.8, 1.0, bytes=1_000_000)
 
     assert names(rank([two, one])) == ["one", "two"]
+    assert names(rank([one, slow, fast, same, two])) == ["same", "fast", "slow", "one", "two"]
     assert names(rank([small, large])) == ["large", "small"]
 
 
@@ -94,9 +98,10 @@ def test_figures_of_a_report() -> None:
     head = {"outputs": [{"dtype": "uint16"}, {"dtype": "uint8"}]}
     measured = {"map50": 0.5, "map50_95": 0.25, "kept": {"map50": 0.98, "interval": [0.9, 1.0]}}
 
-    blind = figures({"quality": quality, "head": head, "accuracy": None, "contexts": 2}, 77)
+    blind = figures({"quality": quality, "head": head, "accuracy": None, "contexts": 2, "fps_estimate": 9.5}, 77)
     labelled = figures({"quality": quality, "head": head, "accuracy": {"models": [measured]}}, 77)
 
+    assert (blind["fps_estimate"], labelled["fps_estimate"]) == (9.5, None)
     assert (blind["score"], blind["interval"], blind["tensors_16bit"], blind["contexts"]) == (0.85, [0.8, 0.9], 1, 2)
     assert (labelled["score"], labelled["interval"], labelled["map50"], labelled["bytes"]) == (
         0.98,

@@ -24,6 +24,7 @@ refuse_forms: [float32, uint8, dataset]   calibration data that this version ref
 no_full_precision: true             this version has no optimize_full_precision
 reverse_outputs, no_original_names  other answers of the parser that public sources allow
 reverse_emulation, dict_emulation, raw_emulation   the same for the emulation; raw: logits in spite of a sigmoid
+contexts: N                         of the compiled network; 3 by default
 hef: {arch, demote, stale, nms, drop, logits, broken, name}   a HEF that differs from what was asked for
 compile_returns: "path"             compile() returns a path, not bytes
 """

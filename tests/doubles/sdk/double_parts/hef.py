@@ -15,16 +15,17 @@ SEVERAL_LAYOUTS = ("hailo8l", "hailo15m")
 PERIPH_IN_HAILORT = 26
 
 
-def build(net: str, arch: str, sdk: str, size: tuple, outputs: list[dict[str, Any]]) -> bytes:
-    """A HEF; `outputs` have name, shape, bytes, scale, zero_point, original_names."""
+def build(net: str, arch: str, sdk: str, size: tuple, outputs: list[dict[str, Any]], contexts: int) -> bytes:
+    """A HEF; `outputs` have name, shape, bytes, scale, zero_point, original_names. Its frame rate halves in 16 bit."""
     layers = [_edge(0, f"{net}/input_layer1", (*size, 3), 1, 1.0, 0.0, ["images"])]
     layers += [
         _edge(1, o["name"], o["shape"], o["bytes"], o["scale"], o["zero_point"], o["original_names"]) for o in outputs
     ]
-    metadata = _field(1, _field(1, net))
-    contexts = _field(3, _field(3, b"".join(_field(2, layer) for layer in layers)))
+    rate = b"\x21" + struct.pack("<d", 800 / sum(o["bytes"] for o in outputs))  # bottleneck_fps
+    metadata = _field(1, _field(1, net) + rate)
+    parts = _field(3, _field(3, b"".join(_field(2, layer) for layer in layers))) + _field(3, b"") * (contexts - 1)
     order = b"".join(_field(4, o["name"]) for o in outputs)
-    group = metadata + contexts + order
+    group = metadata + parts + order
     if arch in SEVERAL_LAYOUTS:
         group = metadata + _field(7, _field(1, group) + _field(2, _field(1, 1)))
     header = _field(1, ARCH_NUMBERS[arch]) + _field(3, sdk + " FAKE: test double") + _field(4, 1)

@@ -328,16 +328,18 @@ class ClientRunner:
         say("info", 'To achieve optimal performance, set the compiler_optimization_level to "max"')
         act("compile")
         say("info", "Trying to compile the network in a single context")
-        say("info", "Single context flow failed: Recoverable single context error")
-        say("info", "Using Multi-context flow")
-        say("info", "Applying selected partition to 3 contexts...")
+        contexts = wanted("contexts", 3)
+        if contexts > 1:
+            say("info", "Single context flow failed: Recoverable single context error")
+            say("info", "Using Multi-context flow")
+            say("info", f"Applying selected partition to {contexts} contexts...")
         say("info", "Successful Mapping (allocation time: 7m 55s)")
         say("error", "Error has occured during the layer latency calculation")  # harmless
         say("info", "Building HEF...")
         wrong = wanted("hef", {})
         data = fake_hef.build(
             self.model_name, wrong.get("arch", self.hw_arch), version("hailo-dataflow-compiler"),
-            self._network.input_shape[:2], self._hef_outputs(wrong),
+            self._network.input_shape[:2], self._hef_outputs(wrong), contexts,
         )  # fmt: skip
         say("info", "Successful Compilation (compilation time: 10s)")
         self.state, self.hef = States.COMPILED_MODEL, data
