@@ -152,14 +152,20 @@ def test_a_lost_worker_a_failure_and_a_second_call(
 @needs_dask
 @pytest.mark.slow
 @pytest.mark.filterwarnings("default")
-def test_the_sdk_is_on_one_of_two_workers(sweep: Sweep, tmp_path: Path) -> None:
-    """Parsed once, two candidates resume from that HAR; the worker without the SDK is named and gets nothing."""
-    sdk = make_sdk(tmp_path)
+def test_the_sdk_is_on_one_of_two_workers(sweep: Sweep, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parsed once, two candidates resume from that HAR; the worker without the SDK is named and gets nothing.
+
+    The second call finds the SDK on this machine, and makes the report that the first call could not make.
+    """
+    sdk = make_sdk(tmp_path, contexts=1)
+    monkeypatch.setenv("HAILO_SDK_PYTHON", str(tmp_path / "gone"))
     gone = {"HAILO_SDK_PYTHON": str(tmp_path / "gone")}
     text = "precision-16: [none, outputs]\n"
     with cluster({"HAILO_SDK_PYTHON": str(sdk)}, gone) as both:
-        done = sweep(text, "--scheduler", both.scheduler_address, "--output", "drone")
-        again = sweep(text, "--scheduler", both.scheduler_address, "--output", "drone")
+        flags = ["--scheduler", both.scheduler_address, "--output", "drone", "--data", dataset(tmp_path / "data")]
+        done = sweep(text, *flags)
+        monkeypatch.setenv("HAILO_SDK_PYTHON", str(sdk))
+        again = sweep(text, *flags)
 
     assert (done.code, again.code) == (0, 0), done.err + again.err
     assert "gets no candidates" in done.err and "gone does not exist" in done.err
@@ -173,6 +179,11 @@ def test_the_sdk_is_on_one_of_two_workers(sweep: Sweep, tmp_path: Path) -> None:
     assert (folder / "parsed-hailo8" / "run" / "tiny.parsed.har").is_file()
     assert (tmp_path / "drone.hef").read_bytes() == Path(done.json["rows"][0]["model"]).read_bytes()
     assert all(row["reused"] for row in again.json["rows"]) and "parsing the network" not in again.err
+    assert (
+        done.json["report"] is None and "the same command on a machine with the SDK makes only the report" in done.err
+    )
+    assert again.json["report"] == "runs/sweep/drone/report.html" and (folder / "report.html").is_file()
+    assert {row["name"]: round(row["fps_estimate"]) for row in done.json["rows"]} == {"8bit": 133, "out16": 67}
 
 
 @needs_dask

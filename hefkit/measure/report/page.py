@@ -49,7 +49,8 @@ def _context(
         "subtitle": counted(figures["images"], "picture")
         + (f", {counted(labels, 'label')}" if result.labelled else ""),
         "verdict": result.verdict,
-        "word": WORDS[result.verdict.level] + (" (INT8 emulation, not the chip)" if run.engine == "emulated" else ""),
+        "word": WORDS[result.verdict.level]
+        + (f" ({_engine(figures)}, not the chip)" if run.engine == "emulated" else ""),
         "sentence": _sentence(result.verdict.text),
         "causes": result.causes,
         "labelled": result.labelled,
@@ -92,7 +93,7 @@ def _model(figures: dict[str, Any]) -> dict[str, str]:
     ratio = DASH if width.get("median") is None else f"{width['median']:.3f} ({width['p5']:.2f} to {width['p95']:.2f})"
     recall, shift = agreement.get("recall"), agreement.get("score_shift")
     return {
-        "engine": TITLES[figures["engine"]],
+        "engine": _engine(figures),
         "mAP50": _number(figures["map50"]),
         "mAP50-95": _number(figures["map50_95"]),
         **{f"mAP50-95, {size} objects": _number(sizes[size]) for size in ("small", "medium", "large")},
@@ -102,6 +103,12 @@ def _model(figures: dict[str, Any]) -> dict[str, str]:
         "width ratio": ratio,
         "score shift": DASH if shift is None else f"{shift:+.3f}",
     }
+
+
+def _engine(figures: Mapping[str, Any]) -> str:
+    """What has computed; a HEF that is emulated is emulated by the compiler, from the network that it is made of."""
+    by_sdk = figures["engine"] == "emulated" and figures["model"].endswith(".hef")
+    return "emulated by Hailo's SDK" if by_sdk else TITLES[figures["engine"]]
 
 
 def _lines(models: Sequence[dict[str, str]]) -> list[dict[str, Any]]:

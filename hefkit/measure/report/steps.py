@@ -35,19 +35,13 @@ def next_steps(result: Validation) -> list[Step]:
             command = "python3 validate_hef.py ... --data data.yaml --split train"
             steps.append(Step("Measure on more labelled pictures.", command))
     if result.verdict.level == "good" and run.engine == "emulated" and onnx is not None:
-        steps.append(
-            Step(
-                "Make the HEF with Hailo's compiler.",
-                f"python3 compile_to_hef.py {onnx} --hw-arch hailo8l --output best",
-            )
-        )
+        hef = model
+        if run.model.suffix != ".hef":  # else the SDK has emulated what is in that HEF
+            hef, compile_ = "best.hef", f"python3 compile_to_hef.py {onnx} --hw-arch hailo8l --output best"
+            steps.append(Step("Make the HEF with Hailo's compiler.", compile_))
         gate = f"--gate-map50 {GOOD_KEPT * (figures['map50'] or 0):.3f}"
-        steps.append(
-            Step(
-                "Then measure the HEF on the Pi, on the same labels.",
-                f"python3 validate_hef.py best.hef --data data.yaml {gate}",
-            )
-        )
+        command = f"python3 validate_hef.py {hef} --data data.yaml {gate}"
+        steps.append(Step("Measure the HEF on the Pi, on the same labels.", command))
     if result.verdict.level != "bad":
         steps.append(Step("See its boxes in your own pictures.", f"python3 hailo_inference.py {model} photos{conf}"))
     return steps

@@ -25,6 +25,7 @@ from hefkit.workshop.compile.check import check_hef
 from hefkit.workshop.compile.folder import RunFolder, float_bytes
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.compile.script import slow_level, what_is_asked, what_to_expect, wide_indices
+from hefkit.workshop.compile.sdk_engine import emulated_by_sdk
 from hefkit.workshop.compile.source import UNCHECKED, NetworkSource, Parsed
 from hefkit.workshop.dfc.client import FULL_PRECISION, QUANTIZED, CalibrationFile, Dfc, EmulationError
 from hefkit.workshop.dfc.log import RunLog, judge, ruined_pictures
@@ -105,8 +106,8 @@ class HefRun:
             quantized = self._quantize(parsed, calibration)
             with self._sdk(quantized) as (dfc, _):
                 measured = self._measure(dfc, QUANTIZED, parsed, len(self.held_out))
-                refused = self._refusal(measured) or self._by_labels(dfc, parsed, measured)
-            self._finish_spec(parsed, measured)
+                self._finish_spec(parsed, measured)
+                refused = self._refusal(measured) or self._by_labels(dfc, parsed)
         if refused is None:
             with self.run.stage(3):
                 self._compile(parsed, quantized)
@@ -226,21 +227,16 @@ class HefRun:
             self.run.warn(warning)
         return None
 
-    def _by_labels(self, dfc: Dfc, parsed: Parsed, measured: dict[str, Any] | None) -> str | None:
+    def _by_labels(self, dfc: Dfc, parsed: Parsed) -> str | None:
         """Why --gate-kept refuses the network, or None; measures it on --data."""
+        spec, gate = self.run.spec, self.options.gate_kept
+        assert spec is not None
         if self.options.data is None:
             return None
-        if measured is None:
-            gate = self.options.gate_kept
+        if spec.quality is None:
             return None if gate is None else f"--gate-kept {gate}: {QUANTIZED_NETWORK} could not be measured on --data"
-        head = quality.float_spec(self.layout.to_head_spec(), measured["class_activation"] == "sigmoid")
-
-        def infer(pictures: list[np.ndarray]) -> list[np.ndarray]:
-            path = self.folder.scratch("labelled.npy")
-            np.save(path, np.stack(pictures))
-            return quality.sorted_outputs(dfc.infer(QUANTIZED, path, self.folder.scratch("label-")), parsed.order, head)
-
-        return sdk_refusal(self.run, head, infer)
+        order, folder = parsed.order, self.folder
+        return sdk_refusal(self.run, lambda items: emulated_by_sdk(spec, self.layout, items, dfc, folder, order))
 
     def _compile(self, parsed: Parsed, quantized: Path) -> None:
         """Compile, read the HEF back, then write it with its spec."""

@@ -12,7 +12,8 @@ Modules, in reading order:
     ranking   scores with intervals, equal candidates, the cheapest of them
     run       plan, reuse, compile, rank
     pareto    the picture: accuracy over size
-    result    table, sweep.json, report, and the winner
+    report    the winner beside the runner-up, emulated by us or by the SDK
+    result    table, sweep.json, and the winner
 
 Others use: folder, plan, result, run, settings.
 """

@@ -2,7 +2,7 @@
 
 sweep.json             rows, the winner, and why
 forecast.json          of --sweep auto
-report.html            the winner beside the runner-up (emulated models)
+report.html            the winner beside the runner-up, emulated
 pareto.svg             accuracy over cost
 parsed-CHIP/           the parsed network that all candidates of a chip start from (with the SDK)
 CANDIDATE/             CANDIDATE.hef or CANDIDATE.emulated.onnx with its JSON
