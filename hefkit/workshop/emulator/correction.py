@@ -15,10 +15,9 @@ from dataclasses import replace
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from hefkit.workshop.emulator.arithmetic import LayerNumbers, bias_numbers
-from hefkit.workshop.emulator.layers import Layer
+from hefkit.workshop.emulator.layers import Layer, give_constant
 from hefkit.workshop.emulator.plan import RoundingPlan, RoundingPoint
 from hefkit.workshop.emulator.rounding import Rounding
 from hefkit.workshop.emulator.scales import LEVELS, TensorCodes, along_channels
@@ -134,9 +133,9 @@ class _Walk:
         """Put the quantised weight and the corrected bias of one layer into `piece`, and keep its numbers."""
         layer, numbers = self.layers[point.tensor], self.rounding.numbers[point.tensor]
         node = next(n for n in piece.graph.node if n.output[0] == point.inner)
-        _replace(piece, node, 1, layer.restored(numbers.weight))
+        give_constant(piece, node, 1, layer.restored(numbers.weight))
         if node.op_type != "MatMul":
-            _replace(piece, node, 2, numbers.bias)
+            give_constant(piece, node, 2, numbers.bias)
             session = open_session(piece)
             found = (run_session(session, [point.inner], self._quantized_feed(names, i))[0] for i in self.pictures)
             shift = np.mean([_means(e) - _means(f) for e, f in zip(exact, found, strict=True)], axis=0)
@@ -144,24 +143,10 @@ class _Walk:
             bits = 8 if numbers.codes.dtype == np.int8 else 15
             codes, factor = bias_numbers(bias, numbers.accumulator_scale, numbers.mac_shift, bits)
             numbers = replace(numbers, bias_codes=codes, bias_factor=factor)
-            _replace(piece, node, 2, numbers.bias)
+            give_constant(piece, node, 2, numbers.bias)
         self.result[point.tensor] = numbers
 
 
 def _means(values: np.ndarray) -> np.ndarray:
     """(C,) the mean of each channel (axis 1)."""
     return np.asarray(values.mean(axis=tuple(a for a in range(values.ndim) if a != 1), dtype=np.float64))
-
-
-def _replace(piece: onnx.ModelProto, node: onnx.NodeProto, slot: int, value: np.ndarray) -> None:
-    """Give `node` a constant of its own; others may share the one it had."""
-    name = f"{node.output[0]}/hefkit.{slot}"
-    tensor = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
-    for old in piece.graph.initializer:
-        if old.name == name:
-            old.CopyFrom(tensor)
-            return
-    piece.graph.initializer.append(tensor)
-    while len(node.input) <= slot:
-        node.input.append("")
-    node.input[slot] = name

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
+from onnx import numpy_helper
 
 from hefkit.workshop.emulator.plan import RoundingPlan, RoundingPoint, constant_array
 from hefkit.workshop.network.graph import attribute
@@ -104,6 +105,20 @@ def source_of(plan: RoundingPlan, tensor: str) -> tuple[str, float]:
             factor *= number if node.op_type == "Mul" else 1 / number
         tensor = next((i for i in node.input if i in plan.dynamic), node.input[0])
     return tensor, factor
+
+
+def give_constant(piece: onnx.ModelProto, node: onnx.NodeProto, slot: int, value: np.ndarray) -> None:
+    """Give `node` a constant of its own; others may share the one it had."""
+    name = f"{node.output[0]}/hefkit.{slot}"
+    tensor = numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name)
+    for old in piece.graph.initializer:
+        if old.name == name:
+            old.CopyFrom(tensor)
+            return
+    piece.graph.initializer.append(tensor)
+    while len(node.input) <= slot:
+        node.input.append("")
+    node.input[slot] = name
 
 
 def _layer(plan: RoundingPlan, point: RoundingPoint) -> Layer:

@@ -2,46 +2,65 @@
 
 Predictions from the weights alone were tried and are wrong by orders of magnitude in the first layers, where rounding
 errors are not independent. So the network runs in float but for one layer, whose weights and output are rounded. The
-weights and steps are inputs of the graph, so that one session serves all the runs.
+network is divided into parts, and what one part hands to the next is kept: a run begins where it differs from float.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+import onnxruntime as ort
+from onnx import helper, numpy_helper
 
-from hefkit.workshop.emulator.layers import Layer
+from hefkit.workshop.emulator.layers import Layer, give_constant
 from hefkit.workshop.emulator.plan import RoundingPlan
 from hefkit.workshop.emulator.rounding import Rounding
 from hefkit.workshop.emulator.scales import along_channels
 from hefkit.workshop.emulator.statistics import Feed
+from hefkit.workshop.network.cut import extract
 from hefkit.workshop.network.session import in_parallel, open_session, run_session
 
-EXACT = 2.0**-12  # of a step: so fine that nothing is lost beside 8 bits
+PARTS = 8  # more save little time, and keep more tensors
+
+Values = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Some layers of the network: tensors that it reads and writes, and the tensors that it computes."""
+
+    model: onnx.ModelProto
+    session: ort.InferenceSession
+    reads: Sequence[str]
+    writes: Sequence[str]
+    computed: frozenset[str]
 
 
 class Sensitivity:
     """Runs the float network with chosen layers rounded.
 
     Args:
-        feeds: a few pictures for the float network; all are kept.
+        feeds: a few pictures for the float network, at least one; all are kept.
     """
 
     def __init__(
         self, plan: RoundingPlan, rounding: Rounding, layers: Mapping[str, Layer], feeds: Sequence[Feed]
     ) -> None:
-        self._rounding, self._feeds = rounding, feeds
-        self._float = {_weight(t): layer.restored(layer.weight) for t, layer in layers.items()}
-        self._rounded = {_weight(t): layers[t].restored(n.weight) for t, n in rounding.numbers.items()}
-        model = _steered(plan, list(rounding.codes), layers)
-        self._outputs = [o.name for o in model.graph.output]
-        self._session = open_session(model, threads=1)
-        self._axes = {t: layer.weight.ndim for t, layer in layers.items()}
-        self._exact_steps = {k: v for t in rounding.codes for k, v in self._steps(t, EXACT).items()}
-        self._exact = [self._run(feed, (), ()) for feed in self._feeds]
+        self._rounding, self._layers = rounding, layers
+        self._outputs = [o.name for o in plan.model.graph.output]
+        self._parts: list[_Part] = []
+        values = dict(feeds[0])
+        for reads, writes in _fronts(plan):
+            model = extract(plan.model, writes, {name: values[name] for name in reads})
+            computed = frozenset(name for node in model.graph.node for name in node.output)
+            self._parts.append(_Part(model, open_session(model, threads=1, arena=False), reads, writes, computed))
+            _run(self._parts[-1], self._parts[-1].session, values)
+        self._feeds = feeds
+        self._exact = [self._heads(self._through(feed)) for feed in feeds]
         # of boxes and of classes, over all strides and pictures: a stride without an object has hardly any signal
         energies = [[float((t.astype(np.float64) ** 2).sum()) for t in heads] for heads in self._exact]
         sums = np.sum(energies, axis=0)
@@ -53,86 +72,111 @@ class Sensitivity:
         Args:
             pictures: only the first so many are run, once for each tensor.
         """
+        values = [self._through(feed) for feed in self._feeds[:pictures]]
+
+        def noise(tensor: str) -> float:
+            sessions = self._sessions([tensor], [tensor])
+            return sum(self._noise(sessions, picture, exact) for picture, exact in enumerate(values))
+
         tensors = list(self._rounding.codes)
-        jobs = [(tensor, picture) for tensor in tensors for picture in range(min(pictures, len(self._feeds)))]
-        noise = dict.fromkeys(tensors, 0.0)
-        found = in_parallel(lambda job: self._noise([job[0]], [job[0]], job[1]), jobs)
-        for (tensor, _), value in zip(jobs, found, strict=True):
-            noise[tensor] += value
-        return noise
+        return dict(zip(tensors, in_parallel(noise, tensors), strict=True))
 
     def of(self, weights: Collection[str], outputs: Collection[str]) -> float:
         """Noise over signal with the weights and the outputs of these layers rounded."""
-        return sum(in_parallel(lambda i: self._noise(weights, outputs, i), range(len(self._feeds))))
+        sessions = [
+            rounding or part.session
+            for rounding, part in zip(self._sessions(weights, outputs), self._parts, strict=True)
+        ]
+        return sum(in_parallel(lambda i: self._noise(sessions, i, self._feeds[i]), range(len(self._feeds))))
 
-    def _noise(self, weights: Collection[str], outputs: Collection[str], picture: int) -> float:
-        found = self._run(self._feeds[picture], weights, outputs)
+    def _through(self, feed: Feed) -> Values:
+        """All that the parts read and write for a picture."""
+        values = dict(feed)
+        for part in self._parts:
+            _run(part, part.session, values)
+        return values
+
+    def _heads(self, values: Values) -> list[np.ndarray]:
+        return [values[name] for name in self._outputs]
+
+    def _sessions(self, weights: Collection[str], outputs: Collection[str]) -> list[ort.InferenceSession | None]:
+        """For each part the session that rounds; None for the parts before the first one that does."""
+        found: list[ort.InferenceSession | None] = []
+        for part in self._parts:
+            own = [t for t in weights if t in self._rounding.numbers and self._layers[t].point.inner in part.computed]
+            tensors = [t for t in outputs if t in part.computed]
+            if own or tensors:
+                found.append(open_session(self._rounded(part.model, own, tensors), threads=1, arena=False))
+            else:
+                found.append(part.session if any(found) else None)
+        return found
+
+    def _noise(self, sessions: Sequence[ort.InferenceSession | None], picture: int, before: Feed) -> float:
+        """Noise over signal of a picture; `before`: what the parts of the first session and behind it read."""
+        values = dict(before)
+        for part, session in zip(self._parts, sessions, strict=True):
+            if session is not None:
+                _run(part, session, values)
         return sum(
-            float(((f.astype(np.float64) - e) ** 2).sum()) / self._energy[output % 2]
-            for output, (f, e) in enumerate(zip(found, self._exact[picture], strict=True))
+            float(((found.astype(np.float64) - exact) ** 2).sum()) / self._energy[output % 2]
+            for output, (found, exact) in enumerate(zip(self._heads(values), self._exact[picture], strict=True))
         )
 
-    def _run(self, feed: Feed, weights: Collection[str], outputs: Collection[str]) -> list[np.ndarray]:
-        inputs = {**feed, **self._exact_steps, **self._float}
-        inputs |= {_weight(t): self._rounded[_weight(t)] for t in weights if _weight(t) in self._rounded}
-        for tensor in outputs:
-            inputs |= self._steps(tensor, 1.0)
-        return run_session(self._session, self._outputs, inputs)
+    def _rounded(self, model: onnx.ModelProto, weights: Sequence[str], tensors: Sequence[str]) -> onnx.ModelProto:
+        """A copy with rounded weights, and with a rounding behind each of the tensors."""
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        by_output = {node.output[0]: node for node in copy.graph.node}
+        for tensor in weights:
+            layer = self._layers[tensor]
+            rounded = layer.restored(self._rounding.numbers[tensor].weight)
+            give_constant(copy, by_output[layer.point.inner], 1, rounded)
+        nodes = [onnx.NodeProto.FromString(node.SerializeToString()) for node in copy.graph.node]
+        del copy.graph.node[:]
+        for node in nodes:
+            copy.graph.node.append(node)
+            for slot, name in enumerate(node.output):
+                if name in tensors:
+                    copy.graph.node[-1].output[slot] = f"{name}/exact"
+                    self._append_rounding(copy, name)
+        return copy
 
-    def _steps(self, tensor: str, factor: float) -> dict[str, np.ndarray]:
-        """The inputs that make `tensor` round to `factor` of its steps; () or (C, 1, 1) float32.
-
-        Nothing is clipped: the ranges hold all that the calibration pictures give.
-        """
+    def _append_rounding(self, model: onnx.ModelProto, tensor: str) -> None:
+        """round(x / step) * step. Nothing is clipped: the ranges hold all that the calibration pictures give."""
         # only weighted layers have scales by channel; their tensors have as many axes as their weights
-        step = along_channels(self._rounding.codes[tensor].scale, self._axes.get(tensor, 4)) * np.float32(factor)
-        return {f"{tensor}/step": np.asarray(step), f"{tensor}/inverse": np.asarray(1 / step)}
+        axes = self._layers[tensor].weight.ndim if tensor in self._layers else 4
+        step = along_channels(self._rounding.codes[tensor].scale, axes)
+        for name, value in (("step", step), ("inverse", 1 / step)):
+            model.graph.initializer.append(numpy_helper.from_array(np.asarray(value, np.float32), f"{tensor}/{name}"))
+        model.graph.node.extend(
+            [
+                helper.make_node("Mul", [f"{tensor}/exact", f"{tensor}/inverse"], [f"{tensor}/steps"]),
+                helper.make_node("Round", [f"{tensor}/steps"], [f"{tensor}/whole"]),
+                helper.make_node("Mul", [f"{tensor}/whole", f"{tensor}/step"], [tensor]),
+            ]
+        )
 
 
-def _weight(tensor: str) -> str:
-    return f"{tensor}/free_weight"
+def _run(part: _Part, session: ort.InferenceSession, values: Values) -> None:
+    """Run a part on `values`, and write what it computes into them."""
+    found = run_session(session, part.writes, {name: values[name] for name in part.reads})
+    values.update(zip(part.writes, found, strict=True))
 
 
-def _steered(plan: RoundingPlan, tensors: Collection[str], layers: Mapping[str, Layer]) -> onnx.ModelProto:
-    """The float network with a rounding behind every tensor and free weights, steered by inputs."""
-    model = onnx.ModelProto()
-    model.CopyFrom(plan.model)
-    del model.graph.node[:]
-    renamed: dict[str, str] = {}
-    by_node = {layer.point.node: tensor for tensor, layer in layers.items()}
-    for index in plan.graph.alive:
-        node = onnx.NodeProto()
-        node.CopyFrom(plan.graph.nodes[index])
-        for slot, name in enumerate(node.input):
-            node.input[slot] = renamed.get(name, name)
-        if index in by_node:
-            tensor = by_node[index]
-            shape = layers[tensor].restored(layers[tensor].weight).shape
-            model.graph.input.append(helper.make_tensor_value_info(_weight(tensor), TensorProto.FLOAT, shape))
-            node.input[1] = _weight(tensor)
-        model.graph.node.append(node)
-        for name in node.output:
-            if name in tensors:
-                renamed[name] = _append_rounding(model, name)
-    for output in model.graph.output:
-        output.name = renamed[output.name]
-    used = {name for node in model.graph.node for name in node.input}
-    kept = [t for t in model.graph.initializer if t.name in used]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)
-    return model
-
-
-def _append_rounding(model: onnx.ModelProto, tensor: str) -> str:
-    """round(x * inverse) * step; returns the rounded tensor's name."""
-    step, inverse = f"{tensor}/step", f"{tensor}/inverse"
-    model.graph.input.extend(helper.make_tensor_value_info(n, TensorProto.FLOAT, None) for n in (step, inverse))
-    steps, whole, rounded = (f"{tensor}/free_{s}" for s in ("steps", "whole", "rounded"))
-    model.graph.node.extend(
-        [
-            helper.make_node("Mul", [tensor, inverse], [steps]),
-            helper.make_node("Round", [steps], [whole]),
-            helper.make_node("Mul", [whole, step], [rounded]),
-        ]
-    )
-    return rounded
+def _fronts(plan: RoundingPlan) -> Iterator[tuple[list[str], list[str]]]:
+    """Divide the network into parts with as many rounded tensors each; (what a part reads, what it writes)."""
+    graph = plan.graph
+    last = [graph.producer[point.tensor] for point in plan.points]
+    size = -(-len(last) // PARTS)
+    ends = sorted({*(max(last[i : i + size]) for i in range(0, len(last) - size, size)), len(graph.nodes) - 1})
+    made_in = {t: bisect_left(ends, graph.producer[t]) for t in plan.dynamic.difference(plan.images)}
+    needed, fronts = set(graph.output_names), []
+    for index in reversed(range(len(ends))):
+        writes = sorted(t for t in needed if made_in.get(t) == index)
+        earlier = {*plan.images, *(t for t, part in made_in.items() if part < index)}
+        nodes = graph.above(writes, stop_at=earlier)
+        reads = sorted({name for i in nodes for name in graph.inputs[i]} & earlier)
+        needed.update(reads)
+        if writes:
+            fronts.append((reads, writes))
+    return reversed(fronts)

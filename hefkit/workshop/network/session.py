@@ -24,7 +24,9 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def open_session(model: onnx.ModelProto | Path, threads: int = 0, *, lean: bool = False) -> ort.InferenceSession:
+def open_session(
+    model: onnx.ModelProto | Path, threads: int = 0, *, lean: bool = False, arena: bool = True
+) -> ort.InferenceSession:
     """A CPU session; Quantize/Dequantize pairs are computed in float.
 
     onnxruntime's fused integer kernels saturate on CPUs without VNNI, so the emulator's codes would depend on the
@@ -35,6 +37,7 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 0, *, lean: bool 
         threads: 0 means all cores this process may use.
         lean: compute node by node in the order of the file, and free every tensor after its last reader: a fifth of
             the memory for a graph with a small output behind every tensor.
+        arena: keep the memory of a run for the next one; False where many sessions are open at once.
 
     Raises:
         ModelError: onnxruntime refuses the model.
@@ -42,6 +45,7 @@ def open_session(model: onnx.ModelProto | Path, threads: int = 0, *, lean: bool 
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or available_cores()
     options.inter_op_num_threads = 1
+    options.enable_cpu_mem_arena = arena
     if lean:
         options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
         options.enable_mem_pattern = False
