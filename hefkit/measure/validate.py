@@ -96,7 +96,7 @@ def validate(
     """
     result = Validation(items, labelled, names)
     with ExitStack() as stack:
-        engines = {}
+        engines, figures = {}, {}
         exact = None
         if reference is not None:
             engines[reference] = stack.enter_context(open_model(reference))
@@ -112,23 +112,22 @@ def validate(
                 if labelled:
                     labels = labels or LabelFiles(engine.spec.head.num_classes)
                 run = _run(result, model, engine, labels, quiet=quiet)
+                if labels is not None and not labels.boxes:
+                    raise _no_labels(result, labels)
                 if model == reference or (exact is None and engine.kind == "float" and len(models) > 1):
                     result.reference, exact = run, engine
+                    result.reference_figures = _figures(run, result)
                     stack.enter_context(own.pop_all())  # stays open for the evidence
-                elif exact is not None and result.reference is not None:
+                figures[run.model] = _figures(run, result)
+                if exact not in (None, engine) and judge(figures[run.model]).level != "good":
                     result.evidence[model] = gather(exact, engine, items, run.found)
                 if model in models:
                     result.runs.append(run)
     result.runs.sort(key=lambda run: list(models).index(run.model))
+    result.figures = [figures[run.model] for run in result.runs]
     _check_names(result, names)
-    if labels is not None:
-        for note in labels.notes():
-            result.warn(note)
-        if not labels.boxes:
-            raise DataError(
-                "the pictures have no labels at all; expected a label file beside images/ in labels/ for each; "
-                "without labels use --source and --reference"
-            )
+    for note in () if labels is None else labels.notes():
+        result.warn(note)
     _assess(result)
     return result
 
@@ -167,11 +166,18 @@ def _check_names(result: Validation, names: Mapping[int, str] | None) -> None:
             result.warn(f"{other[0]}{more}; expected one order of classes in both")
 
 
+def _no_labels(result: Validation, labels: LabelFiles) -> DataError:
+    for note in labels.notes():
+        result.warn(note)
+    return DataError(
+        "the pictures have no labels at all; expected a label file beside images/ in labels/ for each; "
+        "without labels use --source and --reference"
+    )
+
+
 def _assess(result: Validation) -> None:
-    """Fill figures, verdict and causes."""
+    """Fill verdict and causes."""
     exact = result.reference
-    result.reference_figures = None if exact is None else _figures(exact, None, result)
-    result.figures = [_figures(run, exact, result) for run in result.runs]
     verdicts = [(run, figures, judge(figures)) for run, figures in result.judged]
     result.verdict = worst([verdict for _, _, verdict in verdicts])
     for run, _, verdict in verdicts:
@@ -192,8 +198,9 @@ def _pairs(run: ModelRun, exact: ModelRun | None) -> list[tuple[Any, Any]]:
     return [(a, b) for a, b in zip(run.truth, run.found, strict=True) if b is not None]
 
 
-def _figures(run: ModelRun, exact: ModelRun | None, result: Validation) -> dict[str, Any]:
+def _figures(run: ModelRun, result: Validation) -> dict[str, Any]:
     """One entry of `models`, complete with nulls."""
+    exact = result.reference
     unknown = {"map50": None, "map50_95": None, "map50_95_by_size": {"small": None, "medium": None, "large": None}}
     measured: dict[str, Any] = {**unknown, "per_class": [], "best_f1": None}
     if run.meter is not None:

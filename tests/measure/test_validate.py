@@ -279,6 +279,14 @@ def test_other_names_need_a_majority() -> None:
     assert (other_names(turned), other_names(once)) == ({0: 1}, {})
 
 
+def test_a_cause_is_looked_for_only_where_something_is_wrong(tmp_path: Path) -> None:
+    """A good model takes one run over the pictures; for a bad one the float model runs again, with mistakes."""
+    result = measured(dataset(tmp_path), good=int8_engine(), bad=int8_engine(box=(20, 20, 36, 36)))
+
+    assert [judge(f).level for f in result.figures] == ["good", "bad"]
+    assert [path.name for path in result.evidence] == ["bad.emulated.onnx"]
+
+
 def test_a_box_branch_that_is_ruined_shows_in_the_evidence(tmp_path: Path) -> None:
     """Boxes of half the width do not overlap enough to be matched; at the same anchors the ratio is seen."""
     result = measured(dataset(tmp_path), int8=int8_engine(box=(20, 20, 36, 36)))
