@@ -33,20 +33,30 @@ OLD_PYTHON = $(firstword $(foreach python,python3.8 python3.9 $(wildcard $(HOME)
 PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := test
+export GOAL ?= $(or $(MAKECMDGOALS),test)
 # Python keeps what it has compiled: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 # One process for each core. Test files that measure time run in one process.
 PARALLEL := -n auto --dist loadgroup
 
-.PHONY: demo test test-pi quick lint format mutations bench deploy clean pi-env old-env
+.PHONY: demo test all-tests test-pi test-pi-beside quick lint format mutations bench deploy clean pi-env old-env
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-run
 	@$(VENV)/bin/python examples/drone/demo.py
 
-test: lint pi-env old-env
+# The environments first, then lint, all tests and the Pi's tests beside each other: the Pi's tests often wait.
+test:
+	@$(MAKE) --no-print-directory -j3 $(VENV)/.stamp pi-env old-env
+	@$(MAKE) --no-print-directory -j3 lint all-tests test-pi-beside
+
+all-tests:
 	$(RUN) pytest $(PARALLEL)
-	@$(MAKE) --no-print-directory test-pi
+
+# says nothing until its end
+test-pi-beside:
+	@$(MAKE) --no-print-directory test-pi >$(VENV)/test-pi.log 2>&1 || { cat $(VENV)/test-pi.log; exit 1; }
+	@tail -n 4 $(VENV)/test-pi.log
 
 test-pi: $(VENV)/.stamp pi-env
 	@if [ -x $(PI_VENV)/bin/python ]; then echo "$(PI_VENV): the Pi's tests"; \
@@ -83,7 +93,7 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 CHECK_PYTHON = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-    { echo "error: $(PYTHON) is missing or older than Python 3.10; try: make $(or $(MAKECMDGOALS),test) PYTHON=python3.12" >&2; exit 1; }
+    { echo "error: $(PYTHON) is missing or older than Python 3.10; try: make $(GOAL) PYTHON=python3.12" >&2; exit 1; }
 
 # An environment is made again when its requirements have changed. The packages of the tests include those of the demo.
 $(VENV)/.stamp: requirements.txt requirements-dev.txt
