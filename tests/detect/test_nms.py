@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 
 from hefkit.detect import nms as nms_module
 from hefkit.detect.nms import nms
-from tests.helpers.heads import plain_iou
+from tests.helpers.boxes import plain_iou
 
 
-def plain_nms(xyxy: np.ndarray, class_id: np.ndarray | None, iou: float) -> list[int]:
-    """Every box against every kept one."""
+def plain_nms(overlaps: list[list[float]], class_id: np.ndarray | None, iou: float) -> list[int]:
+    """Every box against every kept one; `overlaps`: of each box with those before it."""
     kept: list[int] = []
-    for i, box in enumerate(xyxy):
+    for i, before in enumerate(overlaps):
         rivals = [k for k in kept if class_id is None or class_id[k] == class_id[i]]
-        if all(plain_iou(tuple(map(float, xyxy[k])), tuple(map(float, box))) <= iou for k in rivals):
+        if all(before[k] <= iou for k in rivals):
             kept.append(i)
     return kept
 
@@ -52,10 +52,11 @@ def test_nms_equals_all_pairs(
     elif odd == "whole":
         boxes = np.round(boxes)  # many share sides
     class_id = None if agnostic else rng.integers(0, classes, n)
-    overlaps = [plain_iou(tuple(map(float, a)), tuple(map(float, b))) for i, a in enumerate(boxes) for b in boxes[:i]]
-    assume(not any(v > 0 and abs(v - iou) < 1e-6 for v in overlaps))
+    rows = boxes.tolist()
+    overlaps = [[plain_iou(a, b) for b in rows[:i]] for i, a in enumerate(rows)]
+    assume(not any(v > 0 and abs(v - iou) < 1e-6 for row in overlaps for v in row))
 
-    expected = plain_nms(boxes, class_id, iou)
+    expected = plain_nms(overlaps, class_id, iou)
     assert nms(boxes, class_id, iou).tolist() == expected
     assert nms(boxes, class_id, iou, limit=5).tolist() == expected[:5]
 

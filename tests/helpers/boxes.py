@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from hefkit.detect.detections import Detections
@@ -15,7 +17,7 @@ def detections(*found: tuple[float, ...]) -> Detections:
     return Detections(table[:, :4], table[:, 5], table[:, 4].astype(np.int64))
 
 
-def plain_iou(a: Box, b: Box) -> float:
+def plain_iou(a: Sequence[float], b: Sequence[float]) -> float:
     """Intersection over union by the book; inverted boxes count as empty."""
     areas = [max(x[2] - x[0], 0) * max(x[3] - x[1], 0) for x in (a, b)]
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])

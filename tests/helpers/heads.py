@@ -6,6 +6,7 @@ compares every pair of boxes.
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from hefkit.detect.decode import DecodeSettings
 from hefkit.spec import CODE_DTYPES, HeadSpec, InputSpec, ModelSpec, OutputSpec
+from tests.helpers.boxes import plain_iou
 
 
 class Found(NamedTuple):
@@ -102,13 +104,15 @@ def plain_boxes(tensors: list[np.ndarray], head: HeadSpec) -> np.ndarray:
     """(anchors, 4) float64 xyxy in pixels of the input."""
     boxes = []
     for tensor, spec in zip(tensors[0::2], head.outputs[0::2], strict=True):
-        real = _real(tensor, spec).astype(np.float64)
+        real = _real(tensor, spec).astype(np.float64).reshape(*spec.shape[:2], 4, -1).tolist()
         for y in range(spec.shape[0]):
             for x in range(spec.shape[1]):
                 sides = []
-                for bins in real[y, x].reshape(4, -1):
-                    weights = np.exp(bins - max(bins))
-                    sides.append(bins[0] if len(bins) == 1 else np.average(range(len(bins)), weights=weights))
+                for bins in real[y][x]:
+                    highest = max(bins)
+                    weights = [math.exp(value - highest) for value in bins]
+                    mean = sum(i * weight for i, weight in enumerate(weights)) / sum(weights)
+                    sides.append(bins[0] if len(bins) == 1 else mean)
                 left, top, right, bottom = sides
                 boxes.append([x + 0.5 - left, y + 0.5 - top, x + 0.5 + right, y + 0.5 + bottom])
                 boxes[-1] = [v * spec.stride for v in boxes[-1]]
@@ -136,15 +140,6 @@ def plain_decode(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSett
     return kept[: settings.max_det]
 
 
-def plain_iou(a: tuple[float, ...], b: tuple[float, ...]) -> float:
-    """Intersection over union of two boxes; 0 for an empty or inverted box."""
-    if min(a[2] - a[0], a[3] - a[1], b[2] - b[0], b[3] - b[1]) <= 0:
-        return 0.0
-    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
-    common = max(width, 0) * max(height, 0)
-    return common / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - common)
-
-
 def is_close_call(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSettings) -> bool:
     """Whether rounding decides: a score or an overlap is very near its threshold, or two scores are nearly equal."""
     scores = plain_scores(tensors, head).astype(np.float64)
@@ -154,7 +149,8 @@ def is_close_call(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSet
     if (np.diff(values) < 1e-6).any():
         return True
     boxes = plain_boxes(tensors, head)[(scores >= settings.conf).any(axis=1)]
-    overlaps = [plain_iou(tuple(a), tuple(b)) for i, a in enumerate(boxes) for b in boxes[:i]]
+    rows = boxes.tolist()
+    overlaps = [plain_iou(a, b) for i, a in enumerate(rows) for b in rows[:i]]
     return any(v > 0 and abs(v - settings.iou) < 1e-5 for v in overlaps)
 
 
