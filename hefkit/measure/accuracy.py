@@ -35,6 +35,11 @@ def match_boxes(reference: Detections, found: Detections, iou: float = IOU) -> l
 
     Found boxes choose, best score first: each takes the free reference box that it overlaps most.
     """
+    return [(i, j) for i, j, _ in overlapping_boxes(reference, found, iou)]
+
+
+def overlapping_boxes(reference: Detections, found: Detections, iou: float = IOU) -> list[tuple[int, int, float]]:
+    """The pairs of `match_boxes`, each with its IoU."""
     overlap = box_iou(found.xyxy, reference.xyxy)
     overlap[found.class_id[:, None] != reference.class_id[None]] = 0.0
     pairs = []
@@ -43,7 +48,7 @@ def match_boxes(reference: Detections, found: Detections, iou: float = IOU) -> l
             break
         column = int(overlap[row].argmax())
         if overlap[row, column] >= iou:
-            pairs.append((column, int(row)))
+            pairs.append((column, int(row), float(overlap[row, column])))
             overlap[:, column] = 0.0
     return pairs
 
@@ -69,12 +74,12 @@ class Agreement:
         self.images += 1
         self.boxes_float += len(reference)
         self.boxes_quantized += len(found)
-        pairs = match_boxes(reference, found, self.iou)
+        pairs = overlapping_boxes(reference, found, self.iou)
         self._shared.append((2 * len(pairs), len(reference) + len(found)))
-        for i, j in pairs:
+        for i, j, overlap in pairs:
             a, b = reference.xyxy[i], found.xyxy[j]
             self.matched += 1
-            self._iou.append(float(box_iou(a[None], b[None])[0, 0]))
+            self._iou.append(overlap)
             self._width_ratio.append(float((b[2] - b[0]) / max(float(a[2] - a[0]), 1e-6)))
             self._height_ratio.append(float((b[3] - b[1]) / max(float(a[3] - a[1]), 1e-6)))
             self._score_shift.append(float(found.score[j] - reference.score[i]))

@@ -19,7 +19,8 @@ from typing import IO, Any
 
 import pytest
 
-from hefkit.workshop.dfc import process
+from hefkit.signals import run_process
+from hefkit.workshop.dfc import find, process
 from tests.conftest import ROOT
 from tests.helpers.warm import Forked, Warm
 
@@ -54,19 +55,38 @@ def make_sdk(
     executable.write_text(f'#!/bin/sh\n{words} exec "{python}" "$@"\n')
     executable.chmod(0o755)
     if str(python) == sys.executable:
-        _variables[executable] = variables
+        _variables[executable], _versions[executable] = variables, version
     return executable
 
 
 _variables: dict[Path, dict[str, str]] = {}  # that an executable sets
+_versions: dict[Path, str] = {}  # of the SDK of an executable
+_answers: dict[str, subprocess.CompletedProcess[str]] = {}  # of a version to the question what it is
 # what the worker and the double import; neither of them is among it
-_WARM = Warm("numpy", "onnx", "onnxruntime", "faulthandler", "importlib.metadata", "inspect", "queue", "tarfile")
+_WARM = Warm(
+    "numpy", "onnx", "onnxruntime", "dataclasses", "encodings.cp437", "faulthandler", "gzip", "hashlib",
+    "importlib.metadata", "inspect", "mmap", "queue", "tarfile", "traceback",
+)  # fmt: skip
 
 
 def fork_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the SDK's processes be forked from a warm interpreter: a sixth of the work of starting one."""
+    """Let the SDK's processes be forked from a warm interpreter: a sixth of the work of starting one.
+
+    The question what an environment is goes to a new interpreter, but once only: environments of one version differ in
+    their folders and their faults, which are not in the answer.
+    """
+    monkeypatch.setattr(find, "run_process", _asked)
     warm = SimpleNamespace(Popen=_started, DEVNULL=subprocess.DEVNULL, STDOUT=subprocess.STDOUT)
     monkeypatch.setattr(process, "subprocess", warm)
+
+
+def _asked(command: Sequence[str], *limits: float, **settings: Any) -> subprocess.CompletedProcess[str]:
+    version = _versions.get(Path(command[0]))
+    if version is None:
+        return run_process(command, *limits, **settings)
+    if version not in _answers:
+        _answers[version] = run_process(command, *limits, **settings)
+    return _answers[version]
 
 
 def _started(

@@ -14,10 +14,11 @@ import gc
 import importlib
 import json
 import os
-import runpy
 import signal
 import socket
 import sys
+import types
+from importlib.machinery import SourceFileLoader
 from typing import Any
 
 ORDER_BYTES = 1 << 20
@@ -84,7 +85,9 @@ def run(script: str) -> None:
     ending = [1]
     atexit.register(leave, ending)  # the first one is called last
     try:
-        runpy.run_path(script, run_name="__main__")
+        sys.modules["__main__"] = module = types.ModuleType("__main__")
+        module.__file__ = script
+        SourceFileLoader("__main__", script).exec_module(module)  # compiled once, and not for each fork
         ending[0] = 0
     except SystemExit as exc:
         ending[0] = exc.code if isinstance(exc.code, int) else int(exc.code is not None)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 
 from hefkit.detect.detections import Detections
-from hefkit.measure.accuracy import box_iou, match_boxes
+from hefkit.measure.accuracy import overlapping_boxes
 from hefkit.measure.validate import Validation
 from hefkit.pictures.read import UnreadableImage, read_image
 from hefkit.results.draw import annotate
@@ -32,11 +32,11 @@ class Row:
 
 def difference(expected: Detections, found: Detections) -> tuple[float, str]:
     """How much two sets of boxes differ, and in words: a missing or an extra box counts 1, a matched one 1 - IoU."""
-    pairs = match_boxes(expected, found)
+    pairs = overlapping_boxes(expected, found)
     missed, extra = len(expected) - len(pairs), len(found) - len(pairs)
     loss = 0.0
-    for i, j in pairs:
-        loss += 1 - float(box_iou(expected.xyxy[i : i + 1], found.xyxy[j : j + 1])[0, 0])
+    for _, _, overlap in pairs:
+        loss += 1 - overlap
     return missed + extra + loss, f"{len(pairs)} the same, {missed} missing, {extra} extra"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cached_property
 
 import numpy as np
@@ -22,7 +22,7 @@ class Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
-        self.inputs: list[list[str]] = [list(_read_by(node)) for node in self.nodes]
+        self.inputs: list[list[str]] = [_read_by(node) for node in self.nodes]
         self.producer: dict[str, int] = {out: i for i, node in enumerate(self.nodes) for out in node.output if out}
         self.consumers: dict[str, list[int]] = {}
         for index, names in enumerate(self.inputs):
@@ -137,17 +137,22 @@ def name_nodes(model: onnx.ModelProto) -> list[str]:
     return given
 
 
-def _read_by(node: onnx.NodeProto) -> Iterator[str]:
+def _read_by(node: onnx.NodeProto) -> list[str]:
     """Tensors that a node reads, those captured by the bodies of If and Loop included."""
-    todo = [node]
+    names = list(filter(None, node.input))
+    todo = _bodies(node)
     while todo:
-        current = todo.pop()
-        yield from (name for name in current.input if name)
-        for attribute in current.attribute:
-            for body in [attribute.g, *attribute.graphs] if attribute.HasField("g") else attribute.graphs:
-                todo += body.node
-                # a body may return a tensor of the outer graph unchanged
-                yield from (v.name for v in body.output)
+        body = todo.pop()
+        names += [v.name for v in body.output]  # a body may return a tensor of the outer graph unchanged
+        for inner in body.node:
+            names += filter(None, inner.input)
+            todo += _bodies(inner)
+    return names
+
+
+def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    kinds = onnx.AttributeProto
+    return [g for a in node.attribute if a.type in (kinds.GRAPH, kinds.GRAPHS) for g in (a.g, *a.graphs)]
 
 
 def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:
