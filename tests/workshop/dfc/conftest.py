@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.helpers.sdk import fork_the_worker
 from tests.helpers.sdk_run import Bench
 
 
@@ -16,6 +17,13 @@ def pristine(tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 @pytest.fixture
-def bench(pristine: Bench, tmp_path: Path) -> Bench:
-    """A toy network with pictures, in a folder of the test."""
+def fresh_bench(pristine: Bench, tmp_path: Path) -> Bench:
+    """A toy network with pictures, in a folder of the test; the SDK is started as a user's run does."""
     return pristine.copy(tmp_path)
+
+
+@pytest.fixture
+def bench(fresh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> Bench:
+    """The same, but the SDK's processes are forked from a warm interpreter."""
+    fork_the_worker(monkeypatch)
+    return fresh_bench

@@ -22,24 +22,24 @@ from tests.helpers.sdk import make_sdk
 from tests.helpers.sdk_run import Bench
 
 
-def test_every_call(bench: Bench) -> None:
+def test_every_call(fresh_bench: Bench) -> None:
     """Parse, script, full precision, quantise, emulate twice, compile: with the double, as with the real one."""
-    with bench.dfc() as dfc:
-        graph, outputs = bench.parse(dfc)
-        bench.quantize(dfc, outputs)
-        found = dfc.infer(QUANTIZED, bench.calibration.path, bench.folder / "t")
-        exact = dfc.infer(FULL_PRECISION, bench.calibration.path, bench.folder / "t")
-        size = dfc.compile(bench.folder / "toy.hef")
+    with fresh_bench.dfc() as dfc:
+        graph, outputs = fresh_bench.parse(dfc)
+        fresh_bench.quantize(dfc, outputs)
+        found = dfc.infer(QUANTIZED, fresh_bench.calibration.path, fresh_bench.folder / "t")
+        exact = dfc.infer(FULL_PRECISION, fresh_bench.calibration.path, fresh_bench.folder / "t")
+        size = dfc.compile(fresh_bench.folder / "toy.hef")
 
-    assert [t.shape for t in found] == [(6, *c.shape) for c in bench.layout.convs]
-    assert all(t.dtype == np.float32 for t in found) and not list(bench.folder.glob("t*.npy"))
+    assert [t.shape for t in found] == [(6, *c.shape) for c in fresh_bench.layout.convs]
+    assert all(t.dtype == np.float32 for t in found) and not list(fresh_bench.folder.glob("t*.npy"))
     assert 0 < max(np.abs(a - b).max() for a, b in zip(found, exact, strict=True)) < 0.1
-    assert (bench.folder / "toy.hef").stat().st_size == size
+    assert (fresh_bench.folder / "toy.hef").stat().st_size == size
     assert dfc.listener.facts.entries == {"calibration": 6}
     assert [o.producer.split("/")[0] for o in graph.outputs] == ["toy"] * 6
 
 
-def test_the_environment_is_settled_before_the_import(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_is_settled_before_the_import(fresh_bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Logs go to the run folder, the card is chosen; another interpreter does not look into our packages."""
     monkeypatch.setenv("PYTHONPATH", "/ours")
     monkeypatch.setenv("VIRTUAL_ENV", "/ours")
@@ -48,8 +48,8 @@ def test_the_environment_is_settled_before_the_import(bench: Bench, monkeypatch:
 
     assert "PYTHONPATH" not in other and "VIRTUAL_ENV" not in other and other["CUDA_VISIBLE_DEVICES"] == "1"
     assert same["PYTHONPATH"] == "/ours"
-    with bench.dfc() as dfc:
-        bench.parse(dfc)
+    with fresh_bench.dfc() as dfc:
+        fresh_bench.parse(dfc)
         printed = dfc.log.read_text()
     assert "No GPU chosen" not in printed  # what the SDK says when it has to choose by itself
     assert (dfc.log.parent / "hailo_sdk.client.log").is_file()
@@ -386,17 +386,17 @@ def test_a_worker_that_nobody_asked_to_leave(tmp_path: Path) -> None:
     assert wait_until_gone(int(pid_file.read_text()))
 
 
-def test_an_idle_worker_ends_by_itself(bench: Bench) -> None:
+def test_an_idle_worker_ends_by_itself(fresh_bench: Bench) -> None:
     """At a regular end nobody is killed: the commands' pipe closes, and the worker returns 0."""
-    dfc = bench.dfc()
+    dfc = fresh_bench.dfc()
     with dfc:
         dfc.start()
 
     assert dfc._worker._process.returncode == 0
 
 
-def test_the_worker_leads_a_session_of_its_own(bench: Bench) -> None:
+def test_the_worker_leads_a_session_of_its_own(fresh_bench: Bench) -> None:
     """Ctrl-C in our terminal must not reach it: the SDK would swallow it and carry on."""
-    with bench.dfc() as dfc:
+    with fresh_bench.dfc() as dfc:
         dfc.start()
         assert os.getsid(dfc._worker.pid) == os.getpgid(dfc._worker.pid) == dfc._worker.pid != os.getsid(0)
