@@ -7,49 +7,32 @@ graphs come through the driver: end nodes, names, orders, shapes, scripts, HARs,
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import prepare_calibration
 from compile_to_hef import main
 from hefkit.cli import run_main
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec, describe
 from hefkit.spec_file import read_spec
-from tests.conftest import ROOT, Finished
+from tests.conftest import Finished
 from tests.helpers.sdk import fork_the_worker, make_sdk
 
 pytestmark = pytest.mark.slow
 
 Compile = Callable[..., Finished]
 
-# name: (file, side, family, classes, NMS-free, least recall; None: random weights, which find nothing)
-NETWORKS: dict[str, tuple[str, int, str, int, bool, float | None]] = {
-    "a depthwise network": ("leyolo_nano_640.onnx", 640, "dfl", 80, False, 0.9),
-    "blood cells": ("bccd_416.onnx", 416, "dfl", 3, False, 0.95),
-    "NMS embedded": ("graphs/yolov8_nms.onnx", 0, "dfl", 2, False, None),
-    "YOLO26, end to end": ("graphs/yolo26.onnx", 0, "ltrb", 2, True, None),
+# name: (file, side, family, classes, NMS-free, pictures, least recall; None: random weights, which find nothing)
+NETWORKS: dict[str, tuple[str, int, str, int, bool, int, float | None]] = {
+    "a depthwise network": ("leyolo_nano_640.onnx", 640, "dfl", 80, False, 4, 0.9),
+    "blood cells": ("bccd_416.onnx", 416, "dfl", 3, False, 2, 0.95),
+    "NMS embedded": ("graphs/yolov8_nms.onnx", 0, "dfl", 2, False, 2, None),
+    "YOLO26, end to end": ("graphs/yolo26.onnx", 0, "ltrb", 2, True, 2, None),
 }
-
-
-@pytest.fixture(scope="module")
-def calibration(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path, int], Path]:
-    """`calibration(pictures, side)`: a set of four pictures, made once."""
-    made: dict[tuple[Path, int], Path] = {}
-
-    def make(source: Path, side: int) -> Path:
-        if (source, side) not in made:
-            made[source, side] = tmp_path_factory.mktemp("calib") / "set"
-            flags = ["--num-samples", "4", "--imgsz", str(side), "--output", str(made[source, side])]
-            command = [sys.executable, str(ROOT / "prepare_calibration.py"), str(source), *flags]
-            subprocess.run(command, check=True, capture_output=True)
-        return made[source, side]
-
-    return make
 
 
 @pytest.fixture
@@ -59,6 +42,7 @@ def compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments: object) -> Finished:
+        capsys.readouterr()
         code = run_main(main, list(map(str, arguments)))
         return Finished(code, *capsys.readouterr())
 
@@ -66,25 +50,26 @@ def compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     signal.signal(signal.SIGTERM, before)
 
 
-@pytest.mark.parametrize("file, side, family, classes, free, recall", NETWORKS.values(), ids=NETWORKS.keys())
+@pytest.mark.parametrize("file, side, family, classes, free, pictures, recall", NETWORKS.values(), ids=NETWORKS.keys())
 def test_real_networks(
     compiled: Compile,
     shared: Path,
-    calibration: Callable[[Path, int], Path],
     tmp_path: Path,
     file: str,
     side: int,
     family: str,
     classes: int,
     free: bool,
+    pictures: int,
     recall: float | None,
 ) -> None:
-    """Prepare four pictures, compile, inspect; the spec is that of the graph, and fits the HEF."""
+    """Prepare some pictures, compile, inspect; the spec is that of the graph, and fits the HEF."""
     model = shared / "models" / file
     imgsz = side or exported_size(model)
     source = shared / "datasets" / "bccd" / "images" / "val" if "bccd" in file else shared / "images"
-    calib = calibration(source, imgsz)
-    sdk = make_sdk(tmp_path)
+    calib, sdk = tmp_path / "set", make_sdk(tmp_path)
+    flags = [source, "--num-samples", pictures, "--imgsz", imgsz, "--output", calib]
+    assert run_main(prepare_calibration.main, list(map(str, flags))) == 0
 
     done = compiled(
         model, "--calib", calib, "--output", tmp_path / "net", "--sdk-python", sdk,
