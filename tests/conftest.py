@@ -76,25 +76,27 @@ def run_script(tmp_path: Path) -> Callable[..., Finished]:
     (tests/helpers/warm.py). Benchmarks measure their own process, so they are always fresh, as are the examples.
     """
 
-    def run(
-        script: str, *args: object, cwd: Path | None = None, stdin: str = "", fresh: bool = False, **env: str
-    ) -> Finished:
-        work = cwd or tmp_path / "cwd"
-        work.mkdir(exist_ok=True)
-        command, environment = [str(ROOT / script), *map(str, args)], {**os.environ, **env}
-        with contextlib.ExitStack() as opened:
-            files = [opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)]
-            files[0].write(stdin)
-            files[0].seek(0)
-            process = start_script(command, work, environment, [file.fileno() for file in files], fresh=fresh)
-            code = process.wait(600)
-            for file in files[1:]:
-                file.seek(0)
-            out, err = files[1].read(), files[2].read()
-        assert "Traceback" not in err, err
-        return Finished(code, out, err)
+    def run(script: str, *args: object, cwd: Path | None = None, **more: Any) -> Finished:
+        return finished(script, *args, cwd=cwd or tmp_path / "cwd", **more)
 
     return run
+
+
+def finished(script: str, *args: object, cwd: Path, stdin: str = "", fresh: bool = False, **env: str) -> Finished:
+    """Run a script of the project to its end; see `run_script`."""
+    cwd.mkdir(exist_ok=True)
+    command, environment = [str(ROOT / script), *map(str, args)], {**os.environ, **env}
+    with contextlib.ExitStack() as opened:
+        files = [opened.enter_context(tempfile.TemporaryFile("w+", encoding="utf-8")) for _ in range(3)]
+        files[0].write(stdin)
+        files[0].seek(0)
+        process = start_script(command, cwd, environment, [file.fileno() for file in files], fresh=fresh)
+        code = process.wait(600)
+        for file in files[1:]:
+            file.seek(0)
+        out, err = files[1].read(), files[2].read()
+    assert "Traceback" not in err, err
+    return Finished(code, out, err)
 
 
 def start_script(
