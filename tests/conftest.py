@@ -64,7 +64,7 @@ class Finished:
 MODULES = [".".join(p.relative_to(ROOT).with_suffix("").parts) for p in (ROOT / "hefkit").rglob("[!_]*.py")]
 WARM = Warm(
     "numpy", "cv2", "onnx", "onnxruntime", *(m for m in MODULES if not m.endswith("dfc_worker")),
-    path=[str(ROOT)], may_add=[str(DOUBLES)],
+    "numpy.random", "xxhash", "yaml", "tests.helpers.warm_up", path=[str(ROOT)], may_add=[str(DOUBLES)],
 )  # fmt: skip
 
 
