@@ -37,6 +37,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.metadata import version
 from typing import Any
 
 
@@ -54,6 +55,9 @@ _BEHAVIOUR = _load()
 if _BEHAVIOUR.get("processes"):
     with open(_BEHAVIOUR["processes"], "a", encoding="utf-8") as _file:
         _file.write(f"{os.getpid()}\n")
+
+
+VERSION = version("hailo-dataflow-compiler")
 
 
 def wanted(name: str, default: Any = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import types
 from typing import Any
 
@@ -31,7 +32,7 @@ class HnModel:
         if wanted("reverse_outputs"):
             self._order.reverse()
 
-    @property
+    @functools.cached_property
     def producers(self) -> list[dict[str, Any]]:
         """The layer that makes each end node, in the order of the end nodes."""
         nodes = self._network.nodes

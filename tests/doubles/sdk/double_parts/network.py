@@ -21,6 +21,7 @@ KINDS = {
     "GlobalAveragePool": "avgpool", "ConvTranspose": "deconv",
 }  # fmt: skip
 FUSED = ("Sigmoid", "Relu", "HardSwish", "LeakyRelu", "BatchNormalization", "Clip")
+SMALL = 1 << 20  # bytes; to optimise a smaller network takes longer than to run it
 UNSUPPORTED = ("GatherElements", "TopK", "Mod", "ReduceMax", "Flatten", "Gather", "NonMaxSuppression", "GatherND")
 
 
@@ -113,6 +114,8 @@ def _opened(blob: bytes) -> Any:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 1
+    if len(blob) < SMALL:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(blob, options, providers=["CPUExecutionProvider"])
 
 

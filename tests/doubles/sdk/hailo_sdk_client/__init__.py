@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version
 
-from double_parts.behaviour import act, first_start, wanted
+from double_parts.behaviour import VERSION, act, first_start, wanted
 
-__version__ = version("hailo-dataflow-compiler")
+__version__ = VERSION
 
 if "CUDA_VISIBLE_DEVICES" not in os.environ:  # the real SDK then chooses by itself
     os.environ["CUDA_VISIBLE_DEVICES"] = "99"

@@ -8,13 +8,12 @@ import json
 import os
 import sys
 import tarfile
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Iterator
 
 import numpy as np
 from double_parts import hef as fake_hef
-from double_parts.behaviour import act, say, wanted
+from double_parts.behaviour import VERSION, act, say, wanted
 from double_parts.data import samples
 from double_parts.hn import HnModel
 from double_parts.network import Network
@@ -338,7 +337,7 @@ class ClientRunner:
         say("info", "Building HEF...")
         wrong = wanted("hef", {})
         data = fake_hef.build(
-            self.model_name, wrong.get("arch", self.hw_arch), version("hailo-dataflow-compiler"),
+            self.model_name, wrong.get("arch", self.hw_arch), VERSION,
             self._network.input_shape[:2], self._hef_outputs(wrong), contexts,
         )  # fmt: skip
         say("info", "Successful Compilation (compilation time: 10s)")
@@ -384,7 +383,7 @@ class ClientRunner:
             ranges=np.asarray(self._ranges, np.float64),
         )
         facts = {
-            "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": version("hailo-dataflow-compiler"),
+            "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": VERSION,
             "model_name": self.model_name, "end_nodes": net.end_nodes, "network": net.facts(),
         }  # fmt: skip
         files = {
