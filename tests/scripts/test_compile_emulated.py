@@ -29,6 +29,8 @@ from tests.helpers.pictures import encode, noise, write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.wrong_onnx import wrong_onnx
 
+pytestmark = pytest.mark.xdist_group("emulate")  # many of them look at one run
+
 SCRIPT = "compile_to_hef.py"
 Run = Callable[..., Finished]
 HEADINGS = (

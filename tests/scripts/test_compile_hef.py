@@ -31,6 +31,8 @@ from tests.helpers.sdk import DOUBLE, SDK_VERSION, fork_the_worker, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
 from tests.scripts.test_compile_emulated import npy_set
 
+pytestmark = pytest.mark.xdist_group("compile_to_hef")  # many of them look at one run
+
 SCRIPT = "compile_to_hef.py"
 HEADINGS = [
     "[1/4] Parsing ONNX model",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -35,15 +36,21 @@ def toy(tmp_path: Path) -> Path:
     return write_emulation(tmp_path)
 
 
-@pytest.fixture
-def clip(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def one_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A second and a half of 96x64 at 30 a second."""
-    path = tmp_path / "clip.mp4"
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     film = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 30, (96, 64))
     for i in range(FRAMES):
         film.write(drawn((64, 96), i)[..., ::-1].copy())
     film.release()
     return path
+
+
+@pytest.fixture
+def clip(one_clip: Path, tmp_path: Path) -> Path:
+    """The film in the test's own folder."""
+    return Path(shutil.copy(one_clip, tmp_path))
 
 
 def test_a_file_as_fast_as_possible(run_script: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
@@ -90,7 +97,10 @@ def test_float_models_work_too(run_script: Run, clip: Path, tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     "flags",
-    [pytest.param(["--max-frames", 60], id="frames"), pytest.param(["--duration", 2], id="duration")],
+    [
+        pytest.param(["--max-frames", 60, "--pace", "fast"], id="frames"),
+        pytest.param(["--duration", 2], id="duration"),
+    ],
 )
 def test_a_loop_ends_at_its_limit(run_script: Run, toy: Path, clip: Path, flags: list[object]) -> None:
     """--loop goes on over the end of the film until a limit is reached."""
