@@ -26,6 +26,7 @@ from hefkit.cli import run_main
 from tests.conftest import ROOT, Finished, fill, finished
 from tests.helpers.numpy_emulator import layers
 from tests.helpers.pictures import encode, noise, write
+from tests.helpers.proofs import prove_once
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.wrong_onnx import wrong_onnx
 
@@ -75,6 +76,7 @@ def emulated(
     """`emulated(onnx, *flags)`: main() in this process, which is quicker than a script, in an empty folder."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
+    prove_once(monkeypatch)
     terminate = signal.getsignal(signal.SIGTERM)
 
     def run(onnx: Path, *flags: object) -> Finished:

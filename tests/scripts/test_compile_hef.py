@@ -27,6 +27,7 @@ from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec
 from hefkit.spec_file import read_spec
 from tests.conftest import ROOT, Finished, fill
+from tests.helpers.proofs import prove_once
 from tests.helpers.sdk import DOUBLE, SDK_VERSION, fork_the_worker, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
 from tests.scripts.test_compile_emulated import npy_set
@@ -69,6 +70,7 @@ def compiled(
 ) -> Iterator[Compile]:
     """`compiled(*flags, sdk=..., onnx=..., **behaviour)`: one compilation to `best` in the test's folder."""
     fork_the_worker(monkeypatch)
+    prove_once(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HAILO_SDK_PYTHON", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)

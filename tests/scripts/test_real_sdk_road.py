@@ -20,6 +20,7 @@ from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec, describe
 from hefkit.spec_file import read_spec
 from tests.conftest import Finished
+from tests.helpers.proofs import prove_once
 from tests.helpers.sdk import fork_the_worker, make_sdk
 
 pytestmark = pytest.mark.slow
@@ -39,6 +40,7 @@ NETWORKS: dict[str, tuple[str, int, str, int, bool, int, float | None]] = {
 def compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Compile]:
     """`compiled(onnx, *flags)`: main() in this process; the double's processes are forked."""
     fork_the_worker(monkeypatch)
+    prove_once(monkeypatch)
     before = signal.getsignal(signal.SIGTERM)
 
     def run(*arguments: object) -> Finished:

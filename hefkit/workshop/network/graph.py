@@ -24,12 +24,17 @@ class Graph:
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
         self.inputs: list[list[str]] = [_read_by(node) for node in self.nodes]
         self.producer: dict[str, int] = {out: i for i, node in enumerate(self.nodes) for out in node.output if out}
-        self.consumers: dict[str, list[int]] = {}
-        for index, names in enumerate(self.inputs):
-            for name in names:
-                self.consumers.setdefault(name, []).append(index)
         self.initializer: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
         self.output_names: list[str] = [v.name for v in model.graph.output]
+
+    @cached_property
+    def consumers(self) -> dict[str, list[int]]:
+        """Tensor -> nodes that read it."""
+        found: dict[str, list[int]] = {}
+        for index, names in enumerate(self.inputs):
+            for name in names:
+                found.setdefault(name, []).append(index)
+        return found
 
     @cached_property
     def alive(self) -> list[int]:
