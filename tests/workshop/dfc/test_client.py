@@ -293,10 +293,10 @@ def test_a_silent_and_idle_sdk_is_told(monkeypatch: pytest.MonkeyPatch, caplog: 
     assert "Ctrl-C" in caplog.text
 
 
-def test_processor_time_is_that_of_all_its_processes(bench: Bench) -> None:
+def test_processor_time_is_that_of_all_its_processes(fresh_bench: Bench) -> None:
     """The SDK computes in child processes, which the watch must see."""
-    with bench.dfc() as dfc:
-        bench.parse(dfc)
+    with fresh_bench.dfc() as dfc:
+        fresh_bench.parse(dfc)
 
         used = dfc._worker._cpu_s()
 
