@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hefkit.pictures.read import UnreadableImage, decode_image, is_large, read_bytes
+from hefkit.pictures.read import UnreadableImage, checked_header, decode_upright, read_bytes
 from hefkit.pictures.sources import Item
 
 READERS = 2  # threads that decode pictures; OpenCV releases the GIL
@@ -85,12 +85,12 @@ def _read(index: int, item: Item, turn: _Turn) -> Frame:
     picture: Picture
     waited = 0.0
     try:
-        data = read_bytes(item.path)
-        if is_large(data):
+        header = checked_header(read_bytes(item.path))
+        if header.is_large:
             begun = time.perf_counter()
             turn.wait_for(index)
             waited = time.perf_counter() - begun
-        picture = decode_image(data)
+        picture = decode_upright(header)
     except UnreadableImage as exc:
         picture = exc
     return Frame(index, item.source, None, picture, time.perf_counter() - start - waited)

@@ -63,6 +63,11 @@ class Header:
     width: int = 0
     height: int = 0
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it claims more than LARGE_PIXELS."""
+        return self.width * self.height > LARGE_PIXELS
+
 
 def read_image(path: Path | str) -> np.ndarray:
     """A picture file -> (h, w, 3) uint8 BGR, upright.
@@ -99,7 +104,11 @@ def decode_image(data: bytes) -> np.ndarray:
     Raises:
         UnreadableImage: see `read_image`.
     """
-    header = checked_header(data)
+    return decode_upright(checked_header(data))
+
+
+def decode_upright(header: Header) -> np.ndarray:
+    """`decode_image`, where the header has been read already."""
     return TURNS[header.orientation](decode_stored(header, cv2.IMREAD_COLOR))
 
 
@@ -115,7 +124,7 @@ def checked_header(data: bytes) -> Header:
 
 def decode_stored(header: Header, flag: int) -> np.ndarray:
     """The pixels as they are stored, BGR; one large picture at a time: four at once would need 8 GB."""
-    with _one_large if header.width * header.height > LARGE_PIXELS else contextlib.nullcontext():
+    with _one_large if header.is_large else contextlib.nullcontext():
         try:
             with quiet_codecs():
                 stored = cv2.imdecode(np.frombuffer(header.data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -124,14 +133,6 @@ def decode_stored(header: Header, flag: int) -> np.ndarray:
         if stored is None:
             raise UnreadableImage("damaged, or of a kind that OpenCV does not decode; expected 8 or 16 bits a sample")
         return stored
-
-
-def is_large(data: bytes) -> bool:
-    """Whether the header of a picture file claims more than LARGE_PIXELS."""
-    with contextlib.suppress(UnreadableImage):
-        header = _inspect(data)
-        return header.width * header.height > LARGE_PIXELS
-    return False
 
 
 def _inspect(data: bytes) -> Header:

@@ -36,6 +36,19 @@ def decode_small(data: bytes, longest: int) -> tuple[np.ndarray, tuple[int, int]
     return small, (height, width) if header.orientation > 4 else (width, height)
 
 
+def halved(picture: np.ndarray, longest: int) -> np.ndarray:
+    """A picture at half, a quarter ... of its size, averaged; the longer side keeps at least `longest` pixels.
+
+    An odd last row or column is left out. Five times as fast as `shrink`, which can finish the rest.
+    """
+    height, width = picture.shape[:2]
+    while max(height, width) >= 2 * longest and min(height, width) > 1:
+        even = picture[: height & ~1, : width & ~1]
+        picture = cv2.resize(even, (width // 2, height // 2), interpolation=cv2.INTER_AREA)
+        height, width = picture.shape[:2]
+    return picture
+
+
 def shrink(picture: np.ndarray, longest: int) -> np.ndarray:
     """A picture whose longer side has at most `longest` pixels, averaged; itself where it is small enough."""
     height, width = picture.shape[:2]

@@ -354,8 +354,8 @@ def test_large_pictures_one_at_a_time(tmp_path: Path, monkeypatch: pytest.Monkey
         side = 8 if number % 3 else 64
         (tmp_path / f"{number:02d}.png").write_bytes(encode(noise(side, side, seed=number), ".png"))
     decoded: list[int] = []
-    decode = frames.decode_image
-    monkeypatch.setattr(frames, "decode_image", lambda data: decoded.append(len(data)) or decode(data))
+    decode = frames.decode_upright
+    monkeypatch.setattr(frames, "decode_upright", lambda head: decoded.append(len(head.data)) or decode(head))
 
     taken: list[int] = []
     large: list[int] = []

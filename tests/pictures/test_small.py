@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hefkit.pictures.read import UnreadableImage
-from hefkit.pictures.small import decode_small, shrink
+from hefkit.pictures.small import decode_small, halved, shrink
 from tests.helpers.pictures import UPRIGHT, encode, exif, quadrants, tiff, with_exif
 
 
@@ -49,6 +49,18 @@ def test_a_turned_tiff_and_a_tiny_picture() -> None:
     assert (size_wh, small.shape) == ((20, 60), (60, 20, 3))
     assert shrink(np.zeros((1, 1, 3), np.uint8), 160).shape == (1, 1, 3)
     assert shrink(np.zeros((1, 1000, 3), np.uint8), 160).shape == (1, 160, 3)
+
+
+def test_halves_are_means_of_four_pixels() -> None:
+    """Until the longer side would be too short; an odd last row is left out, and a line is not halved away."""
+    picture = np.random.default_rng(0).integers(0, 256, (101, 160, 3), np.uint8)
+
+    half = halved(picture, 80)
+
+    assert np.abs(half - picture[:100].reshape(50, 2, 80, 2, 3).mean(axis=(1, 3))).max() <= 0.5
+    assert halved(picture, 81) is picture
+    assert halved(picture, 40).shape == (25, 40, 3)
+    assert halved(picture[:1], 40).shape == (1, 160, 3)
 
 
 def test_a_broken_file_is_refused_as_when_it_is_read() -> None:

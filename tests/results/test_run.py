@@ -17,7 +17,7 @@ from hefkit.detect.detector import Detector
 from hefkit.errors import DataError
 from hefkit.pictures import frames
 from hefkit.pictures.frames import Frame, read_photographs
-from hefkit.pictures.read import UnreadableImage
+from hefkit.pictures.read import Header, UnreadableImage
 from hefkit.pictures.sources import Item
 from hefkit.results import run as filerun
 from hefkit.results.progress import Progress
@@ -50,7 +50,8 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         read.append(path.name)
         return path.name.encode()
 
-    def decode(data: bytes) -> np.ndarray:
+    def decode(header: Header) -> np.ndarray:
+        data = header.data
         if data.startswith(b"bad"):
             raise UnreadableImage("half a picture")
         if data.startswith(b"boom"):
@@ -59,7 +60,8 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         return np.zeros((height, width, 3), np.uint8)
 
     monkeypatch.setattr(frames, "read_bytes", read_bytes)
-    monkeypatch.setattr(frames, "decode_image", decode)
+    monkeypatch.setattr(frames, "checked_header", Header)
+    monkeypatch.setattr(frames, "decode_upright", decode)
     yield read
 
 

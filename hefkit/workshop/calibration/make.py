@@ -133,7 +133,8 @@ def _make_pictures(workers: Workers, request: SetRequest, plan: Plan, folder: Pa
                 elif result.file is not None:
                     os.replace(result.file, folder / picture_name(index))
                 digest.update(tensor.data)
-                low, high = min(low, int(tensor.min())), max(high, int(tensor.max()))
+                if (low, high) != (0, 255):
+                    low, high = min(low, int(tensor.min())), max(high, int(tensor.max()))
                 if index < SHEET_PICTURES:
                     thumbnails.append(thumbnail(tensor, index))
                 made.records.append(result.record)

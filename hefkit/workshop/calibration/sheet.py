@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from hefkit.pictures.small import halved
+
 SHEET_PICTURES = 64
 COLUMNS = 8
 SIDE = 160  # longer side of a thumbnail, pixels
@@ -16,6 +18,7 @@ BACKGROUND = 32  # grey value
 
 def thumbnail(tensor: np.ndarray, index: int) -> np.ndarray:
     """(H, W, 3) RGB -> the same at most SIDE pixels long, with the picture's number in the corner."""
+    tensor = halved(tensor, SIDE)
     height, width = tensor.shape[:2]
     scale = SIDE / max(height, width)
     size_wh = max(round(width * scale), 1), max(round(height * scale), 1)

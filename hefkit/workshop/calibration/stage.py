@@ -21,8 +21,8 @@ import numpy as np
 
 from hefkit.detect.preprocess import letterbox, plan
 from hefkit.errors import DataError
-from hefkit.pictures.read import UnreadableImage, decode_image, is_large, read_bytes
-from hefkit.pictures.small import shrink
+from hefkit.pictures.read import UnreadableImage, checked_header, decode_upright, read_bytes
+from hefkit.pictures.small import halved, shrink
 from hefkit.pictures.sources import Item
 from hefkit.spec import InputSpec
 from hefkit.workshop.calibration.choice.look import THUMBNAIL, Look, look_at
@@ -86,8 +86,9 @@ class Maker:
         else:
             try:
                 data = read_remote(item.source) if isinstance(item, RemoteItem) else read_bytes(item.path)
-                with _one_large if is_large(data) else contextlib.nullcontext():
-                    picture = decode_image(data)  # (h, w, 3) uint8 BGR
+                header = checked_header(data)
+                with _one_large if header.is_large else contextlib.nullcontext():
+                    picture = decode_upright(header)  # (h, w, 3) uint8 BGR
                     height, width = picture.shape[:2]
                     tensor = letterbox(picture, self.spec)[0]
                     del picture
@@ -106,8 +107,9 @@ class Maker:
         place = plan((size_wh[1], size_wh[0]), self.spec)
         height, width = place.resized_hw
         inside = tensor[place.top : place.top + height, place.left : place.left + width]
-        small = cv2.cvtColor(shrink(np.ascontiguousarray(inside), THUMBNAIL), cv2.COLOR_RGB2BGR)
-        return look_at(small, size_wh, None if isinstance(item, VideoFrame) else place_of(item))
+        small = cv2.cvtColor(shrink(halved(inside, THUMBNAIL), THUMBNAIL), cv2.COLOR_RGB2BGR)
+        path = None if isinstance(item, VideoFrame) else place_of(item)
+        return look_at(small, size_wh, path, to_choose=False)
 
 
 def damaged(source: str) -> DataError:

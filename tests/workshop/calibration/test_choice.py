@@ -18,7 +18,15 @@ from hefkit.workshop.calibration.choice import scan as scan_module
 from hefkit.workshop.calibration.choice.cache import Cache, cache_file, stamp
 from hefkit.workshop.calibration.choice.choose import diverse, near_duplicates, object_sizes
 from hefkit.workshop.calibration.choice.coverage import figures, notes
-from hefkit.workshop.calibration.choice.look import THUMBNAIL, Look, look_at, look_at_targets, perceptual_hash, unpack
+from hefkit.workshop.calibration.choice.look import (
+    RED_GREEN,
+    THUMBNAIL,
+    Look,
+    look_at,
+    look_at_targets,
+    perceptual_hash,
+    unpack,
+)
 from hefkit.workshop.calibration.choice.scan import Table, Threads, scan, table_of
 from hefkit.workshop.calibration.make import SetRequest, make_set
 from hefkit.workshop.calibration.sources import find_sources
@@ -91,6 +99,18 @@ def test_brightness_and_size_are_those_of_the_file(tmp_path: Path) -> None:
     seen = unpack(packed)
     assert seen.size_wh == (2000, 1000)
     assert abs(seen.values[0] * 40 - 120) < 1.5
+
+
+def test_a_look_for_coverage_has_the_same_light() -> None:
+    """What is only needed to choose is left out: the hash, and the colours of the picture and of its cells."""
+    picture = scene(3)
+
+    whole, light = look_at(picture, (320, 200)), look_at(picture, (320, 200), to_choose=False)
+
+    assert (light.size_wh, light.phash) == ((320, 200), 0)
+    np.testing.assert_array_equal(light.values[:RED_GREEN], whole.values[:RED_GREEN])
+    assert not light.values[RED_GREEN:].any()
+    assert whole.phash and whole.values[RED_GREEN:].any()
 
 
 def test_a_look_survives_packing(tmp_path: Path) -> None:

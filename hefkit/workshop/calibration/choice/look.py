@@ -91,11 +91,19 @@ def _look_at_file(path: str) -> bytes | str:
     return look_at(small, size_wh, path).pack()
 
 
-def look_at(small: np.ndarray, size_wh: tuple[int, int], path: str | None = None) -> Look:
-    """Look at a thumbnail, (h, w, 3) uint8 BGR, and at the labels of the picture `path`, a path or URL."""
+def look_at(small: np.ndarray, size_wh: tuple[int, int], path: str | None = None, *, to_choose: bool = True) -> Look:
+    """Look at a thumbnail, (h, w, 3) uint8 BGR, and at the labels of the picture `path`, a path or URL.
+
+    Without `to_choose` the hash and the colours are 0: what a set covers does not need them, and the first Lab colour
+    of a process takes OpenCV 0.15 s.
+    """
     grey = cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+    values = np.zeros(VALUES, np.float32)
+    values[:RED_GREEN] = _light(small, grey)
+    if to_choose:
+        values[RED_GREEN:] = _colours(small)
     labelled, class_id, share = _objects(path) if path is not None else (False, *_NO_OBJECTS)
-    return Look(size_wh, perceptual_hash(grey), _values(small, grey), labelled, class_id, share)
+    return Look(size_wh, perceptual_hash(grey) if to_choose else 0, values, labelled, class_id, share)
 
 
 def perceptual_hash(grey: np.ndarray) -> int:
@@ -110,15 +118,17 @@ def perceptual_hash(grey: np.ndarray) -> int:
     return int.from_bytes(np.packbits(bits).tobytes(), "big")
 
 
-def _values(small: np.ndarray, grey: np.ndarray) -> np.ndarray:
-    lab = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
-    _, a, b, _ = cv2.mean(lab)
+def _light(small: np.ndarray, grey: np.ndarray) -> np.ndarray:
     saturation = cv2.mean(cv2.cvtColor(small, cv2.COLOR_BGR2HSV))[1]
     brightness, contrast = (float(x[0, 0]) for x in cv2.meanStdDev(grey))
     detail = float(cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0])
-    first = np.array([brightness, contrast, np.log1p(detail), saturation, a, b], np.float32) / STEPS
+    return np.array([brightness, contrast, np.log1p(detail), saturation], np.float32) / STEPS[:RED_GREEN]
+
+
+def _colours(small: np.ndarray) -> np.ndarray:
+    lab = cv2.cvtColor(small, cv2.COLOR_BGR2LAB)
     cells = cv2.resize(lab, (GRID, GRID), interpolation=cv2.INTER_AREA).astype(np.float32) / LAYOUT
-    return np.concatenate([first, cells.ravel()])
+    return np.concatenate([np.array(cv2.mean(lab)[1:3], np.float32) / STEPS[RED_GREEN:], cells.ravel()])
 
 
 _NO_OBJECTS = np.zeros(0, np.uint16), np.zeros(0, np.float32)
