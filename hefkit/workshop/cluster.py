@@ -7,7 +7,6 @@ import importlib.util
 import logging
 import os
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from typing import Any
 
@@ -94,6 +93,8 @@ def _environment_kept() -> Iterator[None]:
 
 def dashboard(client: Any) -> str | None:
     """The address of the cluster's page; None where it has none, because bokeh is missing there."""
+    import urllib.request  # late: it takes a sixth of the start of a script that needs no cluster
+
     link = str(client.dashboard_link)
     try:
         with urllib.request.urlopen(link, timeout=PAGE_SECONDS) as page:
