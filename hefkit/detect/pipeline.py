@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -26,7 +26,7 @@ from hefkit.detect.detections import Detections
 from hefkit.detect.detector import Detector, Timings
 from hefkit.detect.engine import Slot
 from hefkit.detect.preprocess import Transform
-from hefkit.pictures.frames import Frame
+from hefkit.pictures.frames import HELD_BYTES, Frame
 
 RESULTS_AHEAD = 4  # results that may wait for the caller
 SUBMIT_EARLY = 0.3  # share of a batch's time; a frame is taken so long before the engine is free, to prepare it
@@ -50,6 +50,7 @@ class _Batch:
     frames: list[Frame] = field(default_factory=list)
     transforms: list[Transform] = field(default_factory=list)  # of the readable ones
     prepare_s: list[float] = field(default_factory=list)
+    picture_bytes: int = 0
     submitted: float = 0.0
 
 
@@ -58,6 +59,7 @@ def detect(frames: Generator[Frame, None, None], detector: Detector) -> Generato
     with contextlib.closing(Pipeline(frames, detector)) as pipeline:
         while (result := pipeline.take()) is not None:
             yield result
+            del result  # its picture may be large, and the next one is decoded meanwhile
 
 
 class Pipeline:
@@ -85,6 +87,7 @@ class Pipeline:
         self._free: Channel[Slot] = Channel(len(slots))
         self._flying: Channel[_Batch] = Channel(len(slots))
         self._results: Channel[Result] = Channel(ahead)
+        self._done: Callable[[], None] | None = None  # of the frame that the caller has
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._young, self._stopped = young, threading.Event()
@@ -99,18 +102,23 @@ class Pipeline:
             thread.start()
 
     def take(self, timeout_s: float | None = None) -> Result | None:
-        """The next result, or None when the source has ended.
+        """The next result, or None when the source has ended. The frame of the result before it is `done`.
 
         Raises:
             TimeoutError: there was none in time; call again.
             Exception: the first error of the source, the engine or the decoder.
         """
+        if self._done is not None:
+            self._done()
+            self._done = None
         try:
-            return self._results.get(timeout_s)
+            result = self._results.get(timeout_s)
         except Closed:
             if self._error is not None:
                 raise self._error from None
             return None
+        self._done = result.frame.done
+        return result
 
     def close(self, timeout_s: float | None = None) -> bool:
         """Stop reading and submitting, and wait for the batches in the engine. Calling it twice is allowed.
@@ -154,11 +162,9 @@ class Pipeline:
             batch = batch or _Batch(self._free.get())
             if self._young:
                 self._wait_until_nearly_free()
-            frame = next(self._frames, None)
-            if frame is None:
+            if not self._add_next(batch):
                 break
-            self._add(batch, frame)
-            full = len(batch.transforms) == len(batch.slot.inputs)
+            full = len(batch.transforms) == len(batch.slot.inputs) or batch.picture_bytes > HELD_BYTES
             if full or len(batch.frames) >= MAX_UNREADABLE_PER_SLOT * len(batch.slot.inputs):
                 self._launch(batch)
                 batch = None
@@ -171,13 +177,19 @@ class Pipeline:
         if spare_s > 0:
             self._stopped.wait(spare_s)
 
-    def _add(self, batch: _Batch, frame: Frame) -> None:
+    def _add_next(self, batch: _Batch) -> bool:
+        """Read a frame and letterbox it into the batch; False at the end of the source."""
+        frame = next(self._frames, None)
+        if frame is None:
+            return False
         batch.frames.append(frame)
         if isinstance(frame.picture, np.ndarray):
             start = time.perf_counter()
             tensor = batch.slot.inputs[len(batch.transforms)]
             batch.transforms.append(self._detector.prepare(frame.picture, tensor, frame.small))
             batch.prepare_s.append(time.perf_counter() - start)
+            batch.picture_bytes += frame.picture.nbytes
+        return True
 
     def _launch(self, batch: _Batch) -> None:
         batch.submitted = time.perf_counter()
@@ -208,8 +220,9 @@ class Pipeline:
             self._expected_free = done + self._service_s
             results = self._decoded(batch, outputs, (done - begun) / max(len(outputs), 1))
             self._free.put(batch.slot)
-            for result in results:
-                self._results.put(result)
+            del batch  # no picture is kept here, because the next one may be decoded meanwhile
+            while results:
+                self._results.put(results.pop(0))
 
     def _decoded(self, batch: _Batch, outputs: list[list[np.ndarray]], infer_s: float) -> list[Result]:
         results, readable = [], iter(zip(outputs, batch.transforms, batch.prepare_s, strict=True))

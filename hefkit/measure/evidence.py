@@ -20,7 +20,8 @@ from hefkit.detect.engine import Engine
 from hefkit.detect.preprocess import letterbox
 from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.measure.accuracy import Agreement, SignalToNoise, match_boxes
-from hefkit.pictures.read import UnreadableImage, read_image
+from hefkit.pictures.header import UnreadableImage
+from hefkit.pictures.read import read_image
 from hefkit.pictures.sources import Item
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 

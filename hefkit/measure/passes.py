@@ -79,8 +79,8 @@ def run_model(model: Path, engine: Engine, items: Sequence[Item], labels: LabelF
         run.meter = AveragePrecision(engine.spec.head.num_classes)
     start = time.perf_counter()
     with contextlib.closing(detect(read_photographs(items), twice or Detector(engine, DecodeSettings()))) as results:
-        for item, result in zip(items, results, strict=True):
-            picture, found = result.frame.picture, result.detections
+        for result in results:
+            item, picture, found = items[result.frame.index], result.frame.picture, result.detections
             if not isinstance(picture, np.ndarray) or found is None:
                 bar.warn("%s left out: %s", one_line(item.source), one_line(picture))
                 run.found.append(None)
@@ -92,6 +92,7 @@ def run_model(model: Path, engine: Engine, items: Sequence[Item], labels: LabelF
                 run.meter.add(run.truth[-1], found)
                 run.found.append(twice.strict.popleft())
             bar.step()
+            del result, picture  # it may be large, and the next one is decoded meanwhile
     run.seconds = time.perf_counter() - start
     if not run.images:
         raise DataError(f"none of the {len(items)} pictures can be read; expected at least one; see the warnings above")

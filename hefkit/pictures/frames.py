@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import math
+import functools
 import threading
 import time
 from collections import deque
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
-from hefkit.pictures.read import UnreadableImage, checked_header, decode_upright, read_bytes
+from hefkit.pictures.header import UnreadableImage, checked_header
+from hefkit.pictures.read import decode, read_bytes
 from hefkit.pictures.sources import Item
 
 READERS = 2  # threads that decode pictures; OpenCV releases the GIL
 AHEAD = 4  # pictures read before they are needed; bounds the memory
+HELD_BYTES = 1 << 28  # of pictures in memory; beyond it none is decoded: ten photographs of 9 million pixels
 
 Picture = np.ndarray | UnreadableImage  # (h, w, 3) uint8 BGR, upright, or the reason why it cannot be read
 
@@ -33,64 +35,77 @@ class Frame:
     captured: float = 0.0  # time.monotonic() when a camera delivered it
     # (h, w, 3) uint8 RGB: the same view, scaled down by the camera; replaces the resize of the letterbox
     small: np.ndarray | None = None
+    # called by the consumer when the picture is no longer needed
+    done: Callable[[], None] = lambda: None
 
 
 def read_photographs(items: Iterable[Item], readers: int = READERS) -> Generator[Frame, None, None]:
-    """Yield every item as a frame, in order; the threads read at most AHEAD pictures in advance."""
+    """Yield every item as a frame, in order; the threads read at most AHEAD pictures in advance.
+
+    Call `done` of a frame when its picture is no longer needed: while the pictures in memory hold more than HELD_BYTES
+    the next one is not decoded.
+    """
     waiting: deque[Future[Frame]] = deque()
-    turn = _Turn()
+    held = _Held()
     pool = ThreadPoolExecutor(max_workers=readers, thread_name_prefix="reader")
     try:
         for index, item in enumerate(items):
-            waiting.append(pool.submit(_read, index, item, turn))
+            waiting.append(pool.submit(_read, index, item, held))
             if len(waiting) > AHEAD:
-                yield turn.next(waiting.popleft())
+                yield waiting.popleft().result()
         while waiting:
-            yield turn.next(waiting.popleft())
+            yield waiting.popleft().result()
     finally:
-        turn.end()
+        held.end()
         # after an error or Ctrl-C: drop what has not begun, do not wait for the picture being read
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-class _Turn:
-    """A large picture is decoded only when it is the next one to be taken, so that few are in memory."""
+class _Held:
+    """Bytes of the pictures that are in memory. They are counted in the order of the items, so that none waits for ever
+    behind a later one."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
-        self._next: float = -1  # index of the frame that the caller waits for
+        self._bytes = 0
+        self._next = 0  # index of the picture whose turn it is
+        self._ended = False
 
-    def next(self, frame: Future[Frame]) -> Frame:
-        """Wait for the next frame."""
-        self._come_to(self._next + 1)
-        return frame.result()
+    def wait_for(self, index: int, size: int) -> None:
+        """Wait, on a reader's thread, until picture `index` may be decoded, and count its bytes."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._ended or (self._next == index and self._bytes <= HELD_BYTES))
+            self._next = index + 1
+            self._bytes += size
+            self._changed.notify_all()
+
+    def free(self, size: int) -> None:
+        """A picture of so many bytes is no longer needed."""
+        with self._changed:
+            self._bytes -= size
+            self._changed.notify_all()
 
     def end(self) -> None:
         """Let all threads go on; no frame is taken any more."""
-        self._come_to(math.inf)
-
-    def _come_to(self, index: float) -> None:
         with self._changed:
-            self._next = index
+            self._ended = True
             self._changed.notify_all()
 
-    def wait_for(self, index: int) -> None:
-        """Wait, on a reader's thread, until frame `index` is the next."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._next >= index)
 
-
-def _read(index: int, item: Item, turn: _Turn) -> Frame:
+def _read(index: int, item: Item, held: _Held) -> Frame:
     start = time.perf_counter()
-    picture: Picture
-    waited = 0.0
     try:
         header = checked_header(read_bytes(item.path))
-        if header.is_large:
-            begun = time.perf_counter()
-            turn.wait_for(index)
-            waited = time.perf_counter() - begun
-        picture = decode_upright(header)
+    except UnreadableImage as exc:
+        held.wait_for(index, 0)
+        return Frame(index, item.source, None, exc, time.perf_counter() - start)
+    size, begun = header.decoded_bytes, time.perf_counter()
+    held.wait_for(index, size)
+    waited = time.perf_counter() - begun
+    picture: Picture
+    try:
+        picture = decode(header)
     except UnreadableImage as exc:
         picture = exc
-    return Frame(index, item.source, None, picture, time.perf_counter() - start - waited)
+    seconds = time.perf_counter() - start - waited
+    return Frame(index, item.source, None, picture, seconds, done=functools.partial(held.free, size))

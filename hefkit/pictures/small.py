@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from hefkit.pictures.read import TURNS, checked_header, decode_stored
+from hefkit.pictures.header import checked_header
+from hefkit.pictures.read import TURNS, decode_stored, in_turn
 
 _REDUCED = (
     (8, cv2.IMREAD_REDUCED_COLOR_8),
@@ -28,11 +29,9 @@ def decode_small(data: bytes, longest: int) -> tuple[np.ndarray, tuple[int, int]
     if data.startswith(b"\xff\xd8\xff"):
         side = max(header.width, header.height)
         flag = next((f for divisor, f in _REDUCED if side >= divisor * longest), flag)
-    stored = decode_stored(header, flag)
-    height, width = stored.shape[:2]
-    if flag != cv2.IMREAD_COLOR:
-        width, height = header.width, header.height
-    small = TURNS[header.orientation](shrink(stored, longest))
+    with in_turn(header):
+        small = TURNS[header.orientation](shrink(decode_stored(header, flag), longest))
+    width, height = header.width, header.height
     return small, (height, width) if header.orientation > 4 else (width, height)
 
 

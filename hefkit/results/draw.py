@@ -1,4 +1,4 @@
-"""Draw detections into a copy of the photograph, readable at any size and on any background."""
+"""Draw detections into the photograph, or into a copy, readable at any size and on any background."""
 
 from __future__ import annotations
 
@@ -73,17 +73,31 @@ def annotate(
     hide_labels: bool = False,
     stamp: str | None = None,
 ) -> np.ndarray:
-    """Return a new (h, w, 3) uint8 BGR picture with boxes, labels and the stamp.
+    """A new (h, w, 3) uint8 BGR picture with boxes, labels and the stamp; see `draw_on`."""
+    image = image_bgr.copy()
+    draw_on(image, detections, names, line_width=line_width, hide_labels=hide_labels, stamp=stamp)
+    return image
+
+
+def draw_on(
+    image: np.ndarray,
+    detections: Detections,
+    names: Mapping[int, str],
+    *,
+    line_width: int | None = None,
+    hide_labels: bool = False,
+    stamp: str | None = None,
+) -> None:
+    """Draw boxes, labels and the stamp.
 
     Args:
-        image_bgr: (h, w, 3) uint8 BGR; not changed.
+        image: (h, w, 3) uint8 BGR; drawn into.
         detections: boxes in pixels of this picture, best first.
         names: class id -> name, any text; see `lettering` for those that are not in Latin letters.
         line_width: in pixels; None: chosen by the size of the picture.
         hide_labels: boxes only.
         stamp: text for the lower left corner, such as "INT8 emulation".
     """
-    image = image_bgr.copy()
     unit = (image.shape[0] + image.shape[1]) / 2  # all sizes scale with it
     line = line_width or max(1 if unit < SMALL else 2, round(unit * 0.0035))
     rim = max(1, line // 4) if line > 1 else 0  # dark, so that a bright box is visible on a bright background
@@ -98,7 +112,6 @@ def annotate(
         _labels(image, outer, detections, names, max(unit * 0.0007, 0.38), taken)
     if mark:  # last, so that nothing hides it
         mark.draw(image, 0, image.shape[0] - mark.height, BLACK)
-    return image
 
 
 def class_colour(class_id: int) -> BGR:

@@ -17,14 +17,24 @@ from hefkit.files import explained
 from hefkit.names import class_folders
 from hefkit.pictures.find import RECORD
 from hefkit.pictures.frames import Frame
+from hefkit.pictures.header import LARGE_PIXELS
+from hefkit.pictures.memory import GB, available_memory
 from hefkit.pictures.video import VideoFacts
 from hefkit.pictures.writer import VideoWriter
-from hefkit.results.draw import annotate
+from hefkit.results.draw import draw_on
 from hefkit.results.folder import CROPS, FILES, RunPlan, write_record
 from hefkit.results.formats import WRITERS, ImageInfo, Writer
 from hefkit.staging.stage import Staging
+from hefkit.text import log, one_line
 
 EMULATION_STAMP = "INT8 emulation"
+WEBP = (cv2.IMWRITE_WEBP_QUALITY, 90)  # OpenCV's default is lossless: four times the time, seven times the memory
+ENCODING, ENCODING_OTHERS = {".bmp": 6}, 2  # bytes a pixel while a picture is encoded
+JPEGS, MAX_JPEG_SIDE = (".jpg", ".jpeg"), 65500  # libjpeg's limit, pixels
+
+
+class NotEncoded(Exception):
+    """A picture cannot be encoded; `str()` says why, without its name."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,7 @@ class Outputs:
             self._close.close()
 
     def write(self, frame: Frame, found: Detections) -> None:
-        """Write everything about one readable frame; boxes in pixels of its picture."""
+        """Write everything about one readable frame; boxes in pixels of its picture, which is drawn into."""
         assert isinstance(frame.picture, np.ndarray)
         # all frames of a video share one item
         index, ending = (frame.index, "") if frame.number is None else (0, f"_{frame.number:06d}")
@@ -90,12 +100,14 @@ class Outputs:
         with explained(self.plan.folder):
             for writer in self._writers:
                 writer.add(image, found)
-            if self._film is not None:
-                self._film.write(self._annotated(frame.picture, found))
-            elif self.plan.options.images:
-                self._write_picture(self.plan.pictures[index].as_posix(), self._annotated(frame.picture, found))
             if self.plan.options.crops:
                 self._write_crops(stem, frame.picture, found)
+            if self._film is not None:
+                self._draw_on(frame.picture, found)
+                self._film.write(frame.picture)
+            elif self.plan.options.images:
+                self._draw_on(frame.picture, found)
+                self._write_picture(self.plan.pictures[index].as_posix(), frame)
 
     def commit(self, facts: dict[str, Any]) -> None:
         """Put all files in place; `facts` about the run go into `run.json`."""
@@ -115,8 +127,8 @@ class Outputs:
         (self._stage.path / name).parent.mkdir(parents=True, exist_ok=True)
         return VideoWriter(self._stage.path / name, video.fps, video.size_wh)
 
-    def _annotated(self, image_bgr: np.ndarray, found: Detections) -> np.ndarray:
-        return annotate(
+    def _draw_on(self, image_bgr: np.ndarray, found: Detections) -> None:
+        draw_on(
             image_bgr,
             found,
             self.names,
@@ -125,15 +137,21 @@ class Outputs:
             stamp=self._stamp,
         )
 
-    def _write_picture(self, name: str, drawn: np.ndarray) -> None:
-        _write_image(self._stage.path / name, drawn)
-        self._written.append(name)
+    def _write_picture(self, name: str, frame: Frame) -> None:
+        assert isinstance(frame.picture, np.ndarray)
+        try:
+            _write_image(self._stage.path / name, frame.picture)
+        except NotEncoded as exc:
+            log.warning("%s: no annotated picture, its detections are written: %s", one_line(frame.source), exc)
+        else:
+            self._written.append(name)
 
     def _write_crops(self, stem: str, image_bgr: np.ndarray, found: Detections) -> None:
         """Write `crops/CLASS/STEM-N.jpg`; N counts the detections of the picture from 1, best first."""
         for number, (box, class_id) in enumerate(zip(found.xyxy, found.class_id.tolist(), strict=True), 1):
             folder = self._stage.path / CROPS / self._class_folders[class_id]
-            _write_image(folder / f"{stem}-{number}.jpg", crop(image_bgr, box))
+            with contextlib.suppress(NotEncoded):  # a box longer than a JPEG can be
+                _write_image(folder / f"{stem}-{number}.jpg", crop(image_bgr, box))
 
 
 def crop(image_bgr: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
@@ -146,8 +164,26 @@ def crop(image_bgr: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
 
 def _write_image(path: Path, image_bgr: np.ndarray) -> None:
     """Encode by suffix and write. `cv2.imwrite` is not used because it does not report a full disk."""
-    encoded, data = cv2.imencode(path.suffix, image_bgr)
+    suffix, (height, width) = path.suffix.lower(), image_bgr.shape[:2]
+    _check_encoder(suffix, width, height)
+    encoded, data = cv2.imencode(suffix, image_bgr, *((WEBP,) if suffix == ".webp" else ()))
     if not encoded:
-        raise DataError(f"OpenCV cannot encode a picture of {image_bgr.shape[1]}x{image_bgr.shape[0]} as {path.suffix}")
+        raise DataError(f"OpenCV cannot encode a picture of {width}x{height} as {suffix}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(data.tobytes())
+    path.write_bytes(data.data)
+
+
+def _check_encoder(suffix: str, width: int, height: int) -> None:
+    """Raise NotEncoded for a picture that is too large for its kind of file, or for the memory that is free."""
+    if suffix in JPEGS and max(width, height) > MAX_JPEG_SIDE:
+        raise NotEncoded(f"{width} x {height} pixels; a JPEG has at most {MAX_JPEG_SIDE} a side; convert it to PNG")
+    if width * height <= LARGE_PIXELS:
+        return
+    if suffix == ".webp":
+        raise NotEncoded(f"a WebP of {width} x {height} pixels takes minutes or fails; convert it to JPEG or PNG")
+    need, free = ENCODING.get(suffix, ENCODING_OTHERS) * width * height, available_memory()
+    if free is not None and need > free:
+        raise NotEncoded(
+            f"a {suffix} of {width} x {height} pixels needs {need / GB:.1f} GB of memory, and {free / GB:.1f} GB are "
+            "free; scale it down, or convert it to JPEG"
+        )

@@ -34,6 +34,7 @@ def run(frames: Generator[Frame, None, None], detector: Detector, outputs: Outpu
         for result in results:
             _take(result, outputs, tally, bar)
             bar.step()
+            del result  # its picture may be large, and the next one is decoded meanwhile
     if not tally.images:
         raise DataError(
             f"none of the images ({tally.failed}) can be read; expected at least one; see the warnings above"

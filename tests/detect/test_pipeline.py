@@ -16,7 +16,7 @@ from hefkit.detect.detector import Detector
 from hefkit.detect.pipeline import Result, detect
 from hefkit.errors import DeviceError
 from hefkit.pictures.frames import Frame
-from hefkit.pictures.read import UnreadableImage
+from hefkit.pictures.header import UnreadableImage
 from tests.helpers.fake_engine import FakeEngine, engine_that_finds
 
 SEEN = (0, 0.9, (16.0, 24.0, 48.0, 40.0))

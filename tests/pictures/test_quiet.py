@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from hefkit.pictures import quiet
-from hefkit.pictures.read import UnreadableImage, decode_image
+from hefkit.pictures.header import UnreadableImage
+from hefkit.pictures.read import decode_image
 from tests.conftest import ROOT
 from tests.helpers.pictures import encode, noise
 

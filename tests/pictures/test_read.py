@@ -15,8 +15,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hefkit.pictures import frames, read
-from hefkit.pictures.read import UnreadableImage, decode_image, read_image
+from hefkit.pictures import frames, header, read
+from hefkit.pictures.header import UnreadableImage
+from hefkit.pictures.read import decode_image, read_image
 from hefkit.pictures.sources import find_items
 from tests.helpers.pictures import UPRIGHT, encode, exif, noise, quadrants, tiff, with_exif, write
 
@@ -347,25 +348,75 @@ def test_a_jpeg_of_thousands_of_scans() -> None:
         decode_image(good[:-2] + scan * 3000 + good[-2:])
 
 
-def test_large_pictures_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """However many readers there are, a large picture is decoded when it is the next; the order stays."""
-    monkeypatch.setattr(read, "LARGE_PIXELS", 100)
+def test_a_picture_that_needs_more_memory_than_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A large one is refused in a sentence before OpenCV takes the memory; a small one is not even asked about."""
+    data = encode(noise(64, 64), ".png")
+    monkeypatch.setattr(read, "available_memory", lambda: 20_000)
+    assert decode_image(data).shape == (64, 64, 3)
+
+    monkeypatch.setattr(header, "LARGE_PIXELS", 100)
+    with pytest.raises(UnreadableImage, match=r"64 x 64 pixels need about 0\.0 GB of memory, and 0\.0 GB are free"):
+        decode_image(data)
+    for free in (64 * 64 * header.PLAIN, None):
+        monkeypatch.setattr(read, "available_memory", lambda free=free: free)
+        assert decode_image(data).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        pytest.param(encode(noise(50, 70), ".jpg", cv2.IMWRITE_JPEG_PROGRESSIVE, 1), id="progressive"),
+        pytest.param(encode(noise(50, 70), ".png"), id="png"),
+        pytest.param(encode(noise(50, 70), ".webp", cv2.IMWRITE_WEBP_QUALITY, 80), id="webp"),
+        pytest.param(encode(noise(50, 70), ".webp", *LOSSLESS_WEBP), id="lossless webp"),
+        pytest.param(encode(np.dstack([noise(50, 70), noise(50, 70)[..., 0]]), ".webp"), id="webp with alpha"),
+        pytest.param(with_exif(encode(noise(50, 70), ".webp"), exif(1)), id="webp with exif"),
+        pytest.param(encode(noise(50, 70), ".tiff"), id="tiff"),
+        pytest.param(tiff(noise(50, 70), 1, "<", big=True), id="bigtiff"),
+        pytest.param(encode(noise(50, 70), ".bmp"), id="bmp"),
+        pytest.param(encode(noise(50, 70), ".ppm"), id="ppm"),
+        pytest.param(encode(noise(50, 70), ".ppm").replace(b"P6", b"P6 # 9 9\n# 8 8", 1), id="ppm with comments"),
+        pytest.param(encode(noise(50, 70)[..., 0], ".pgm"), id="pgm"),
+    ],
+)
+def test_every_header_says_its_size(data: bytes) -> None:
+    """Before OpenCV sees the file: it allocates what a header claims."""
+    found = header.checked_header(data)
+
+    stored = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    assert (found.height, found.width, 3) == stored.shape
+    assert found.decoded_bytes == stored.nbytes and found.decoding_bytes >= 2 * stored.nbytes
+
+
+@pytest.mark.parametrize(
+    "data", [b"P5\n60000 60000\n255\n", b"P4 32769 32769\n", tiff(NOISE).replace(struct.pack("<H", 256), b"\0\0", 1)]
+)
+def test_a_size_that_is_too_large_or_missing(data: bytes) -> None:
+    """A file of a few bytes is refused by its header."""
+    with pytest.raises(UnreadableImage, match=r"at most 268 million|does not say its size"):
+        decode_image(data)
+
+
+def test_a_slow_consumer_holds_the_readers_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond HELD_BYTES in memory no picture is decoded until a frame is done; the order stays."""
+    monkeypatch.setattr(frames, "HELD_BYTES", 1000)
     for number in range(12):
         side = 8 if number % 3 else 64
         (tmp_path / f"{number:02d}.png").write_bytes(encode(noise(side, side, seed=number), ".png"))
+    (tmp_path / "04.png").write_bytes(b"no picture")
     decoded: list[int] = []
-    decode = frames.decode_upright
-    monkeypatch.setattr(frames, "decode_upright", lambda head: decoded.append(len(head.data)) or decode(head))
+    decode = frames.decode
+    monkeypatch.setattr(frames, "decode", lambda header: decoded.append(header.decoded_bytes) or decode(header))
 
     taken: list[int] = []
-    large: list[int] = []
     for frame in frames.read_photographs(find_items(str(tmp_path)), readers=4):
         taken.append(frame.index)
-        large.append(sum(size > 1000 for size in decoded))
         time.sleep(0.005)
+        if frame.index % 3 == 0:  # a large one, which is not done
+            assert sum(size > 1000 for size in decoded) == frame.index // 3 + 1
+        frame.done()
 
     assert taken == list(range(12))
-    assert all(count <= index // 3 + 2 for index, count in enumerate(large))
     stopped = frames.read_photographs(find_items(str(tmp_path)), readers=4)
     next(stopped)
     stopped.close()  # leaves no thread that waits for its turn

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from hefkit.pictures.read import UnreadableImage
+from hefkit.pictures.header import UnreadableImage
 from hefkit.pictures.small import decode_small, halved, shrink
 from tests.helpers.pictures import UPRIGHT, encode, exif, quadrants, tiff, with_exif
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -226,6 +227,52 @@ def test_what_opencv_cannot_encode_is_told(tmp_path: Path, monkeypatch: pytest.M
 
     with pytest.raises(DataError, match="cannot encode a picture of 50x40"):
         Run(tmp_path).finish()
+
+
+@pytest.mark.parametrize(
+    ("suffix", "size_wh", "free", "words"),
+    [
+        pytest.param(".webp", (60, 40), None, "convert it to JPEG or PNG", id="webp"),
+        pytest.param(".bmp", (60, 40), 60 * 40 * 6 - 1, "scale it down, or convert it to JPEG", id="memory"),
+        pytest.param(".jpg", (65501, 1), None, "at most 65500 a side", id="side"),
+    ],
+)
+def test_a_picture_too_large_for_its_kind_of_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    suffix: str,
+    size_wh: tuple[int, int],
+    free: int | None,
+    words: str,
+) -> None:
+    """The run goes on: its detections are written, and a warning says why there is no annotated picture."""
+    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
+    monkeypatch.setattr(sinks, "LARGE_PIXELS", 2000)
+    monkeypatch.setattr(sinks, "available_memory", lambda: free)
+    item = Item(tmp_path / f"in{suffix}", f"in{suffix}", PurePosixPath(f"in{suffix}"))
+    picture = np.zeros((size_wh[1], size_wh[0], 3), np.uint8)
+
+    with Outputs(plan_run(tmp_path / "out", [item], OutputOptions(crops=True)), "float", NAMES) as outputs:
+        outputs.write(Frame(0, item.source, None, picture, 0.0), FOUND)
+        outputs.commit({})
+
+    [told] = caplog.messages
+    assert told.startswith(f"in{suffix}: no annotated picture, its detections are written: ") and words in told
+    assert not (tmp_path / "out" / f"in{suffix}").exists()
+    assert json.loads((tmp_path / "out" / "run.json").read_text())["files"] == ["detections.jsonl"]
+    assert len((tmp_path / "out" / "detections.jsonl").read_text().splitlines()) == 1
+
+
+def test_a_small_webp_stays_a_webp(tmp_path: Path) -> None:
+    """Lossy, and near the photograph."""
+    item = Item(tmp_path / "in.webp", "in.webp", PurePosixPath("in.webp"))
+    with Outputs(plan_run(tmp_path / "out", [item], OutputOptions()), "float", NAMES) as outputs:
+        outputs.write(Frame(0, "in.webp", None, np.full((40, 60, 3), 90, np.uint8), 0.0), Detections.empty())
+        outputs.commit({})
+
+    written = cv2.imread(str(tmp_path / "out" / "in.webp"))
+    assert written.shape == (40, 60, 3) and np.abs(written.astype(int) - 90).max() <= 3
 
 
 def frames_of(video: VideoFacts, count: int) -> Iterator[Frame]:

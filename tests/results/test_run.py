@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import threading
 import time
+import weakref
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pytest
 
+from hefkit.detect import pipeline
 from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detections import Detections
 from hefkit.detect.detector import Detector
 from hefkit.errors import DataError
 from hefkit.pictures import frames
 from hefkit.pictures.frames import Frame, read_photographs
-from hefkit.pictures.read import Header, UnreadableImage
+from hefkit.pictures.header import Header, UnreadableImage
 from hefkit.pictures.sources import Item
 from hefkit.results import run as filerun
 from hefkit.results.progress import Progress
@@ -50,18 +52,20 @@ def reader(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         read.append(path.name)
         return path.name.encode()
 
-    def decode(header: Header) -> np.ndarray:
-        data = header.data
+    def checked_header(data: bytes) -> Header:
         if data.startswith(b"bad"):
             raise UnreadableImage("half a picture")
-        if data.startswith(b"boom"):
+        width, height = (0, 0) if data.startswith(b"boom") else map(int, data.split(b"x"))
+        return Header(data, 1, width, height)
+
+    def decode(header: Header) -> np.ndarray:
+        if header.data.startswith(b"boom"):
             raise RuntimeError("a bug")
-        width, height = map(int, data.split(b"x"))
-        return np.zeros((height, width, 3), np.uint8)
+        return np.zeros((header.height, header.width, 3), np.uint8)
 
     monkeypatch.setattr(frames, "read_bytes", read_bytes)
-    monkeypatch.setattr(frames, "checked_header", Header)
-    monkeypatch.setattr(frames, "decode_upright", decode)
+    monkeypatch.setattr(frames, "checked_header", checked_header)
+    monkeypatch.setattr(frames, "decode", decode)
     yield read
 
 
@@ -135,6 +139,41 @@ def test_a_consumer_that_leaves_stops_the_readers(reader: list[str]) -> None:
             thread.join(5)
 
     assert len(reader) <= 1 + frames.AHEAD + frames.READERS
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+@pytest.mark.parametrize("readers", [1, 4])
+def test_one_large_picture_in_memory(
+    reader: list[str], monkeypatch: pytest.MonkeyPatch, batch_size: int, readers: int
+) -> None:
+    """When a picture is decoded, those before it hold at most HELD_BYTES: no batch and no queue keeps a large one.
+
+    The pictures that are alive are counted themselves, so a reference that is left somewhere is found.
+    """
+    for module in (frames, pipeline):
+        monkeypatch.setattr(module, "HELD_BYTES", 5000)
+    most = [0]
+    decode = frames.decode
+
+    def watched(header: Header) -> np.ndarray:
+        most[0] = max(most[0], sum(sizes.values()))
+        picture = decode(header)
+        sizes[id(picture)] = picture.nbytes
+        weakref.finalize(picture, sizes.pop, id(picture))
+        return picture
+
+    sizes: dict[int, int] = {}
+    monkeypatch.setattr(frames, "decode", watched)
+    names = [("400x300" if i % 4 in (1, 2) else "40x30") for i in range(24)]
+    engine = engine_that_finds((0, 0.9, (16, 24, 48, 40)), batch_size=batch_size)
+
+    with engine:
+        tally = filerun.run(
+            read_photographs(items(*names), readers), Detector(engine, DecodeSettings()), Notebook(), Progress()
+        )  # type: ignore[arg-type]
+
+    assert tally.images == 24
+    assert most[0] <= 5000 + readers * 40 * 30 * 3
 
 
 def test_long_pictures_get_one_warning(

@@ -11,7 +11,8 @@ import numpy as np
 from hefkit.detect.detections import Detections
 from hefkit.measure.accuracy import overlapping_boxes
 from hefkit.measure.validate import Validation
-from hefkit.pictures.read import UnreadableImage, read_image
+from hefkit.pictures.header import UnreadableImage
+from hefkit.pictures.read import read_image
 from hefkit.results.draw import annotate
 
 WORST, TYPICAL = 10, 4

@@ -80,7 +80,8 @@ def find_remote(source: str) -> list[RemoteItem]:
 
 def read_remote(url: str) -> bytes:
     """The bytes of one file. Raises UnreadableImage."""
-    from hefkit.pictures.read import MAX_BYTES, UnreadableImage  # late, as below: --help works without OpenCV
+    from hefkit.pictures.header import UnreadableImage
+    from hefkit.pictures.read import MAX_BYTES  # late, as below: --help works without OpenCV
 
     try:
         files, path = _opened(url)

@@ -6,9 +6,7 @@ bytes that were encoded, so that the digest of the set is that of the files on t
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -21,7 +19,8 @@ import numpy as np
 
 from hefkit.detect.preprocess import letterbox, plan
 from hefkit.errors import DataError
-from hefkit.pictures.read import UnreadableImage, checked_header, decode_upright, read_bytes
+from hefkit.pictures.header import UnreadableImage, checked_header
+from hefkit.pictures.read import decode, in_turn, read_bytes
 from hefkit.pictures.small import halved, shrink
 from hefkit.pictures.sources import Item
 from hefkit.spec import InputSpec
@@ -31,7 +30,6 @@ from hefkit.workshop.calibration.videos import NO_FRAME, Frames, VideoFrame
 
 AHEAD = 4  # results a thread may be ahead of the one that is taken: a large picture must not stop the others
 
-_one_large = threading.Lock()  # held as long as a large picture is in memory
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -87,8 +85,8 @@ class Maker:
             try:
                 data = read_remote(item.source) if isinstance(item, RemoteItem) else read_bytes(item.path)
                 header = checked_header(data)
-                with _one_large if header.is_large else contextlib.nullcontext():
-                    picture = decode_upright(header)  # (h, w, 3) uint8 BGR
+                with in_turn(header):
+                    picture = decode(header)  # (h, w, 3) uint8 BGR
                     height, width = picture.shape[:2]
                     tensor = letterbox(picture, self.spec)[0]
                     del picture

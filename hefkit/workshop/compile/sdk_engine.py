@@ -18,7 +18,8 @@ from hefkit.detect.engine import CpuSlots
 from hefkit.detect.preprocess import letterbox
 from hefkit.errors import ToolchainError
 from hefkit.files import explained
-from hefkit.pictures.read import UnreadableImage, read_image
+from hefkit.pictures.header import UnreadableImage
+from hefkit.pictures.read import read_image
 from hefkit.pictures.sources import Item
 from hefkit.results.progress import progress
 from hefkit.spec import InputSpec, ModelSpec

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hefkit.errors import DataError, ToolchainError
+from hefkit.pictures.memory import CGROUPS
 from hefkit.signals import run_process
 
 GIB = 1 << 30
@@ -24,7 +25,6 @@ GIB = 1 << 30
 LITTLE_MEMORY, TOO_LITTLE_MEMORY = 16_000_000_000, 2 * GIB
 LITTLE_DISK, TOO_LITTLE_DISK = 4 * GIB, GIB // 2  # without the calibration pictures: HARs, logs, the HEF
 NO_GPU = "99"  # the value of CUDA_VISIBLE_DEVICES that the SDK itself sets when it finds no card
-CGROUPS = Path("/sys/fs/cgroup")
 NVIDIA_S = 30
 ASK_S = 300  # seconds for TensorFlow to say where it computes: its import alone takes up to a minute
 
@@ -105,32 +105,6 @@ def check_disk(folder: Path, calibration_bytes: int) -> list[str]:
     if free < LITTLE_DISK + calibration_bytes:
         return [f"{have}; logs and archives of a compilation take up to {LITTLE_DISK // GIB} GiB"]
     return []
-
-
-def available_memory(meminfo: Path = Path("/proc/meminfo"), cgroups: Path = CGROUPS) -> int | None:
-    """Bytes of memory that a new process may use, in this machine or this container ; None: not known."""
-    available = None
-    with contextlib.suppress(OSError, ValueError, IndexError):
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        kib = [int(lines[key].split()[0]) for key in ("MemAvailable", "SwapFree") if key in lines]
-        available = 1024 * sum(kib) if "MemAvailable" in lines else None
-    for folder, limit, used in (
-        (cgroups, "memory.max", "memory.current"),
-        (cgroups / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes"),
-    ):
-        # v2 says "max" where there is no limit, v1 a number that no machine has
-        with contextlib.suppress(OSError, ValueError):
-            left = int((folder / limit).read_text()) - int((folder / used).read_text()) + _reclaimable(folder)
-            available = left if available is None else min(available, left)
-    return available
-
-
-def _reclaimable(folder: Path) -> int:
-    """Bytes of a container that hold files and are freed when they are needed; they count as used."""
-    with contextlib.suppress(OSError, ValueError):
-        lines = dict(line.split(" ", 1) for line in (folder / "memory.stat").read_text().splitlines() if " " in line)
-        return int(lines.get("total_inactive_file") or lines.get("inactive_file") or 0)
-    return 0
 
 
 def oom_kills(cgroups: Path = CGROUPS, vmstat: Path = Path("/proc/vmstat")) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 
 from hefkit.chips import TARGETS
 from hefkit.errors import ToolchainError
+from hefkit.pictures.memory import available_memory
 from hefkit.text import log, one_line
 from hefkit.workshop.dfc import machine
 from hefkit.workshop.dfc.client import ARRAY_BYTES
@@ -76,7 +77,7 @@ def get_ready(
         *check_arch(sdk.version, arch),
         *check_python(sdk.version, sdk.python_version, str(sdk.python)),
         *machine.check_processor(),
-        *machine.check_memory(machine.available_memory(), in_memory),
+        *machine.check_memory(available_memory(), in_memory),
         *machine.check_disk(run_dir, on_disk),
     ):
         warn(text)

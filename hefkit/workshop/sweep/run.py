@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from hefkit.errors import HefkitError, ToolchainError, UsageError
+from hefkit.pictures.memory import available_memory
 from hefkit.text import counted, log, one_line
 from hefkit.workshop.cluster import connected, dashboard, need_dask, started
 from hefkit.workshop.compile.run import Compilation
-from hefkit.workshop.dfc.machine import available_memory, gpus
+from hefkit.workshop.dfc.machine import gpus
 from hefkit.workshop.network.session import available_cores
 from hefkit.workshop.sweep import worker as here
 from hefkit.workshop.sweep.auto import auto_candidates

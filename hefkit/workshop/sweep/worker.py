@@ -24,8 +24,9 @@ import hefkit
 from hefkit.chips import TARGETS
 from hefkit.errors import HefkitError
 from hefkit.files import PARTIAL, cache_folder, is_plain, replacing
+from hefkit.pictures.memory import available_memory
 from hefkit.text import one_line
-from hefkit.workshop.dfc.machine import available_memory, gpus
+from hefkit.workshop.dfc.machine import gpus
 from hefkit.workshop.dfc.ready import get_ready
 
 SCRIPT = Path(hefkit.__file__).resolve().parent.parent / "compile_to_hef.py"

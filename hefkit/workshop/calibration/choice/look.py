@@ -17,7 +17,8 @@ import numpy as np
 
 from hefkit.errors import DataError
 from hefkit.measure.labels import label_path, labels_in, read_labels
-from hefkit.pictures.read import UnreadableImage, read_bytes
+from hefkit.pictures.header import UnreadableImage
+from hefkit.pictures.read import read_bytes
 from hefkit.pictures.small import decode_small, shrink
 from hefkit.workshop.calibration.remote import is_remote, label_url, read_remote
 from hefkit.workshop.calibration.videos import NO_FRAME, read_frames
