@@ -51,6 +51,10 @@ class Text:
         pad = max(2, round(height * 0.3))
         return Text(text, scale, thickness, pad, width + 2 * pad, height + below + 2 * pad, below + pad)
 
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Whether a picture of this shape is large enough for it."""
+        return self.width <= shape[1] and self.height <= shape[0]
+
     def draw(self, image: np.ndarray, left: int, top: int, colour: BGR) -> None:
         """Write the text on a box of `colour`."""
         right, bottom = left + self.width - 1, top + self.height - 1
@@ -166,6 +170,7 @@ def _labels(
     taken = np.zeros((MAX_PLACED, 4), int)
     taken[0], count = stamped or (0, 0, 0, 0), 1
     objects = outer[:MAX_OBJECTS] + np.array([0, 0, 1, 1])  # (n, 4), the last two exclusive
+    objects = objects[(objects[:, 2:] > objects[:, :2]).all(axis=1)]  # an empty box hides nothing
     areas = (objects[:, 2:] - objects[:, :2]).prod(axis=1)
     for box, score, class_id in zip(
         outer.tolist(), detections.score.tolist(), detections.class_id.tolist(), strict=True
@@ -201,10 +206,12 @@ def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | N
     """The first of `texts` that fits into the picture with letters of size `scale` or smaller; None if none fits."""
     for text in texts:
         full = Text.measure(text, scale)
+        if full.fits(shape):
+            return full
+        # only where it is needed: OpenCV 5 takes milliseconds to measure letters of a new size
         shrunk = Text.measure(text, max(MIN_FONT_SCALE, 0.95 * scale * shape[1] / full.width))
-        for candidate in (full, shrunk):
-            if candidate.width <= shape[1] and candidate.height <= shape[0]:
-                return candidate
+        if shrunk.fits(shape):
+            return shrunk
     return None
 
 
@@ -221,25 +228,40 @@ def _place(
         None where every place would cover a small object.
     """
     x1, y1, x2, y2 = box
-    before, after, right = x1 - text.width, x2 + 1, x2 - text.width + 1
-    above, below, bottom = y1 - text.height, y2 + 1, y2 - text.height + 1
+    width, height = text.width, text.height
+    before, after, right = x1 - width, x2 + 1, x2 - width + 1
+    above, below, bottom = y1 - height, y2 + 1, y2 - height + 1
     outside_or_in = [(x1, above), (x1, y1), (x1, below), (right, above), (right, y1), (x1, bottom), (right, below)]
     beside = [(after, y1), (before, y1), (after, bottom), (before, bottom)]
-    spots = np.array([*outside_or_in, *beside])
-    spots = np.clip(spots, 0, [shape[1] - text.width, shape[0] - text.height])
-    ends = spots + np.array([text.width, text.height])
-    free = ~_overlap(spots, ends, small).any(axis=1)
-    if not free.any():
-        return None
-    hidden = _overlap(spots, ends, taken).sum(axis=1)
-    left, top = spots[free][np.argmin(hidden[free])].tolist()  # of equal ones the first
-    return left, top
+    last_x, last_y = shape[1] - width, shape[0] - height
+    spots = [(min(max(x, 0), last_x), min(max(y, 0), last_y)) for x, y in (*outside_or_in, *beside)]
+    lefts, tops = zip(*spots, strict=True)
+    around = min(lefts), min(tops), max(lefts) + width, max(tops) + height
+    objects, labels = _touched(small, around), _touched(taken, around)
+    best, least = None, width * height * MAX_PLACED + 1
+    for left, top in spots:
+        end_x, end_y = left + width, top + height
+        if any(x1 < end_x and left < x2 and y1 < end_y and top < y2 for x1, y1, x2, y2 in objects):
+            continue
+        hidden = sum(
+            (min(end_x, x2) - max(left, x1)) * (min(end_y, y2) - max(top, y1))
+            for x1, y1, x2, y2 in labels
+            if x1 < end_x and left < x2 and y1 < end_y and top < y2
+        )
+        if hidden < least:  # of equal ones the first
+            best, least = (left, top), hidden
+        if not hidden:
+            break
+    return best
 
 
-def _overlap(begins: np.ndarray, ends: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(a, 2) and (a, 2) corners against (b, 4) rectangles -> (a, b) pixels that they share."""
-    sides = np.minimum(ends[:, None], others[:, 2:]) - np.maximum(begins[:, None], others[:, :2])
-    return sides.clip(0).prod(axis=2)
+def _touched(rectangles: np.ndarray, here: Rectangle) -> list[list[int]]:
+    """Those of (n, 4) rectangles that share pixels with one: of hundreds only a few, which Python compares faster."""
+    left, top, right, bottom = rectangles.T
+    touched: list[list[int]] = rectangles[
+        (left < here[2]) & (right > here[0]) & (top < here[3]) & (bottom > here[1])
+    ].tolist()
+    return touched
 
 
 def _stamp(words: str, unit: float, shape: tuple[int, ...]) -> Text | None:

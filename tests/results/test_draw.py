@@ -242,3 +242,21 @@ def test_a_label_may_lie_in_a_large_object() -> None:
     background = np.full((480, 640, 3), 128, np.uint8)
     differs = annotate(background, found, {0: "drone"}) != annotate(background, found, {0: "drone"}, hide_labels=True)
     assert differs.any()
+
+
+def test_only_letters_that_may_be_drawn_are_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenCV 5 takes milliseconds for the first text of a size, so a size for nothing made ten labels 20 ms slower."""
+    scales: list[float] = []
+    measure = draw.cv2.getTextSize
+
+    def spy(text: str, font: int, scale: float, thickness: int) -> Any:
+        scales.append(scale)
+        return measure(text, font, scale, thickness)
+
+    monkeypatch.setattr(draw.cv2, "getTextSize", spy)
+    draw.Text.measure.cache_clear()
+    boxes = [(100, 100 * i, 400, 100 * i + 60) for i in range(1, 9)]
+
+    annotate(grey(1080, 1920), detections(*[(i, 0.9 - i / 100, box) for i, box in enumerate(boxes)]), {})
+
+    assert scales and set(scales) == {1500 * 0.0007}
