@@ -144,7 +144,7 @@ def detect(args: argparse.Namespace, engine: Engine, plan: RunPlan, video: Video
     with Outputs(plan, engine.kind, names, Style(args.line_width, args.hide_labels), video) as outputs:
         total, unit = (video.frames, "frame") if video else (len(plan.items), "image")
         frames = read_video(video) if video else read_photographs(plan.items)
-        with progress(total, unit, quiet=args.quiet) as bar:
+        with progress(total, unit) as bar:
             tally = run(frames, Detector(engine, settings), outputs, bar)
         outputs.commit(facts(args, engine, settings, tally))
     return tally, time.perf_counter() - start

@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         names=found.names,
         val=found.val,
     )
-    manifest = make_set(request, found.items, old, quiet=args.quiet)
+    manifest = make_set(request, found.items, old)
     log.info("%s: %s, digest %s", args.output, counted(manifest["count"], "picture"), manifest["digest"][:12])
     log.info("look at %s: these pictures must be like those of your camera", args.output / PREVIEW)
     log.info("%s shows how they cover the dataset", args.output / COVERAGE)

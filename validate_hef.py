@@ -139,7 +139,6 @@ def accuracy(args: argparse.Namespace) -> int:
         lambda model: open_engine(model, options),
         labelled=args.data is not None,
         names=names,
-        quiet=args.quiet,
     )
     if not args.json:
         sys.stdout.write("\n".join(summary(result)) + "\n")

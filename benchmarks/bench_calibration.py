@@ -179,7 +179,7 @@ def ours(files: Sequence[str], out: Path, file_format: str, workers: int, side: 
     request = SetRequest("bench", out / "set", InputSpec((side, side)), len(items), "random", 0, file_format, workers)
     level, _ = log.level, log.setLevel("ERROR")
     try:
-        make_set(request, items, quiet=True)
+        make_set(request, items)
     finally:
         log.setLevel(level)
 

@@ -56,7 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     counts = {"train": args.train, "val": args.val}
     totals = dict.fromkeys(CLASSES, 0)
     with explained(args.output), Staging(args.output) as stage:
-        with progress(sum(counts.values()), "picture", quiet=args.quiet) as bar:
+        with progress(sum(counts.values()), "picture") as bar:
             for split, count in counts.items():
                 for index in range(count):
                     write_picture(stage.path, args.seed, split, index, totals)

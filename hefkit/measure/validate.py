@@ -82,7 +82,6 @@ def validate(
     *,
     labelled: bool,
     names: Mapping[int, str] | None = None,
-    quiet: bool = False,
 ) -> Validation:
     """Run every model once over the pictures, and compare it with the float model.
 
@@ -111,7 +110,7 @@ def validate(
                 engine = engines.get(model) or own.enter_context(open_model(model))
                 if labelled:
                     labels = labels or LabelFiles(engine.spec.head.num_classes)
-                run = _run(result, model, engine, labels, quiet=quiet)
+                run = _run(result, model, engine, labels)
                 if labels is not None and not labels.boxes:
                     raise _no_labels(result, labels)
                 if model == reference or (exact is None and engine.kind == "float" and len(models) > 1):
@@ -132,7 +131,7 @@ def validate(
     return result
 
 
-def _run(result: Validation, model: Path, engine: Engine, labels: LabelFiles | None, *, quiet: bool) -> ModelRun:
+def _run(result: Validation, model: Path, engine: Engine, labels: LabelFiles | None) -> ModelRun:
     spec = engine.spec
     before = result.reference.spec if result.reference else result.runs[0].spec if result.runs else None
     if before is not None and before.head.num_classes != spec.head.num_classes:
@@ -147,7 +146,7 @@ def _run(result: Validation, model: Path, engine: Engine, labels: LabelFiles | N
                 f"{one_line(model)} drops scores below {lowest:g} on the chip, so its average precision is lower "
                 "than that of a HEF with raw outputs"
             )
-    with progress(len(result.items), "picture", quiet=quiet) as bar:
+    with progress(len(result.items), "picture") as bar:
         return run_model(model, engine, result.items, labels, bar)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
@@ -39,14 +40,14 @@ class Progress:
 
 
 @contextlib.contextmanager
-def progress(total: int | None, unit: str, *, quiet: bool = False, delay_s: float = 0.0) -> Iterator[Progress]:
-    """A bar of `total` steps (None: unknown); silent when quiet, without a terminal or without tqdm.
+def progress(total: int | None, unit: str, *, delay_s: float = 0.0) -> Iterator[Progress]:
+    """A bar of `total` steps (None: unknown); silent with --quiet, without a terminal or without tqdm.
 
     Args:
         delay_s: the bar appears only after so many seconds.
     """
     bar = None
-    if not quiet and sys.stderr.isatty():
+    if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
         with contextlib.suppress(ImportError):
             from tqdm import tqdm
 

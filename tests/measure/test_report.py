@@ -32,7 +32,7 @@ def measured(folder: Path) -> Validation:
     engines = {"best.onnx": float_engine(), "m.emulated.onnx": int8_engine(box=(14, 14, 44, 44))}
     return validate(
         [Path("m.emulated.onnx")], Path("best.onnx"), items, lambda p: opened(engines, p),
-        labelled=True, names=names, quiet=True,
+        labelled=True, names=names,
     )  # fmt: skip
 
 

@@ -39,7 +39,7 @@ def measured(
     chosen = {**models, "best.onnx": float_engine()}
     return validate(
         [Path(name) for name in models] or [Path("best.onnx")], reference and Path(reference), items,
-        lambda path: opened(chosen, path), labelled=labelled, names=names, quiet=True,
+        lambda path: opened(chosen, path), labelled=labelled, names=names,
     )  # fmt: skip
 
 
@@ -90,7 +90,7 @@ def test_a_float_model_among_the_others_is_the_reference(tmp_path: Path) -> None
 
     result = validate(
         [Path("m.emulated.onnx"), Path("best.onnx")], None, items, lambda p: opened(engines, p),
-        labelled=True, names=names, quiet=True,
+        labelled=True, names=names,
     )  # fmt: skip
 
     assert [f["model"] for f in result.figures] == ["m.emulated.onnx", "best.onnx"]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import types
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from hefkit.results.progress import Progress, progress
+from hefkit.text import log
 
 
 class Bar:
@@ -34,12 +37,15 @@ def set_terminal(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
 
 
 @pytest.fixture
-def bars(monkeypatch: pytest.MonkeyPatch) -> list[Bar]:
-    """Every bar that was made, on a terminal."""
+def bars(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Bar]]:
+    """Every bar that was made, on a terminal, without --quiet."""
     set_terminal(monkeypatch, True)
     monkeypatch.setitem(sys.modules, "tqdm", types.SimpleNamespace(tqdm=Bar))
     monkeypatch.setattr(Bar, "made", [])
-    return Bar.made
+    before = log.level
+    log.setLevel(logging.INFO)
+    yield Bar.made
+    log.setLevel(before)
 
 
 def test_each_item_is_a_step_behind_it(bars: list[Bar]) -> None:
@@ -64,9 +70,11 @@ def test_without_a_delay_it_appears_at_once(bars: list[Bar]) -> None:
 
 
 def test_silence(bars: list[Bar], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Quiet, or no terminal: the items come all the same."""
-    with progress(3, "picture", quiet=True) as bar:
+    """With --quiet, or without a terminal, in every script: the items come all the same."""
+    log.setLevel(logging.WARNING)  # what --quiet does
+    with progress(3, "picture") as bar:
         assert list(bar.each(range(3))) == [0, 1, 2]
+    log.setLevel(logging.INFO)
     set_terminal(monkeypatch, False)
     with progress(3, "picture") as bar:
         assert list(bar.each(range(3))) == [0, 1, 2]

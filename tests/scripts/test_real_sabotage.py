@@ -24,9 +24,7 @@ def measured(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Validati
     models = bench.models()
     items, names = labelled_pictures(str(bench.data), "val")
     ours = [Path(name) for name in models if name != "float"]
-    return validate(
-        ours, Path("float"), items[::2], lambda path: bench.open(models, path), labelled=True, names=names, quiet=True
-    )
+    return validate(ours, Path("float"), items[::2], lambda path: bench.open(models, path), labelled=True, names=names)
 
 
 def figures(measured: Validation, name: str) -> dict[str, object]:

@@ -64,16 +64,13 @@ class SetRequest:
     val: Sequence[Item] = ()  # pictures of the val split, where another one is used
 
 
-def make_set(
-    request: SetRequest, items: Sequence[Item], old: Sequence[Path] = (), *, quiet: bool = False
-) -> dict[str, Any]:
+def make_set(request: SetRequest, items: Sequence[Item], old: Sequence[Path] = ()) -> dict[str, Any]:
     """Write the set to `request.output` and return its manifest.
 
     Args:
         request: what to make.
         items: the pictures to choose from, sorted.
         old: files of the set that this one replaces; removed at the last moment.
-        quiet: no progress bar.
 
     Raises:
         DataError: no picture is usable; the disk is full.
@@ -82,8 +79,8 @@ def make_set(
     _warn_about_size(request.input)
     with explained(request.output), Staging(request.output) as stage, Workers(request.workers) as workers:
         with open_lookers(request.scheduler, workers) as lookers:
-            plan = plan_set(items, request.count, request.select, request.seed, request.input, lookers, quiet=quiet)
-        with progress(request.count, "picture", quiet=quiet) as bar:
+            plan = plan_set(items, request.count, request.select, request.seed, request.input, lookers)
+        with progress(request.count, "picture") as bar:
             made = _make_pictures(workers, request, plan, stage.path, bar)
         _warn_about_pictures(request, made)
         coverage = _cover(request, plan, made, stage.path)

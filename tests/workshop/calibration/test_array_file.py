@@ -60,6 +60,6 @@ def test_what_the_disk_changes_is_noticed(tmp_path: Path, monkeypatch: pytest.Mo
     request = SetRequest("in", tmp_path / "out", InputSpec((32, 32)), 1, "random", 0, file_format, 1)
 
     with pytest.raises(DataError, match=r"made from .*a\.png is damaged on the disk"):
-        make_set(request, find_items(str(tmp_path / "in")), quiet=True)
+        make_set(request, find_items(str(tmp_path / "in")))
 
     assert not (tmp_path / "out").exists()

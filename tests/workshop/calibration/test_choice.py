@@ -300,7 +300,7 @@ def make(source: Path, out: Path, **changes: Any) -> dict[str, Any]:
     request = SetRequest(str(source), out, SPEC, 8, "diverse", 0, "png", 2, names=found.names, val=found.val)
     for name, value in changes.items():
         object.__setattr__(request, name, value)
-    return make_set(request, found.items, quiet=True)
+    return make_set(request, found.items)
 
 
 def test_coverage_says_what_is_lacking(cache: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

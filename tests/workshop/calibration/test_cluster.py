@@ -55,7 +55,7 @@ def make(photos: Path, out: Path, scheduler: str | None, monkeypatch: pytest.Mon
     """A diverse set, with nothing known from earlier runs."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(out) + "-cache")
     request = SetRequest(str(photos), out, InputSpec((32, 32)), 20, "diverse", 3, "npy", 2, scheduler)
-    manifest = make_set(request, find_sources([str(photos)], None, out).items, quiet=True)
+    manifest = make_set(request, find_sources([str(photos)], None, out).items)
     return {**manifest, "created": ""}
 
 

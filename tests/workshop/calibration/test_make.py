@@ -71,7 +71,7 @@ def make(folder: Path, source: Path, old: list[Path] | None = None, **changes: A
     """A small set of `source` in `folder`."""
     request = replace(SetRequest(str(source), folder, INPUT, 5, "random", 0, "png", 2), **changes)
     items = find_dataset(str(source), None, folder).items
-    return make_set(request, items, old or [], quiet=True)
+    return make_set(request, items, old or [])
 
 
 def sources(manifest: dict[str, Any]) -> list[str]:

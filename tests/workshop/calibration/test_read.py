@@ -28,7 +28,7 @@ def make(folder: Path, count: int = 6, file_format: str = "png", fit: str = "let
     for i in range(count):
         write(photos / f"{i:03d}.png", noise(50, 40, seed=i))
     request = SetRequest(str(photos), folder, InputSpec(SIZE, fit), count, "first", 0, file_format, 1)
-    make_set(request, find_items(str(photos)), quiet=True)
+    make_set(request, find_items(str(photos)))
     return folder
 
 

@@ -48,7 +48,7 @@ def made(source: str, out: Path) -> dict[str, Any]:
     """A diverse set of every picture of the train split."""
     found = find_sources([source], None, out)
     request = SetRequest(source, out, InputSpec((32, 32)), 5, "diverse", 0, "npy", 2, val=found.val)
-    return make_set(request, found.items, quiet=True)
+    return make_set(request, found.items)
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar", "memory"])

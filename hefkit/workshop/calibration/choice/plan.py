@@ -27,13 +27,11 @@ class Plan:
     skipped: list[Skipped] = field(default_factory=list)  # pictures that the look found unreadable
 
 
-def plan_set(
-    items: Sequence[Item], wanted: int, select: str, seed: int, spec: InputSpec, lookers: Lookers, *, quiet: bool
-) -> Plan:
+def plan_set(items: Sequence[Item], wanted: int, select: str, seed: int, spec: InputSpec, lookers: Lookers) -> Plan:
     """Which pictures to take, the first `wanted` of them in the order of the set."""
     if select != "diverse":
         return Plan([items[row] for row in in_order(len(items), wanted, select, seed)])
-    with progress(len(items), "look", quiet=quiet) as bar:
+    with progress(len(items), "look") as bar:
         table = scan(items, lookers, bar)
     near = near_duplicates(table)
     copies = int(near.sum())
