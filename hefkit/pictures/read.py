@@ -24,8 +24,20 @@ from hefkit.pictures.quiet import quiet_codecs
 from hefkit.text import one_line
 
 MAX_BYTES = 1 << 30
+BAND = 512  # rows
 
 _large = threading.RLock()  # held as long as a large picture is in memory
+
+
+def _transposed_and_turned(pixels: np.ndarray) -> np.ndarray:
+    """Orientation 7, in bands: OpenCV needs two steps for it, which would hold a large picture three times."""
+    height, width = pixels.shape[:2]
+    turned = np.empty((width, height, 3), np.uint8)
+    for top in range(0, height, BAND):
+        band = pixels[top : top + BAND]
+        turned[:, height - top - len(band) : height - top] = cv2.rotate(cv2.transpose(band), cv2.ROTATE_180)
+    return turned
+
 
 # EXIF orientation -> the operation that makes the picture upright
 TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
@@ -35,7 +47,7 @@ TURNS: dict[int, Callable[[np.ndarray], np.ndarray]] = {
     4: lambda pixels: cv2.flip(pixels, 0),
     5: lambda pixels: cv2.transpose(pixels),
     6: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_CLOCKWISE),
-    7: lambda pixels: np.ascontiguousarray(pixels[::-1, ::-1].swapaxes(0, 1)),
+    7: _transposed_and_turned,
     8: lambda pixels: cv2.rotate(pixels, cv2.ROTATE_90_COUNTERCLOCKWISE),
 }
 

@@ -82,6 +82,17 @@ def test_every_orientation_is_made_upright(kind: str, orientation: int, order: s
     assert np.abs(picture.astype(int) - expected).mean() < 12
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("rows", [1, 7, 13, 20])
+def test_turned_in_bands(monkeypatch: pytest.MonkeyPatch, orientation: int, rows: int) -> None:
+    """However many rows are turned at once, no pixel changes its value."""
+    monkeypatch.setattr(read, "BAND", rows)
+
+    picture = decode_image(with_exif(encode(NOISE, ".png"), exif(orientation)))
+
+    np.testing.assert_array_equal(picture, UPRIGHT[orientation](NOISE))
+
+
 @pytest.mark.parametrize("kind", ORIENTED)
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_an_impossible_orientation_is_upright(kind: str, orientation: int) -> None:
