@@ -102,10 +102,10 @@ def _read(index: int, item: Item, held: _Held) -> Frame:
     size, begun = header.decoded_bytes, time.perf_counter()
     held.wait_for(index, size)
     waited = time.perf_counter() - begun
-    picture: Picture
     try:
         picture = decode(header)
     except UnreadableImage as exc:
-        picture = exc
+        held.free(size)
+        return Frame(index, item.source, None, exc, time.perf_counter() - start - waited)
     seconds = time.perf_counter() - start - waited
     return Frame(index, item.source, None, picture, seconds, done=functools.partial(held.free, size))

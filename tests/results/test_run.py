@@ -176,6 +176,25 @@ def test_one_large_picture_in_memory(
     assert most[0] <= 5000 + readers * 40 * 30 * 3
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_large_pictures_that_are_refused(reader: list[str], monkeypatch: pytest.MonkeyPatch, batch_size: int) -> None:
+    """They hold no memory: a batch that waits for more pictures with only such ones in it does not stop the readers."""
+    for module in (frames, pipeline):
+        monkeypatch.setattr(module, "HELD_BYTES", 5000)
+
+    def refuse(header: Header) -> np.ndarray:
+        if header.width == 400:
+            raise UnreadableImage("400 x 300 pixels need more memory than is free")
+        return np.zeros((header.height, header.width, 3), np.uint8)
+
+    monkeypatch.setattr(frames, "decode", refuse)
+
+    tally, notebook = run(items(*["400x300", "400x300", "40x30", "400x300", "41x30"] * 3), batch_size)
+
+    assert (tally.images, tally.failed) == (6, 9)
+    assert [shape[1] for _, shape, _ in notebook.written] == [40, 41] * 3
+
+
 def test_long_pictures_get_one_warning(
     reader: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
