@@ -139,13 +139,12 @@ def same_environment() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
-def fresh_logging() -> Iterator[None]:
-    """Restore the logger after each test, because a script that runs in this process changes it."""
+def fresh_logging() -> None:
+    """Each test begins with the logger of a new process: a script that runs in this process changes it, in a test or in
+    a fixture of a whole file."""
     log = logging.getLogger("hefkit")
-    before = log.handlers[:], log.propagate, log.level
-    yield
-    log.handlers[:], log.propagate = before[0], before[1]
-    log.setLevel(before[2])
+    log.handlers[:], log.propagate = [], True
+    log.setLevel(logging.NOTSET)
 
 
 @pytest.fixture
