@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 
@@ -104,7 +103,6 @@ def test_the_real_files(shared: Path, name: str) -> None:
 )
 def test_ids_that_are_one_too_high(given: dict[int, str], caplog: pytest.LogCaptureFixture) -> None:
     """The model has two classes, and only this reading gives each a name; a line says how it was read."""
-    logging.getLogger("hefkit").propagate = True
 
     assert model_names(given, make_spec(make_head(num_classes=2))) == BOTH
     assert "class 0 is drone" in caplog.text
@@ -210,11 +208,9 @@ def test_unknown_classes_name_the_known(word: str) -> None:
     assert str(caught.value).isprintable() and len(str(caught.value)) < 400
 
 
-def test_names_must_fit_the_model(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_must_fit_the_model(caplog: pytest.LogCaptureFixture) -> None:
     """Too many names are refused; too few leave numbers, with a warning; no names mean those of the model."""
-    from hefkit.text import log
 
-    monkeypatch.setattr(log, "propagate", True)
     spec = make_spec(make_head(num_classes=2), names={0: "drone", 1: "bird"})
 
     assert model_names(None, spec) == {0: "drone", 1: "bird"}

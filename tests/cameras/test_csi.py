@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import logging
 import os
 import sys
 import threading
@@ -41,7 +40,6 @@ def pi(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     monkeypatch.syspath_prepend(str(ROOT / "tests" / "doubles"))
     monkeypatch.delitem(sys.modules, "picamera2", raising=False)
     double = importlib.import_module("picamera2")
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     yield double
     assert not double.hardware.opened, "a camera was left open"
     del sys.modules["picamera2"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import cv2
@@ -59,7 +58,6 @@ def test_a_film_that_breaks_off_is_named_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Not every time round, for weeks."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     path = film(tmp_path / "a.mp4", 2)
     monkeypatch.setattr(
         "hefkit.cameras.file.open_video", lambda path, source: VideoFacts(path, source, 9.0, (64, 48), 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,7 +24,6 @@ ISP = {"bus": "platform:1000880000.pisp_be", "driver": "pispbe"}
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
     """A machine without a video node, until a test plugs one in."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     with plugged(monkeypatch) as machine:
         yield machine
 

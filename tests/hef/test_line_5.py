@@ -139,12 +139,10 @@ def test_names_of_the_first_layout(as_hef: AsHef) -> None:
     ids=["labels", "a list", "empty", "another format", "a number"],
 )
 def test_a_foreign_json_is_ignored_with_a_word(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, foreign: object
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, foreign: object
 ) -> None:
     """NAME.json is a common name: labels, metadata. The HEF runs as without it."""
-    from hefkit.text import log
 
-    monkeypatch.setattr(log, "propagate", True)
     (tmp_path / "m.hef").write_bytes(hef_file(yolo_hef()))
     (tmp_path / "m.json").write_text(json.dumps(foreign))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 from typing import Any
 
@@ -74,11 +73,8 @@ def test_r_starts_and_ends_a_recording(tmp_path: Path) -> None:
     assert counts == [2, 2]
 
 
-def test_keys_that_cannot_be_obeyed_are_logged(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_keys_that_cannot_be_obeyed_are_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A folder that cannot be made is logged; the run goes on."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     (tmp_path / "saved").touch()
     desk = Desk(Controls(), tmp_path / "saved", lambda: Recorder(tmp_path / "saved" / "film.mp4", None))
     desk.put(live_result())

@@ -38,7 +38,6 @@ pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one proc
 @pytest.fixture(autouse=True)
 def logged(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
     """The log; a sink that failed tries again soon; no thread of a sink may be left."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     monkeypatch.setattr(sinks, "RETRY_S", 0.05)
     caplog.set_level(logging.INFO, "hefkit")
     yield caplog

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -135,9 +134,8 @@ def test_what_the_camera_scaled_comes_along() -> None:
     assert source.close()
 
 
-def test_a_lost_camera_is_opened_again(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_camera_is_opened_again(caplog: pytest.LogCaptureFixture) -> None:
     """Unplugged, away for three attempts, back: two sentences, frames go on, numbers count on."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     away = DeviceError("not there")
     bench = Bench(lambda: FakeCamera(5), away, lambda: FakeCamera(0), away, lambda: FakeCamera(5, fps=500))
     source = bench.start()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import struct
 from pathlib import Path
@@ -106,7 +105,6 @@ def test_videos_among_photographs_are_counted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are left out, and one line says how many; the cure is to name one as the source."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     monkeypatch.chdir(tmp_path)
     write(Path("mix/a.jpg"))
     for name in ("b.mp4", "sub/c.mts", "d.h264"):
@@ -121,9 +119,8 @@ def test_videos_among_photographs_are_counted(
     assert [item.source for item in find_items("mix/b.mp4", videos=True)] == ["mix/b.mp4"]
 
 
-def test_the_real_folder(shared: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_real_folder(shared: Path, caplog: pytest.LogCaptureFixture) -> None:
     """../shared/field: a photograph and a video."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     folder = shared / "field" / "09-mixed-folder" / "mix"
 
     assert [item.path.name for item in find_items(str(folder), videos=True)] == ["a.jpg"]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -66,7 +65,6 @@ def test_a_recording_without_its_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """The power went: an MP4 has no index and says so. The cure, Matroska, gives the frames up to there."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     monkeypatch.setattr(writer, "codec", lambda: "mp4v")
     path = tmp_path / "a.mp4"
     path.write_bytes(film(path).read_bytes()[:-900])
@@ -83,11 +81,8 @@ def test_a_recording_without_its_end(
     assert "a.mkv: " in caplog.text and "cut off" in caplog.text
 
 
-def test_a_raw_stream_of_the_pi(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_raw_stream_of_the_pi(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """MJPEG without a container: all frames, and a word where the last one has no end."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     frames = b"".join(encode(noise(64, 48, seed), ".jpg") for seed in range(5))
     for name, data, said in (("whole", frames, False), ("cut", frames[:-200], True)):
         path = tmp_path / f"{name}.mjpeg"
@@ -108,7 +103,6 @@ def test_a_missing_rate_is_assumed_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Some files have no frame rate; 30 is taken, with a warning."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     path = film(tmp_path / "a.mp4")
 
     real = cv2.VideoCapture
@@ -130,22 +124,16 @@ def test_a_missing_rate_is_assumed_and_said(
     assert "does not say its frame rate; taking 30 frames a second" in caplog.text
 
 
-def test_fewer_frames_than_announced_are_reported(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_fewer_frames_than_announced_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A file that is cut off is read to its end, with a warning."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     path = film(tmp_path / "a.mp4")
 
     assert len(list(read_video(VideoFacts(path, "a.mp4", 10.0, (64, 48), 9)))) == 6
     assert "6 frames read, but its header says 9" in caplog.text
 
 
-def test_no_warning_after_the_reader_stops(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_no_warning_after_the_reader_stops(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """After Ctrl-C at two frames the file is not reported as damaged."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     frames = read_video(open_video(film(tmp_path / "a.mp4"), "a.mp4"))
 
     next(frames), next(frames)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -208,7 +207,7 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         run.finish()
 
 
-def test_lines_are_on_disk_as_they_come(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_lines_are_on_disk_as_they_come(tmp_path: Path) -> None:
     """Lines are written at once: after many pictures the staged file has grown."""
     run = Run(tmp_path, OutputOptions(images=False))
 
@@ -247,7 +246,6 @@ def test_a_picture_too_large_for_its_kind_of_file(
     words: str,
 ) -> None:
     """The run goes on: its detections are written, and a warning says why there is no annotated picture."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
     monkeypatch.setattr(sinks, "LARGE_PIXELS", 2000)
     monkeypatch.setattr(sinks, "available_memory", lambda: free)
     item = Item(tmp_path / f"in{suffix}", f"in{suffix}", PurePosixPath(f"in{suffix}"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 import weakref
@@ -93,10 +92,9 @@ def test_every_picture_is_written_in_order(reader: list[str], batch_size: int) -
 
 @pytest.mark.parametrize("batch_size", [1, 4])
 def test_unreadable_pictures_are_named_and_counted(
-    reader: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, batch_size: int
+    reader: list[str], caplog: pytest.LogCaptureFixture, batch_size: int
 ) -> None:
     """An unreadable file gives one warning; the run and the order within a batch go on."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
 
     tally, notebook = run(items("40x30", "bad\n.jpg", "41x30"), batch_size)
 
@@ -195,11 +193,8 @@ def test_large_pictures_that_are_refused(reader: list[str], monkeypatch: pytest.
     assert [shape[1] for _, shape, _ in notebook.written] == [40, 41] * 3
 
 
-def test_long_pictures_get_one_warning(
-    reader: list[str], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_long_pictures_get_one_warning(reader: list[str], caplog: pytest.LogCaptureFixture) -> None:
     """One warning per run for pictures longer than 3:1; none at exactly 3:1."""
-    monkeypatch.setattr(logging.getLogger("hefkit"), "propagate", True)
 
     run(items("90x30", "91x30", "30x100"))
 

@@ -56,13 +56,9 @@ def test_names_of_the_onnx_must_fit_its_classes(
     assert preflight(model, names={0: "x", 1: "y", 2: "z"}).warnings == []
 
 
-def test_detection_says_it_too(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_detection_says_it_too(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """A float model that is run as it is."""
-    from hefkit.text import log
 
-    monkeypatch.setattr(log, "propagate", True)
     open_onnx(save(tiny_yolo(names="{0: 'a', 1: 'b'}"), tmp_path / "toy.onnx")).close()
 
     assert "the ONNX has names for 2 of the model's 3 classes" in caplog.text
