@@ -102,7 +102,9 @@ def draw_on(
         hide_labels: boxes only.
         stamp: text for the lower left corner, such as "INT8 emulation".
     """
-    unit = (image.shape[0] + image.shape[1]) / 2  # all sizes scale with it
+    height, width = image.shape[:2]
+    # all sizes scale with it; in a picture that is narrower than 1:13 they scale with the shorter side
+    unit = min((height + width) / 2, 7 * min(height, width))
     line = line_width or max(1 if unit < SMALL else 2, round(unit * 0.0035))
     rim = max(1, line // 4) if line > 1 else 0  # dark, so that a bright box is visible on a bright background
     corners = _whole_pixels(detections.xyxy, image.shape)
@@ -209,7 +211,8 @@ def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | N
         if full.fits(shape):
             return full
         # only where it is needed: OpenCV 5 takes milliseconds to measure letters of a new size
-        shrunk = Text.measure(text, max(MIN_FONT_SCALE, 0.95 * scale * shape[1] / full.width))
+        share = min(shape[0] / full.height, shape[1] / full.width)
+        shrunk = Text.measure(text, max(MIN_FONT_SCALE, 0.95 * scale * share))
         if shrunk.fits(shape):
             return shrunk
     return None
