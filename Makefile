@@ -36,8 +36,9 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 export GOAL ?= $(or $(MAKECMDGOALS),test)
 # Python keeps what it has compiled: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
-# One process for each core. Test files that measure time run in one process.
-PARALLEL := -n auto --dist loadgroup
+# One process for each core, and one more, because many tests wait. Test files that measure time run in one process.
+CORES := $(shell getconf _NPROCESSORS_ONLN)
+PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadgroup
 
 .PHONY: demo test all-tests test-pi test-pi-beside quick lint format mutations bench deploy clean pi-env old-env
 .DELETE_ON_ERROR:
