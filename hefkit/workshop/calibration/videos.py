@@ -76,6 +76,7 @@ class Frames:
         self._spec, self._folder = spec, folder
         self._size_wh: dict[str, tuple[int, int]] = {}  # source of a frame -> size of the video
         self._sha256: dict[Path, str] = {}
+        self._shape: tuple[int, ...] = ()  # of all tensors
 
     def fetch(self, items: Iterable[Item]) -> None:
         """Read those of the items that are frames."""
@@ -91,18 +92,21 @@ class Frames:
                 if picture is not None:
                     source = sources[number]
                     self._size_wh[source] = picture.shape[1], picture.shape[0]
-                    np.save(self._file(source), letterbox(picture, self._spec)[0])
+                    tensor = letterbox(picture, self._spec)[0]
+                    self._shape = tensor.shape
+                    # not as .npy: its header is parsed, and Python 3.11 fails where two threads parse at once
+                    self._file(source).write_bytes(tensor.tobytes())
 
     def take(self, frame: VideoFrame) -> tuple[np.ndarray, tuple[int, int], str] | None:
         """(tensor, width and height, sha256 of the video) of a fetched frame; None where there is no such frame."""
         if frame.source not in self._size_wh:
             return None
-        tensor = np.load(self._file(frame.source))
+        tensor = np.frombuffer(self._file(frame.source).read_bytes(), np.uint8).reshape(self._shape)
         self._file(frame.source).unlink()
         return tensor, self._size_wh[frame.source], self._sha256[frame.path]
 
     def _file(self, source: str) -> Path:
-        return self._folder / f"frame-{hashlib.sha256(os.fsencode(source)).hexdigest()}.npy"
+        return self._folder / f"frame-{hashlib.sha256(os.fsencode(source)).hexdigest()}.raw"
 
 
 def _sha256(file: BinaryIO) -> str:
