@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -87,7 +88,8 @@ class Pipeline:
         self._free: Channel[Slot] = Channel(len(slots))
         self._flying: Channel[_Batch] = Channel(len(slots))
         self._results: Channel[Result] = Channel(ahead)
-        self._done: Callable[[], None] | None = None  # of the frame that the caller has
+        self._undone: deque[Callable[[], None]] = deque()  # `done` of the frames that were read, in order
+        self._taken = False  # the caller has the first of them
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._young, self._stopped = young, threading.Event()
@@ -108,16 +110,16 @@ class Pipeline:
             TimeoutError: there was none in time; call again.
             Exception: the first error of the source, the engine or the decoder.
         """
-        if self._done is not None:
-            self._done()
-            self._done = None
+        if self._taken:
+            self._free_pictures(1)
+            self._taken = False
         try:
             result = self._results.get(timeout_s)
         except Closed:
             if self._error is not None:
                 raise self._error from None
             return None
-        self._done = result.frame.done
+        self._taken = True
         return result
 
     def close(self, timeout_s: float | None = None) -> bool:
@@ -141,6 +143,15 @@ class Pipeline:
         self._stopped.set()
         self._free.abandon()
         self._results.abandon()
+        self._free_pictures()
+
+    def _free_pictures(self, most: int | None = None) -> None:
+        """Call `done` of the oldest frames, of all by default: the source may wait for it before it reads the next."""
+        with self._lock:
+            count = len(self._undone) if most is None else min(most, len(self._undone))
+            calls = [self._undone.popleft() for _ in range(count)]
+        for done in calls:
+            done()
 
     # --- source -> engine ---
 
@@ -182,6 +193,11 @@ class Pipeline:
         frame = next(self._frames, None)
         if frame is None:
             return False
+        with self._lock:
+            self._undone.append(frame.done)
+        if self._stopped.is_set():
+            self._free_pictures()
+            raise Closed
         batch.frames.append(frame)
         if isinstance(frame.picture, np.ndarray):
             start = time.perf_counter()

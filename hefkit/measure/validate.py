@@ -115,15 +115,16 @@ def validate(
                     raise _no_labels(result, labels)
                 if model == reference or (exact is None and engine.kind == "float" and len(models) > 1):
                     result.reference, exact = run, engine
-                    result.reference_figures = _figures(run, result)
+                    figures[model] = result.reference_figures = _figures(run, result)
                     stack.enter_context(own.pop_all())  # stays open for the evidence
-                figures[run.model] = _figures(run, result)
-                if exact not in (None, engine) and judge(figures[run.model]).level != "good":
-                    result.evidence[model] = gather(exact, engine, items, run.found)
+                elif exact is not None and result.reference is not None:
+                    figures[model] = _figures(run, result)
+                    if judge(figures[model]).level != "good":
+                        result.evidence[model] = gather(exact, engine, items, run.found)
                 if model in models:
                     result.runs.append(run)
     result.runs.sort(key=lambda run: list(models).index(run.model))
-    result.figures = [figures[run.model] for run in result.runs]
+    result.figures = [figures.get(run.model) or _figures(run, result) for run in result.runs]
     _check_names(result, names)
     for note in () if labels is None else labels.notes():
         result.warn(note)

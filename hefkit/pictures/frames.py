@@ -7,7 +7,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,9 +72,15 @@ class _Held:
         self._ended = False
 
     def wait_for(self, index: int, size: int) -> None:
-        """Wait, on a reader's thread, until picture `index` may be decoded, and count its bytes."""
+        """Wait, on a reader's thread, until picture `index` may be decoded, and count its bytes.
+
+        Raises:
+            CancelledError: no frame is taken any more.
+        """
         with self._changed:
             self._changed.wait_for(lambda: self._ended or (self._next == index and self._bytes <= HELD_BYTES))
+            if self._ended:
+                raise CancelledError
             self._next = index + 1
             self._bytes += size
             self._changed.notify_all()
@@ -86,7 +92,7 @@ class _Held:
             self._changed.notify_all()
 
     def end(self) -> None:
-        """Let all threads go on; no frame is taken any more."""
+        """No frame is taken any more, and no thread waits."""
         with self._changed:
             self._ended = True
             self._changed.notify_all()

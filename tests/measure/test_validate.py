@@ -98,6 +98,17 @@ def test_a_float_model_among_the_others_is_the_reference(tmp_path: Path) -> None
     assert len([line for line in summary(result) if line.startswith(("m.em", "best"))]) == 2
 
 
+def test_a_float_model_that_runs_second_is_the_reference(tmp_path: Path) -> None:
+    """An emulation under another name runs before it, and is compared with it all the same."""
+    items, names = labelled_pictures(str(dataset(tmp_path)), "val")
+    engines = {"int8.onnx": int8_engine(), "best.onnx": float_engine()}
+
+    result = validate(list(map(Path, engines)), None, items, lambda p: opened(engines, p), labelled=True, names=names)
+
+    assert [f["kept"] and f["kept"]["map50"] for f in result.figures] == [pytest.approx(1.0), None]
+    assert result.verdict.level == "good"
+
+
 def test_unreadable_pictures_are_named_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Three of four count; with none it is an error of the data."""
     data = dataset(tmp_path)

@@ -7,6 +7,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,6 +21,7 @@ from hefkit.pictures.header import UnreadableImage
 from hefkit.pictures.read import decode_image
 from tests.conftest import ROOT
 from tests.helpers.pictures import encode, noise
+from tests.helpers.waiting import wait_for
 
 JPEG, PNG = encode(noise(40, 30), ".jpg"), encode(noise(40, 30), ".png")
 SCAN = JPEG.index(b"\xff\xda") + 100
@@ -69,6 +71,8 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_what_others_print(capfd: pytest.CaptureFixture[str]) -> None:
     """Python prints also meanwhile; C code prints again afterwards, also after nested blocks and errors."""
+    # a reader that an earlier test has left may still be decoding
+    wait_for(lambda: not any(thread.name.startswith("reader") for thread in threading.enumerate()))
     libc = ctypes.CDLL(None)
     perror = lambda: libc.perror(b"from C")  # noqa: E731
     with contextlib.suppress(ZeroDivisionError), quiet.quiet_codecs():

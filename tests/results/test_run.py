@@ -7,6 +7,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,6 +173,43 @@ def test_one_large_picture_in_memory(
 
     assert tally.images == 24
     assert most[0] <= 5000 + readers * 40 * 30 * 3
+
+
+@pytest.mark.parametrize("broken", ["writer", "engine"])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_a_run_over_large_pictures_ends_early(
+    reader: list[str], monkeypatch: pytest.MonkeyPatch, batch_size: int, broken: str
+) -> None:
+    """An error behind the readers, while they wait until pictures are freed, is raised and not waited on for ever."""
+    for module in (frames, pipeline):
+        monkeypatch.setattr(module, "HELD_BYTES", 5000)
+    engine = engine_that_finds((0, 0.9, (16, 24, 48, 40)), batch_size=batch_size)
+    results, count = engine.result, [0]
+
+    def fail_late(*_: object) -> Any:
+        count[0] += 1
+        if count[0] == 3:
+            time.sleep(0.2)  # the readers are as far as they can be
+            raise DataError("a full disk")
+        return results(*_) if broken == "engine" else None
+
+    notebook = Notebook()
+    monkeypatch.setattr(*((engine, "result") if broken == "engine" else (notebook, "write")), fail_late)
+    raised: list[BaseException] = []
+
+    def work() -> None:
+        with engine:
+            try:
+                photographs = read_photographs(items(*["400x300"] * 24), 2)
+                filerun.run(photographs, Detector(engine, DecodeSettings()), notebook, Progress())  # type: ignore[arg-type]
+            except DataError as exc:
+                raised.append(exc)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(20)
+
+    assert not thread.is_alive() and [str(exc) for exc in raised] == ["a full disk"]
 
 
 @pytest.mark.parametrize("batch_size", [1, 8])
