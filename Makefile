@@ -37,7 +37,7 @@ export GOAL ?= $(or $(MAKECMDGOALS),test)
 # Python keeps what it has compiled: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
 # One process for each core, and one more, because many tests wait. Test files that measure time run in one process.
-CORES := $(shell getconf _NPROCESSORS_ONLN)
+CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadgroup
 
 .PHONY: demo test all-tests test-pi test-pi-beside quick lint format mutations bench deploy clean pi-env old-env

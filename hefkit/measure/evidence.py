@@ -25,7 +25,7 @@ from hefkit.pictures.read import read_image
 from hefkit.pictures.sources import Item
 from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 
-SAMPLE = 16  # pictures, spread over all
+SAMPLE, SAMPLE_OF_GOOD = 16, 8  # pictures, spread over all; fewer are enough for the noise of a good model's outputs
 CONF = 0.25
 SWAPPED, OTHER_FIT = "swapped", "other fit"
 FAINT = 0.05  # span of a class tensor that shows nothing
@@ -46,17 +46,21 @@ class Evidence:
     score_drop: float | None = None  # at those anchors, share whose score fell below half
 
 
-def gather(reference: Engine, engine: Engine, items: Sequence[Item], found: Sequence[Detections | None]) -> Evidence:
-    """Run both models on up to SAMPLE pictures.
+def gather(
+    reference: Engine, engine: Engine, items: Sequence[Item], found: Sequence[Detections | None], *, good: bool = False
+) -> Evidence:
+    """Run both models on up to SAMPLE pictures, or SAMPLE_OF_GOOD.
 
     Args:
         reference: the float model.
         engine: the quantised one; a chip is asked through its slots only.
         found: of every picture what the quantised model found at CONF.
+        good: the model is good, so no mistake is looked for: the raw heads only.
     """
-    sample = Sampler(reference, engine)
+    sample = Sampler(reference, engine, good=good)
     readable = [i for i, boxes in enumerate(found) if boxes is not None]
-    for place in np.unique(np.linspace(0, len(readable) - 1, min(SAMPLE, len(readable))).astype(int)).tolist():
+    count = min(SAMPLE_OF_GOOD if good else SAMPLE, len(readable))
+    for place in np.unique(np.linspace(0, len(readable) - 1, count).astype(int)).tolist():
         index = readable[place]
         ours = found[index]
         try:
@@ -71,12 +75,13 @@ def gather(reference: Engine, engine: Engine, items: Sequence[Item], found: Sequ
 class Sampler:
     """Collects the evidence picture by picture."""
 
-    def __init__(self, reference: Engine, engine: Engine) -> None:
-        self._reference, self._engine = reference, engine
+    def __init__(self, reference: Engine, engine: Engine, *, good: bool = False) -> None:
+        self._reference, self._engine, self._good = reference, engine, good
         self._decode = Decoder(reference.spec.head, DecodeSettings(conf=CONF))
         fit = reference.spec.input.fit
         other = replace(reference.spec.input, fit="stretch" if fit == "letterbox" else "letterbox")
-        self._inputs = {"": reference.spec.input, SWAPPED: reference.spec.input, OTHER_FIT: other}
+        mistakes = {} if good else {SWAPPED: reference.spec.input, OTHER_FIT: other}
+        self._inputs = {"": reference.spec.input, **mistakes}
         self._agreements = {name: Agreement(CONF) for name in self._inputs}
         self._raw = engine.spec.nms is None and _comparable(reference.spec.head, engine.spec.head)
         self._tensors = [_Tensor(o) for o in engine.spec.head.outputs] if self._raw else []
@@ -102,9 +107,12 @@ class Sampler:
 
     def _add_raw(self, picture: np.ndarray, exact: Sequence[np.ndarray]) -> None:
         found = infer_one(self._engine, letterbox(picture, self._engine.spec.input)[0])
-        [dark] = self._reference.infer(letterbox(picture, self._reference.spec.input)[0][None] // 255)
-        for tensor, a, b, c in zip(self._tensors, exact, found, dark, strict=True):
-            tensor.add(a, b, c)
+        for tensor, a, b in zip(self._tensors, exact, found, strict=True):
+            tensor.add(a, b)
+        if not self._good:
+            [dark] = self._reference.infer(letterbox(picture, self._reference.spec.input)[0][None] // 255)
+            for tensor, values in zip(self._tensors, dark, strict=True):
+                tensor.add_dark(values)
         boxes, scores = decode_all(exact, self._reference.spec.head)
         ours, our_scores = decode_all(found, self._engine.spec.head)
         best = np.flatnonzero(scores.max(axis=1) >= CONF)
@@ -117,7 +125,7 @@ class Sampler:
     def evidence(self) -> Evidence:
         """All that was seen."""
         found = Evidence(self._images, self._agreements[""].recall)
-        found.experiments = {name: self._agreements[name].recall for name in (SWAPPED, OTHER_FIT)}
+        found.experiments = {name: agreement.recall for name, agreement in self._agreements.items() if name}
         found.outputs = [tensor.to_json() for tensor in self._tensors]
         boxes = [t.dark for t in self._tensors if t.spec.role == "box" and t.dark is not None]
         found.dark = float(np.median(boxes)) if boxes else None
@@ -137,13 +145,15 @@ class _Tensor:
         self._noise = SignalToNoise()
         self._exact, self._found, self._dark = _Span(), _Span(), _Span()
 
-    def add(self, exact: np.ndarray, found: np.ndarray, dark: np.ndarray) -> None:
+    def add(self, exact: np.ndarray, found: np.ndarray) -> None:
         real = found if found.dtype == np.float32 else dequantize(found, self.spec.scale, self.spec.zero_point)
-        if self.spec.activation == "sigmoid":
-            exact, dark = sigmoid(exact), sigmoid(dark)
+        exact = sigmoid(exact) if self.spec.activation == "sigmoid" else exact
         self._noise.add(exact, real)
-        for span, values in ((self._exact, exact), (self._found, real), (self._dark, dark)):
-            span.add(values)
+        self._exact.add(exact)
+        self._found.add(real)
+
+    def add_dark(self, values: np.ndarray) -> None:
+        self._dark.add(sigmoid(values) if self.spec.activation == "sigmoid" else values)
 
     @property
     def dark(self) -> float | None:

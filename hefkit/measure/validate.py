@@ -119,8 +119,8 @@ def validate(
                     stack.enter_context(own.pop_all())  # stays open for the evidence
                 elif exact is not None and result.reference is not None:
                     figures[model] = _figures(run, result)
-                    if judge(figures[model]).level != "good":
-                        result.evidence[model] = gather(exact, engine, items, run.found)
+                    good = judge(figures[model]).level == "good"
+                    result.evidence[model] = gather(exact, engine, items, run.found, good=good)
                 if model in models:
                     result.runs.append(run)
     result.runs.sort(key=lambda run: list(models).index(run.model))

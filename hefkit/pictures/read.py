@@ -26,7 +26,7 @@ from hefkit.text import one_line
 MAX_BYTES = 1 << 30
 BAND = 512  # rows
 
-_large = threading.RLock()  # held as long as a large picture is in memory
+_large = threading.RLock()  # see `in_turn`
 
 
 def _transposed_and_turned(pixels: np.ndarray) -> np.ndarray:
@@ -97,7 +97,10 @@ def decode(header: Header) -> np.ndarray:
 
 
 def in_turn(header: Header) -> AbstractContextManager[object]:
-    """For `with`: as long as a large picture is in memory, other threads with a large one wait here."""
+    """For `with`: other threads with a large picture wait here until the block ends.
+
+    `decode` holds it while it decodes; a caller that needs the pixels longer holds it around both.
+    """
     return _large if header.is_large else contextlib.nullcontext()
 
 

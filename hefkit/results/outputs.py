@@ -30,7 +30,7 @@ from hefkit.text import log, one_line
 EMULATION_STAMP = "INT8 emulation"
 WEBP = (cv2.IMWRITE_WEBP_QUALITY, 90)  # OpenCV's default is lossless: four times the time, seven times the memory
 ENCODING, ENCODING_OTHERS = {".bmp": 6}, 2  # bytes a pixel while a picture is encoded
-JPEGS, MAX_JPEG_SIDE = (".jpg", ".jpeg"), 65500  # libjpeg's limit, pixels
+MAX_SIDE = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}  # pixels; limits of libjpeg and of the format
 
 
 class NotEncoded(Exception):
@@ -150,8 +150,10 @@ class Outputs:
         """Write `crops/CLASS/STEM-N.jpg`; N counts the detections of the picture from 1, best first."""
         for number, (box, class_id) in enumerate(zip(found.xyxy, found.class_id.tolist(), strict=True), 1):
             folder = self._stage.path / CROPS / self._class_folders[class_id]
-            with contextlib.suppress(NotEncoded):  # a box longer than a JPEG can be
+            try:
                 _write_image(folder / f"{stem}-{number}.jpg", crop(image_bgr, box))
+            except NotEncoded as exc:
+                log.warning("%s-%d.jpg: no crop: %s", one_line(stem), number, exc)
 
 
 def crop(image_bgr: np.ndarray, xyxy: np.ndarray) -> np.ndarray:
@@ -175,8 +177,9 @@ def _write_image(path: Path, image_bgr: np.ndarray) -> None:
 
 def _check_encoder(suffix: str, width: int, height: int) -> None:
     """Raise NotEncoded for a picture that is too large for its kind of file, or for the memory that is free."""
-    if suffix in JPEGS and max(width, height) > MAX_JPEG_SIDE:
-        raise NotEncoded(f"{width} x {height} pixels; a JPEG has at most {MAX_JPEG_SIDE} a side; convert it to PNG")
+    longest = MAX_SIDE.get(suffix)
+    if longest is not None and max(width, height) > longest:
+        raise NotEncoded(f"{width} x {height} pixels; a {suffix} has at most {longest} a side; convert it to PNG")
     if width * height <= LARGE_PIXELS:
         return
     if suffix == ".webp":

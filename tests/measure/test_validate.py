@@ -291,11 +291,13 @@ def test_other_names_need_a_majority() -> None:
 
 
 def test_a_cause_is_looked_for_only_where_something_is_wrong(tmp_path: Path) -> None:
-    """A good model takes one run over the pictures; for a bad one the float model runs again, with mistakes."""
+    """For a bad model the float model runs again with mistakes; the noise of the outputs is known of both."""
     result = measured(dataset(tmp_path), good=int8_engine(), bad=int8_engine(box=(20, 20, 36, 36)))
 
     assert [judge(f).level for f in result.figures] == ["good", "bad"]
-    assert [path.name for path in result.evidence] == ["bad.emulated.onnx"]
+    good, bad = result.evidence[Path("good.emulated.onnx")], result.evidence[Path("bad.emulated.onnx")]
+    assert set(bad.experiments) == {"swapped", "other fit"} and good.experiments == {}
+    assert [o["stride"] for o in good.outputs] == [o["stride"] for o in bad.outputs] != []
 
 
 def test_a_box_branch_that_is_ruined_shows_in_the_evidence(tmp_path: Path) -> None:

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 import onnx
 
 from hefkit.detect.engine import Engine, EngineOptions
+from hefkit.errors import ToolchainError
 from hefkit.measure.labels import labelled_pictures
 from hefkit.measure.summary import Gates, summary
 from hefkit.measure.validate import OpenModel, validate
 from hefkit.measure.verdict import judge
 from hefkit.pictures.sources import Item
 from hefkit.spec import ModelSpec
-from hefkit.text import log
+from hefkit.text import log, one_line
 from hefkit.workshop.compile.sdk_engine import SDK_PICTURES
 from hefkit.workshop.engine import EmulatedEngine, FloatEngine
 from hefkit.workshop.network.session import open_session
@@ -48,8 +49,18 @@ def emulation_refusal(run: Compilation, model: onnx.ModelProto) -> str | None:
 
 
 def sdk_refusal(run: Compilation, emulated: Callable[[Sequence[Item]], Engine]) -> str | None:
-    """The same for the network that the SDK quantised; `emulated` opens it for the pictures that it is given."""
-    return _measure(run, run.options.name.with_suffix(".hef"), emulated, SDK_PICTURES)
+    """The same for the network that the SDK quantised; `emulated` opens it for the pictures that it is given.
+
+    Where the SDK cannot emulate it, that is a warning, or the reason of --gate-kept.
+    """
+    try:
+        return _measure(run, run.options.name.with_suffix(".hef"), emulated, SDK_PICTURES)
+    except ToolchainError as exc:  # the network may be good all the same
+        unknown = f"the quantised network could not be measured on --data: {one_line(exc, 500)}"
+        if run.options.gate_kept is not None:
+            return f"--gate-kept {run.options.gate_kept}: {unknown}"
+        run.warn(unknown)
+        return None
 
 
 def opener(run: Compilation, quantised: Callable[[Path], Engine]) -> OpenModel:

@@ -16,7 +16,7 @@ import numpy as np
 
 from hefkit.detect.engine import CpuSlots
 from hefkit.detect.preprocess import letterbox
-from hefkit.errors import ToolchainError
+from hefkit.errors import DataError, ToolchainError
 from hefkit.files import explained
 from hefkit.pictures.header import UnreadableImage
 from hefkit.pictures.read import read_image
@@ -43,13 +43,33 @@ class SdkEngine(CpuSlots):
         self._known: dict[bytes, list[np.ndarray]] = {}  # digest of a picture -> its tensors, (H, W, C) each
 
     def add(self, pictures: np.ndarray, tensors: Sequence[np.ndarray]) -> None:
-        """Pictures (N, H, W, 3) uint8 RGB, and of each head the tensor (N, H, W, C) float32."""
+        """Pictures (N, H, W, 3) uint8 RGB, and of each head the tensor (N, H, W, C) float32.
+
+        Raises:
+            ToolchainError: the tensors are of fewer pictures.
+        """
+        emulated = min(len(tensor) for tensor in tensors)
+        if emulated < len(pictures):
+            raise ToolchainError(
+                f"the SDK's emulation returned {emulated} of {len(pictures)} pictures; expected all; try another SDK "
+                "release"
+            )
         for i, picture in enumerate(pictures):
             self._known[_digest(picture)] = [tensor[i] for tensor in tensors]
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
-        """(N, H, W, 3) uint8 RGB -> of each picture its tensors, float32 (H, W, C)."""
-        return [[np.ascontiguousarray(t, np.float32) for t in self._known[_digest(picture)]] for picture in batch]
+        """(N, H, W, 3) uint8 RGB -> of each picture its tensors, float32 (H, W, C).
+
+        Raises:
+            DataError: a picture that was not added, because it could not be read then.
+        """
+        known = [self._known.get(_digest(picture)) for picture in batch]
+        if None in known:
+            raise DataError(
+                "a picture could not be read when the SDK emulated it, and now it can; expected one that does not "
+                "change; check the memory that is free, and run again"
+            )
+        return [[np.ascontiguousarray(t, np.float32) for t in tensors] for tensors in known if tensors is not None]
 
     def close(self) -> None:
         """Free the files; calling it twice is allowed."""
@@ -83,7 +103,10 @@ def emulated_by_sdk(
         DataError: the disk is full.
     """
     if spec.quality is None or "class_activation" not in spec.quality:
-        raise ToolchainError("the SDK could not emulate its network when it was compiled; its log says why")
+        raise ToolchainError(
+            "the SDK could not emulate its network when it was compiled; expected one that it can; its log says why; "
+            "validate_hef.py on the Pi measures the HEF"
+        )
     head = float_spec(layout.to_head_spec(), spec.quality["class_activation"] == "sigmoid")
     engine, file = SdkEngine(replace(spec, head=head)), folder.scratch("pictures.npy")
     with progress(len(items), "picture") as bar:

@@ -48,6 +48,7 @@ def finish(run: Compilation, ranked: Sequence[Row]) -> dict[str, Any]:
     report = _known(folder, pair)
     if report is None:
         SweepFolder(folder).write_json(result)
+        (folder / REPORT).unlink(missing_ok=True)  # it shows other candidates
         report = compare(run, [row.model for row in pair if row.model is not None])
     if report is not None:
         result.update(report=str(report), compared=[row.key for row in pair])

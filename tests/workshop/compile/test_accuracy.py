@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,8 +13,12 @@ from compile_to_hef import main
 from hefkit.cli import run_main
 from hefkit.detect.decode import DecodeSettings
 from hefkit.detect.detector import Detector
+from hefkit.errors import DataError, ToolchainError
 from hefkit.open_model import open_engine
+from hefkit.workshop.compile.sdk_engine import SdkEngine
+from hefkit.workshop.dfc.client import Dfc, EmulationError
 from tests.conftest import Finished
+from tests.helpers.heads import make_head, make_spec
 from tests.helpers.sdk import fork_the_worker, make_sdk
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 
@@ -94,6 +99,40 @@ def test_a_gate_stops_before_anything_is_written(compiled, folder: Path, tmp_pat
     assert done.errors[0].startswith("error: --gate-kept 0.9: best.") and "nothing was written" in done.errors[0]
     assert not list(tmp_path.glob("best.*"))
     assert done.json["output"] is None and done.json["accuracy"]["models"][0]["kept"] is not None
+
+
+@pytest.mark.parametrize("gate", [False, True])
+def test_an_emulation_that_fails_on_the_labelled_pictures(
+    compiled, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gate: bool
+) -> None:
+    """The network may be good: a warning and a HEF; with a gate exit 7 and none."""
+    infer, calls = Dfc.infer, []
+
+    def fail_late(self: Dfc, context: str, *rest: Any) -> Any:
+        calls.append(context)
+        if len(calls) == 3:  # after the full precision and the calibration pictures
+            raise EmulationError("RuntimeError: out of memory")
+        return infer(self, context, *rest)
+
+    monkeypatch.setattr(Dfc, "infer", fail_late)
+    flags = ["--gate-kept", 0.9] if gate else []
+    done = compiled("--data", folder / "data.yaml", "--sdk-python", make_sdk(tmp_path), *flags)
+
+    told = "could not be measured on --data: the SDK does not emulate its network: RuntimeError: out of memory"
+    assert (done.code, told in done.err, (tmp_path / "best.hef").exists()) == (7 if gate else 0, True, not gate)
+    assert "accuracy" not in done.json or done.json["accuracy"] is None
+
+
+def test_too_few_emulated_pictures_are_told() -> None:
+    """An engine of tensors takes as many as there are pictures; a picture that it does not know is an error."""
+    spec = make_spec(make_head((32, 32), (8,), 2, 1), (32, 32), "emulated")
+    pictures = np.zeros((2, 32, 32, 3), np.uint8)
+    engine = SdkEngine(spec)
+
+    with pytest.raises(ToolchainError, match="returned 1 of 2 pictures; expected all"):
+        engine.add(pictures, [np.zeros((1, 4, 4, 4), np.float32)])
+    with pytest.raises(DataError, match="could not be read when the SDK emulated it"):
+        engine.infer(pictures)
 
 
 def test_wrong_data_is_told_before_the_quantisation(compiled, folder: Path, tmp_path: Path) -> None:
