@@ -234,6 +234,7 @@ def test_what_opencv_cannot_encode_is_told(tmp_path: Path, monkeypatch: pytest.M
         pytest.param(".webp", (60, 40), None, "convert it to JPEG or PNG", id="webp"),
         pytest.param(".bmp", (60, 40), 60 * 40 * 6 - 1, "scale it down, or convert it to JPEG", id="memory"),
         pytest.param(".jpg", (65501, 1), None, "at most 65500 a side", id="side"),
+        pytest.param(".webp", (16384, 1), None, "at most 16383 a side", id="side of a WebP"),
     ],
 )
 def test_a_picture_too_large_for_its_kind_of_file(
