@@ -36,9 +36,8 @@ PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
 export GOAL ?= $(or $(MAKECMDGOALS),test)
 # Python keeps what it has compiled: the tests start it a thousand times.
 unexport PYTHONDONTWRITEBYTECODE
-# One process for each core, and one more, because many tests wait. Test files that measure time run in one process.
-CORES := $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-PARALLEL := -n $(shell expr $(CORES) + 1) --dist loadgroup
+# One process for each core. Test files that measure time run in one process.
+PARALLEL := -n auto --dist loadgroup
 
 .PHONY: demo test all-tests test-pi test-pi-beside quick lint format mutations bench deploy clean pi-env old-env
 .DELETE_ON_ERROR:
@@ -54,9 +53,9 @@ test:
 all-tests:
 	$(RUN) pytest $(PARALLEL)
 
-# says nothing until its end
+# says nothing until its end; one process, so that tests that measure time have time
 test-pi-beside:
-	@$(MAKE) --no-print-directory test-pi >$(VENV)/test-pi.log 2>&1 || { cat $(VENV)/test-pi.log; exit 1; }
+	@$(MAKE) --no-print-directory test-pi PARALLEL='-n 1 --dist loadgroup' >$(VENV)/test-pi.log 2>&1 || { cat $(VENV)/test-pi.log; exit 1; }
 	@tail -n 4 $(VENV)/test-pi.log
 
 test-pi: $(VENV)/.stamp pi-env

@@ -19,7 +19,7 @@ pytestmark = [
     pytest.mark.slow,
 ]  # it looks at the clock: one process for all such files
 
-SECONDS = 6
+SECONDS = 9
 
 
 def test_some_seconds_alone(tmp_path: Path) -> None:
