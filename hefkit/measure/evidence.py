@@ -128,7 +128,7 @@ class Sampler:
         found.experiments = {name: agreement.recall for name, agreement in self._agreements.items() if name}
         found.outputs = [tensor.to_json() for tensor in self._tensors]
         boxes = [t.dark for t in self._tensors if t.spec.role == "box" and t.dark is not None]
-        found.dark = float(np.median(boxes)) if boxes else None
+        found.dark = float(np.median(boxes)) if boxes and not self._good else None
         if self._widths:
             scores, shifts = np.concatenate(self._scores), np.concatenate(self._shifts)
             found.width_ratio = np.concatenate(self._widths).tolist()
