@@ -53,13 +53,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--script", type=Path, default=SCRIPT, metavar="FILE", help="model script (hailo_optimization.mscript)")
     add("--optimization-level", type=cli.whole_number(0, 4), metavar="0..4", help="replaces the script's level")
     add(
-        "--precision-16",
-        action=cli.CommaList,
-        nargs="+",
-        default=[],
-        metavar="WHAT",
+        "--precision-16", action=cli.CommaList, nargs="+", default=[], metavar="WHAT",
         help="16 bit for: outputs, auto (the most sensitive layers), or named layers",
-    )
+    )  # fmt: skip
     add("--logits", action="store_true", help="leave the class tensors without the sigmoid")
     add("--batch-size", type=cli.whole_number(1, 1024), metavar="N", help="of the calibration (8)")
     add("--imgsz", action=cli.ImageSize, nargs="+", metavar="S", help="side, or height and width, of a dynamic ONNX")
@@ -71,11 +67,9 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--har", type=Path, metavar="FILE", help="resume from a HAR of an earlier run, parsed or quantized")
     add("--check", action="store_true", help="only check what takes seconds, and the SDK's calls")
     add(
-        "--gate",
-        type=cli.fraction,
-        metavar="RECALL",
+        "--gate", type=cli.fraction, metavar="RECALL",
         help="exit 7 when less than this share of the float model's boxes is found",
-    )
+    )  # fmt: skip
     add("--data", metavar="FILE", help="data.yaml: measure average precision on its val pictures after quantisation")
     add("--gate-kept", type=cli.fraction, metavar="R", help="exit 7 when a smaller share of mAP50 is kept on --data")
     add("--emulate", action="store_true", help="write the INT8 emulation; needs no SDK and no chip")

@@ -27,24 +27,19 @@ from typing import TYPE_CHECKING, Any
 
 from hefkit import cli
 from hefkit.errors import GateError, ModelError
-from hefkit.text import counted, log, one_line
+from hefkit.text import log, one_line
 
 if TYPE_CHECKING:  # --help must not wait for these
     from hefkit.hailo.selfcheck import Report
     from hefkit.hef.file import Hef
-    from hefkit.hef.groups import Group
-    from hefkit.hef.streams import Numbers, VStream
     from hefkit.pictures.sources import Item
 
 LOW_CONF = 0.001  # for models with NMS inside; others are asked for all their boxes
 MAX_BATCH = 63  # HailoRT's own limit
-CHECKSUM = {True: "ok", False: "WRONG", None: "not checked"}
 NOT_CHECKED = (
     "the checksum was not checked: the Python package xxhash is missing; pip install xxhash (on a Raspberry Pi: "
     "sudo apt install python3-xxhash)"
 )
-MAX_LISTED = 3  # scales and original names of a stream in the table; --json has all
-MAX_WIDTH = 80  # characters of a text that HailoRT does not bound
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -171,6 +166,7 @@ def pictures(args: argparse.Namespace) -> tuple[list[Item], dict[int, str] | Non
 def inspect(args: argparse.Namespace) -> int:
     """Read the HEF, show it, and compare it with its spec."""
     from hefkit.hef.file import read_hef
+    from hefkit.hef.table import table
     from hefkit.hef.words import check_spec, describe
     from hefkit.spec_file import spec_beside
 
@@ -269,60 +265,6 @@ def check_model(model: Path) -> Path:
     if model.suffix.lower() != ".hef":
         raise ModelError(f"{model} is an ONNX; expected a .hef: only HEF files can be inspected")
     return model
-
-
-def table(hef: Hef) -> Iterator[str]:
-    """The lines of the table; text from the file is escaped."""
-    yield f"file       {one_line(hef.path)}"
-    yield f"arch       {hef.arch}"
-    yield f"sdk        {bounded(hef.sdk or 'unknown')}"
-    yield f"container  version {hef.container_version}, checksum {CHECKSUM[hef.digest_ok]}"
-    for group in hef.groups:
-        yield f"group      {one_line(group.name)}, {counted(group.contexts, 'context')}"
-        yield from aligned(group)
-
-
-def aligned(group: Group) -> Iterator[str]:
-    """The streams of a group in columns."""
-    rows = [("input", stream) for stream in group.inputs] + [("output", stream) for stream in group.outputs]
-    cells = [(kind, *columns(stream)) for kind, stream in rows]
-    widths = [max(len(row[i]) for row in cells) for i in range(len(cells[0]))]
-    for row in cells:
-        yield "  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-
-
-def columns(stream: VStream) -> tuple[str, ...]:
-    """Name, type, order, shape, quantisation, names in the ONNX."""
-    return (
-        one_line(stream.name),
-        stream.dtype,
-        stream.order,
-        "x".join(map(str, stream.shape)),
-        f"scale {numbers(stream.scale)}",
-        f"zero point {numbers(stream.zero_point)}",
-        originals(stream.original_names),
-    )
-
-
-def originals(names: Sequence[str]) -> str:
-    """The first few names in the ONNX."""
-    shown = [bounded(name) for name in names[:MAX_LISTED]]
-    return bounded(", ".join([*shown, "..."] if len(names) > MAX_LISTED else shown))
-
-
-def bounded(text: str) -> str:
-    """A text of any length as a short printable line."""
-    return one_line(text[: MAX_WIDTH + 1], MAX_WIDTH)
-
-
-def numbers(value: Numbers) -> str:
-    """`0.0902`, or the first few of many."""
-    if value is None:
-        return "-"
-    if not isinstance(value, tuple):
-        return f"{value:.6g}"
-    shown = ", ".join(f"{v:.6g}" for v in value[:MAX_LISTED])
-    return shown if len(value) <= MAX_LISTED else f"{shown} ... ({len(value)})"
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@
     ranges     the range of a tensor's values: probabilities, logits or neither
     heads      which output is a box tensor and which a class tensor, and why
     match      outputs of a HEF -> heads of a model, by its spec or by the file alone
+    table      a HEF as a table
     words      a HEF in words, and compared with its spec
 
-Others use: file, groups, match, ranges, streams, words.
+Others use: file, match, ranges, streams, table, words.
 """

@@ -68,13 +68,13 @@ def attempt(path: Path) -> tuple[str, str]:
 def inspect(path: Path) -> None:
     """Everything that validate_hef.py does with a file, without printing."""
     from hefkit.hef.file import read_hef
+    from hefkit.hef.table import table
     from hefkit.hef.words import describe
-    from validate_hef import table
 
     hef = read_hef(path)
     json.dumps(hef.to_json(), allow_nan=False)
     if any("\n" in line or not line.isprintable() for line in [*table(hef), *describe(hef)]):
-        raise ValueError("a line of the table is no line")
+        raise ValueError("a line of the table is not one printable line")
 
 
 def memory(key: str) -> int:
