@@ -31,13 +31,14 @@ DASK = importlib.util.find_spec("distributed") is not None
 needs_dask = pytest.mark.skipif(not DASK, reason="distributed is not installed: pip install 'dask[distributed]'")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two hundred small pictures and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
     for i in range(200):
-        write(tmp_path / "photos" / f"{i:03d}.jpg", noise(40 + i % 5, 30, seed=i // 2))
-    (tmp_path / "photos" / "broken.jpg").write_bytes(b"")
-    return tmp_path / "photos"
+        write(folder / f"{i:03d}.jpg", noise(40 + i % 5, 30, seed=i // 2))
+    (folder / "broken.jpg").write_bytes(b"")
+    return folder
 
 
 @pytest.fixture(scope="module")
