@@ -124,7 +124,7 @@ def test_a_lost_worker_a_failure_and_a_second_call(
         "optimization-level: [0]\ncandidates:\n"
         "  - {name: broken, precision-16: no_such_layer}\n  - {name: logits, logits: true}\n"
     )
-    data = dataset(tmp_path / "data")
+    data = dataset(tmp_path / "data", 2)
     with cluster({}, {}) as both:
 
         def killing(self: SweepFolder, job: Any, outcome: Any) -> Any:
