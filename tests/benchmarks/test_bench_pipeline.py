@@ -43,6 +43,7 @@ def test_json_has_the_contract_keys(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.syspath_prepend(str(BENCHMARK.parent))
     monkeypatch.setattr("hefkit.measure.speed.WARM_UP", 10)
     bench_pipeline = importlib.import_module("bench_pipeline")
+    monkeypatch.setattr(bench_pipeline, "OBJECTS", 5)
 
     bench_pipeline.main(["--service-ms", "1", "2", "--frames", "40", "--json"])
 

@@ -136,16 +136,16 @@ def deployed_to_a_new(pi: Pi, user: str) -> Path:
     assert "--  library" in first.stdout and "the Pi still lacks" in first.stdout.splitlines()[-1]
     unit = pi.files["hefkit.service"].decode()
     assert f"WorkingDirectory={folder}\n" in unit and "working_hailo_detector.py best.hef csi" in unit
-    helped = subprocess.run(
-        [sys.executable, "hailo_inference.py", "best.hef", "gone.jpg"], cwd=folder, capture_output=True, text=True
-    )
-    assert helped.returncode == 3 and "gone.jpg does not exist" in helped.stderr
     return folder
 
 
 def test_twice_is_once(pi: Pi) -> None:
     """All files arrive; a second run removes what is gone, keeps what is the user's, and a third changes nothing."""
     folder = deployed_to_a_new(pi, "user")
+    helped = subprocess.run(
+        [sys.executable, "hailo_inference.py", "best.hef", "gone.jpg"], cwd=folder, capture_output=True, text=True
+    )
+    assert helped.returncode == 3 and "gone.jpg does not exist" in helped.stderr
 
     (folder / "hefkit" / "gone.py").write_text("print('a module of an older version')\n")
     (folder / "photo.jpg").write_bytes(b"mine")
@@ -198,15 +198,20 @@ def test_a_connection_that_breaks(pi: Pi, tmp_path: Path, share: float) -> None:
     ],
 )
 def test_folders_of_the_user_stay(pi: Pi, make_folder: Callable[[Path], None], words: str) -> None:
-    """Refused, with nothing left behind; another FOLDER works."""
+    """Refused, with nothing left behind."""
     (pi.home / "hefkit").mkdir()
     make_folder(pi.home / "hefkit")
 
     refused = pi.deploy()
     assert refused.returncode == 2 and words in refused.stderr and pi.files == {}
 
+
+def test_another_folder(pi: Pi) -> None:
+    """FOLDER is where all goes, below the home; the folder of the user stays."""
+    (pi.home / "hefkit" / ".git").mkdir(parents=True)
+
     assert pi.deploy(FOLDER="apps/hefkit2").returncode == 0
-    assert (pi.home / "apps" / "hefkit2" / "best.json").exists()
+    assert (pi.home / "apps" / "hefkit2" / "best.json").exists() and pi.files == {}
 
 
 @pytest.mark.parametrize(
