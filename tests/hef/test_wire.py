@@ -49,6 +49,8 @@ WIRE = [
     ("varint without an end", varint(99 << 3) + b"\xff" * 12, "does not end"),
     ("length beyond the file", varint(99 << 3 | 2) + varint(1 << 30), "are left"),
     ("length of one too many", varint(99 << 3 | 2) + b"\x02x", "are left"),
+    ("message that ends after a tag", field(2, b"\x08") + field(4, 0), "does not end"),
+    ("message that ends before a length", field(2, b"\x0a") + field(4, 0), "does not end"),
     ("double cut off", varint(99 << 3 | 1) + b"1234567", "reaches beyond"),
     ("float cut off", varint(99 << 3 | 5) + b"123", "reaches beyond"),
     ("unknown group", varint(99 << 3 | 3) + field(1, 2) + varint(99 << 3 | 4), "there is a group"),
