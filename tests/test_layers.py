@@ -102,31 +102,40 @@ def layer(module: str) -> int:
     return {name: number for number, row in enumerate(LAYERS) for name in row}[unit(module)]
 
 
-@pytest.mark.parametrize("module", [name for name in OURS if name != "hefkit"])
-def test_imports_go_one_way(module: str) -> None:
+@pytest.mark.parametrize("name", [name for row in LAYERS for name in row])
+def test_imports_go_one_way(name: str) -> None:
     """A module imports its own package and earlier layers, late imports included; so there is no circle of packages."""
-    for found in imports(OURS[module]):
-        if found.module in OURS and found.module != "hefkit" and unit(found.module) != unit(module):
-            assert layer(found.module) < layer(module), found
+    modules = [module for module in OURS if module != "hefkit" and unit(module) == name]
+    assert modules
+    for module in modules:
+        for found in imports(OURS[module]):
+            if found.module in OURS and found.module != "hefkit" and unit(found.module) != name:
+                assert layer(found.module) < layer(module), (module, found)
 
 
-@pytest.mark.parametrize("module", PI)
-def test_pi_packages_need_numpy_and_opencv_only(module: str) -> None:
+def test_every_module_has_a_layer() -> None:
+    """LAYERS has each of them once."""
+    names = [name for row in LAYERS for name in row]
+    assert len(names) == len(set(names)) and {unit(module) for module in OURS if module != "hefkit"} == set(names)
+
+
+def test_pi_packages_need_numpy_and_opencv_only() -> None:
     """Module level: standard library, numpy, cv2, other Pi packages. Late: the packages of LATE, and the one door."""
     allowed = sys.stdlib_module_names | {"numpy", "cv2"}
-    for found in imports(PI[module]):
-        late = found.function is not None and module in LATE.get(found.top, ())
-        door = (module, found.function, found.module) in DOORS
-        assert found.top in allowed or found.module in PI or late or door, found
+    for module, path in PI.items():
+        for found in imports(path):
+            late = found.function is not None and module in LATE.get(found.top, ())
+            door = (module, found.function, found.module) in DOORS
+            assert found.top in allowed or found.module in PI or late or door, (module, found)
 
 
-@pytest.mark.parametrize("module", WORKSHOP)
-def test_the_workshop_adds_onnx(module: str) -> None:
+def test_the_workshop_adds_onnx() -> None:
     """The workshop may use every package, onnx and onnxruntime, but no script."""
     allowed = sys.stdlib_module_names | {"numpy", "cv2"} | WORKSTATION
-    for found in imports(WORKSHOP[module]):
-        late = found.function is not None and module in LATE.get(found.top, ())
-        assert found.top in allowed or found.module in OURS or late, found
+    for module, path in WORKSHOP.items():
+        for found in imports(path):
+            late = found.function is not None and module in LATE.get(found.top, ())
+            assert found.top in allowed or found.module in OURS or late, (module, found)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
@@ -271,10 +280,11 @@ def test_pi_packages_import_with_the_pi_s_libraries() -> None:
 
 def test_test_pi_runs_the_tests_of_every_pi_package() -> None:
     """`make test-pi` leaves out what needs onnx, and as a whole only packages that need no library."""
-    folders = {path.parent.name for path in pi_test_files()} | {unit(name) for name in NEED_NO_LIBRARY}
+    files = pi_test_files()
+    folders = {path.parent.name for path in files} | {unit(name) for name in NEED_NO_LIBRARY}
 
     assert folders >= {unit(name) for name in PACKAGES if name in PI}
-    assert not [path for path in pi_test_files() if "workshop" in path.parts]
+    assert not [path for path in files if "workshop" in path.parts]
 
 
 @pytest.mark.parametrize("package", sorted(NEED_NO_LIBRARY))

@@ -173,8 +173,9 @@ class Reader:
         """Where an unknown field ends."""
         if wire == VARINT:
             return self._varint(position, end)[1]
-        size = {FIXED64: 8, FIXED32: 4}.get(wire)
-        if size is None:
+        if wire in UNPACK:
+            size = UNPACK[wire].size
+        else:
             size, position = self._length(position, end)
         if size > end - position:
             raise ModelError("a field reaches beyond its message")
@@ -199,6 +200,9 @@ class Reader:
 
     def _varint(self, position: int, end: int, longest: int = LONGEST) -> tuple[int, int]:
         """Up to 64 bits, seven a byte, lowest first."""
+        at = position - self._base
+        if position < end and 0 <= at < len(self._window) and self._window[at] < 0x80:  # most numbers have one byte
+            return self._window[at], position + 1
         value = 0
         for i, byte in enumerate(self._take(position, min(longest, end - position), end)):
             value |= (byte & 0x7F) << 7 * i

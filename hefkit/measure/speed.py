@@ -91,12 +91,13 @@ def drawn_photographs(folder: Path) -> list[Item]:
     """Draw DRAWN different JPEGs of 640x480: soft shapes and noise, with the file size of real photographs."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
+    grain = np.repeat(rng.normal(0, 6, (480, 640, 1)).round().astype(np.int16), 3, axis=2)
     items = []
     for i in range(DRAWN):
         soft = cv2.resize(rng.integers(0, 256, (15, 20, 3), np.uint8), (640, 480), interpolation=cv2.INTER_CUBIC)
-        grain = rng.normal(0, 6, (480, 640, 1))
+        picture = cv2.add(soft, np.roll(grain, 7 * i, axis=0), dtype=cv2.CV_8U)
         path = folder / f"{i:03d}.jpg"
-        cv2.imwrite(str(path), np.clip(soft + grain, 0, 255).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 90])
+        cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, 90])
         items.append(Item(path, str(path), PurePosixPath(path.name)))
     return items
 

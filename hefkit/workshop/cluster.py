@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +14,6 @@ from hefkit.text import one_line
 
 CONNECT_SECONDS = 15
 LOOPBACK = "127.0.0.1"
-# Ctrl-C reaches every process of the terminal; this process ends the workers, and they would print tracebacks
-IGNORE_CTRL_C = "import signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n"
 PAGE_SECONDS, PAGE_BYTES = 2, 100_000
 
 
@@ -53,42 +50,36 @@ def connected(scheduler: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def started(workers: int) -> Iterator[Any]:
-    """A client of a new cluster: processes of this machine that others cannot reach. They end with the block."""
+    """A client of a new cluster that others cannot reach: threads of this process. They end with the block.
+
+    Threads are enough, and start at once: what a worker does here is wait for the process of its candidate.
+    """
     need_dask("--sweep")
     import dask
     from distributed import Client, LocalCluster
 
-    quiet = {"logging.distributed": "critical"}  # a lost worker is ours to report
+    quiet = {
+        "logging.distributed": "critical",  # what fails is ours to report
+        # Dask's watch over itself takes a twentieth of a core, each worker's as much
+        "distributed.worker.profile.enabled": False,
+        "distributed.admin.tick.interval": "1s",
+    }
     with (
-        _environment_kept(),
         tempfile.TemporaryDirectory(prefix="hefkit-dask-", ignore_cleanup_errors=True) as folder,
         dask.config.set(quiet),
         LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
-            processes=True,
-            host=LOOPBACK,
+            processes=False,
             dashboard_address=f"{LOOPBACK}:0",
-            memory_limit=0,  # what needs memory are the workers' child processes, which Dask does not count
+            worker_dashboard_address=f"{LOOPBACK}:0",
+            memory_limit=0,  # what needs memory are the candidates' processes, which Dask does not count
             local_directory=folder,
-            preload=IGNORE_CTRL_C,
             silence_logs=logging.CRITICAL,
         ) as cluster,
         Client(cluster, timeout=CONNECT_SECONDS) as client,
     ):
         yield client
-
-
-@contextlib.contextmanager
-def _environment_kept() -> Iterator[None]:
-    """Remove what Dask sets for its workers and leaves behind, such as OMP_NUM_THREADS."""
-    before = dict(os.environ)
-    try:
-        yield
-    finally:
-        for name in set(os.environ) - set(before):
-            del os.environ[name]
-        os.environ.update(before)
 
 
 def dashboard(client: Any) -> str | None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from hefkit.detect.decode import Decoder, DecodeSettings
+from hefkit.errors import DataError
 from hefkit.spec import HeadSpec
 from tests.conftest import Finished
 from tests.helpers.heads import make_head, plain_decode, random_tensors
@@ -90,30 +91,37 @@ def test_without_a_folder_it_makes_its_own(run_script: Run) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spoil", "code"),
+    "spoil",
     [
-        pytest.param(lambda folder: (folder / "meta.txt").unlink(), 3, id="no meta.txt"),
-        pytest.param(lambda folder: (folder / "cls8.npy").unlink(), 3, id="a file is missing"),
-        pytest.param(lambda folder: (folder / "cls8.npy").write_bytes(b"\x93NUMPY"), 3, id="a file is cut off"),
-        pytest.param(lambda folder: np.save(folder / "cls8.npy", np.zeros(7, np.uint8)), 3, id="another size"),
-        pytest.param(lambda folder: np.save(folder / "cls8.npy", np.zeros(128)), 3, id="no codes"),
-        pytest.param(lambda folder: (folder / "meta.txt").write_text("box8 reg 8\n"), 3, id="a short line"),
-        pytest.param(lambda folder: (folder / "meta.txt").write_text("# nothing\n"), 3, id="no tensors"),
-        pytest.param(lambda folder: (folder / "meta.txt").write_bytes(b"\xff\xfe"), 3, id="no text"),
+        pytest.param(lambda folder: (folder / "meta.txt").unlink(), id="no meta.txt"),
+        pytest.param(lambda folder: (folder / "cls8.npy").unlink(), id="a file is missing"),
+        pytest.param(lambda folder: (folder / "cls8.npy").write_bytes(b"\x93NUMPY"), id="a file is cut off"),
+        pytest.param(lambda folder: np.save(folder / "cls8.npy", np.zeros(7, np.uint8)), id="another size"),
+        pytest.param(lambda folder: np.save(folder / "cls8.npy", np.zeros(128)), id="no codes"),
+        pytest.param(lambda folder: (folder / "meta.txt").write_text("box8 reg 8\n"), id="a short line"),
+        pytest.param(lambda folder: (folder / "meta.txt").write_text("# nothing\n"), id="no tensors"),
+        pytest.param(lambda folder: (folder / "meta.txt").write_bytes(b"\xff\xfe"), id="no text"),
     ],
 )
 def test_bad_folders_are_one_line(
-    run_script: Run,
+    capsys: pytest.CaptureFixture[str],
     recorded: tuple[Path, HeadSpec, list[np.ndarray]],
     spoil: Callable[[Path], object],
-    code: int,
 ) -> None:
     """What cannot be read is named, with the exit code of bad data."""
     spoil(recorded[0])
 
-    done = run_script(BENCH, recorded[0], "--runs", 1)
+    with pytest.raises(DataError) as refused:
+        module_at(Path(BENCH).resolve()).main([str(recorded[0]), "--runs", "1"])
 
-    assert done.code == code and len(done.errors) == 1 == len(done.err.splitlines())
+    assert refused.value.exit_code == 3 and "\n" not in str(refused.value) and capsys.readouterr() == ("", "")
+
+
+def test_a_bad_folder_as_a_process(run_script: Run, tmp_path: Path) -> None:
+    """The same sentence on stderr, and nothing else."""
+    done = run_script(BENCH, tmp_path, "--runs", 1)
+
+    assert done.code == 3 and len(done.errors) == 1 == len(done.err.splitlines())
 
 
 @pytest.mark.parametrize("flags", [["--runs", "0"], ["--dump", "x.txt"]], ids=["no runs", "dump of several inputs"])

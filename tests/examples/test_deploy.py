@@ -125,8 +125,8 @@ def arrived(pi: Pi) -> set[str]:
     return package | scripts | {"best.hef", "best.json", "hefkit.service"}
 
 
-def story(pi: Pi, user: str) -> None:
-    """A new Pi, then the same again with a module that is gone, a photograph and an edited unit."""
+def deployed_to_a_new(pi: Pi, user: str) -> Path:
+    """The folder on a new Pi, with everything in it."""
     first = pi.deploy(PI=f"{user}@127.0.0.1")
     folder = pi.home / "hefkit"
     assert first.returncode == 0, first.stderr
@@ -136,6 +136,12 @@ def story(pi: Pi, user: str) -> None:
     assert "--  library" in first.stdout and "the Pi still lacks" in first.stdout.splitlines()[-1]
     unit = pi.files["hefkit.service"].decode()
     assert f"WorkingDirectory={folder}\n" in unit and "working_hailo_detector.py best.hef csi" in unit
+    return folder
+
+
+def test_twice_is_once(pi: Pi) -> None:
+    """All files arrive; a second run removes what is gone, keeps what is the user's, and a third changes nothing."""
+    folder = deployed_to_a_new(pi, "user")
     helped = subprocess.run(
         [sys.executable, "hailo_inference.py", "best.hef", "gone.jpg"], cwd=folder, capture_output=True, text=True
     )
@@ -144,26 +150,24 @@ def story(pi: Pi, user: str) -> None:
     (folder / "hefkit" / "gone.py").write_text("print('a module of an older version')\n")
     (folder / "photo.jpg").write_bytes(b"mine")
     (folder / "hefkit.service").write_text("# mine\n")
-    second = pi.deploy(PI=f"{user}@127.0.0.1")
+    second = pi.deploy()
     assert second.returncode == 0 and f"new: {folder}/hefkit\n" in second.stdout
     assert set(pi.files) == arrived(pi) | {"photo.jpg"} and pi.files["hefkit.service"] == b"# mine\n"
     assert f"kept: {folder}/hefkit.service, which differs" in second.stdout
 
-    third = pi.deploy(PI=f"{user}@127.0.0.1")
+    third = pi.deploy()
     assert third.returncode == 0 and f"nothing changed in {folder}" in third.stdout and "new:" not in third.stdout
-
-
-def test_twice_is_once(pi: Pi) -> None:
-    """All files arrive; a second run removes what is gone, keeps what is the user's, and a third changes nothing."""
-    story(pi, "user")
 
 
 @pytest.mark.slow
 def test_over_a_real_sshd(real_pi: Pi) -> None:
-    """The same through ssh and sshd."""
+    """All files arrive through ssh and sshd, and a second run changes nothing."""
     import getpass
 
-    story(real_pi, getpass.getuser())
+    user = getpass.getuser()
+    folder = deployed_to_a_new(real_pi, user)
+
+    assert f"nothing changed in {folder}" in real_pi.deploy(PI=f"{user}@127.0.0.1", MODEL="").stdout
 
 
 @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -194,15 +198,20 @@ def test_a_connection_that_breaks(pi: Pi, tmp_path: Path, share: float) -> None:
     ],
 )
 def test_folders_of_the_user_stay(pi: Pi, make_folder: Callable[[Path], None], words: str) -> None:
-    """Refused, with nothing left behind; another FOLDER works."""
+    """Refused, with nothing left behind."""
     (pi.home / "hefkit").mkdir()
     make_folder(pi.home / "hefkit")
 
     refused = pi.deploy()
     assert refused.returncode == 2 and words in refused.stderr and pi.files == {}
 
+
+def test_another_folder(pi: Pi) -> None:
+    """FOLDER is where all goes, below the home; the folder of the user stays."""
+    (pi.home / "hefkit" / ".git").mkdir(parents=True)
+
     assert pi.deploy(FOLDER="apps/hefkit2").returncode == 0
-    assert (pi.home / "apps" / "hefkit2" / "best.json").exists()
+    assert (pi.home / "apps" / "hefkit2" / "best.json").exists() and pi.files == {}
 
 
 @pytest.mark.parametrize(

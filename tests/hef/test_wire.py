@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
 import tracemalloc
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +49,8 @@ WIRE = [
     ("varint without an end", varint(99 << 3) + b"\xff" * 12, "does not end"),
     ("length beyond the file", varint(99 << 3 | 2) + varint(1 << 30), "are left"),
     ("length of one too many", varint(99 << 3 | 2) + b"\x02x", "are left"),
+    ("message that ends after a tag", field(2, b"\x08") + field(4, 0), "does not end"),
+    ("message that ends before a length", field(2, b"\x0a") + field(4, 0), "does not end"),
     ("double cut off", varint(99 << 3 | 1) + b"1234567", "reaches beyond"),
     ("float cut off", varint(99 << 3 | 5) + b"123", "reaches beyond"),
     ("unknown group", varint(99 << 3 | 3) + field(1, 2) + varint(99 << 3 | 4), "there is a group"),
@@ -108,16 +112,25 @@ HUGE = [
 ]
 
 
+@pytest.fixture(scope="module")
+def reader(tmp_path_factory: pytest.TempPathFactory) -> Iterator[subprocess.Popen[str]]:
+    """A process that only reads HEFs, one for all: its peak is at least what the largest of them takes."""
+    good = tmp_path_factory.mktemp("good") / "good.hef"
+    good.write_bytes(hef_file(yolo_hef()))
+    with hef_worker.started(good) as process:
+        yield process
+        process.terminate()
+
+
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="memory is measured by Linux's /proc")
 @pytest.mark.parametrize("extra", [row[1] for row in HUGE], ids=[row[0] for row in HUGE])
-def test_absurd_counts_are_refused_in_bounded_memory(tmp_path: Path, extra: bytes) -> None:
-    """A file of some megabytes must not become hundreds of them: the memory of a process that reads nothing else."""
-    (tmp_path / "good.hef").write_bytes(hef_file(yolo_hef()))
+def test_absurd_counts_are_refused_in_bounded_memory(
+    tmp_path: Path, reader: subprocess.Popen[str], extra: bytes
+) -> None:
+    """A file of some megabytes must not become hundreds of them."""
     (tmp_path / "huge.hef").write_bytes(spoilt(extra))
 
-    with hef_worker.started(tmp_path / "good.hef") as process:
-        reply = hef_worker.ask(process, tmp_path / "huge.hef")
-        process.terminate()
+    reply = hef_worker.ask(reader, tmp_path / "huge.hef")
 
     assert reply["outcome"] == "refused" and "more than" in reply["words"]
     assert reply["grown_mb"] < 25

@@ -72,7 +72,7 @@ def _imports(node: ast.AST, function: str | None) -> Iterator[Import]:
             yield from (Import(_resolved(child.module, alias.name), function) for alias in child.names)
         elif isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef):
             yield from _imports(child, function or child.name)
-        else:
+        elif isinstance(child, ast.stmt | ast.excepthandler | ast.match_case):  # an expression has no import in it
             yield from _imports(child, function)
 
 

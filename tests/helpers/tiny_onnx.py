@@ -26,6 +26,7 @@ from tests.helpers.onnx_net import Net, backbone, drawn, heads, network_input, r
 __all__ = ["Decode", "drawn", "head_tensors", "network_input", "run_onnx", "save", "tiny_yolo"]
 
 CLASS_LOGITS = (-2.5, 2.0)  # mean, deviation
+FEW_OBJECTS = (-6.5, 2.0)  # of a hundred anchors one has a score above 0.25
 BIN_LOGITS = (0.0, 1.5)
 DISTANCES = (2.0, 0.6)
 
@@ -72,13 +73,14 @@ def tiny_yolo(
     dynamic: str = "no",  # "no" | "batch" | "size"
     half: bool = False,
     seed: int = 0,
+    logits: tuple[float, float] = CLASS_LOGITS,  # mean, deviation of the class channels
     names: str | None = None,  # metadata "names"; None: {0: 'thing0', ...}; "": none
 ) -> onnx.ModelProto:
     """A small YOLO; the options say how it differs."""
     net = Net(opset=opset, seed=seed, named=named, constant_nodes=not simplified)
     bin_count = reg_max if family == "dfl" else 1
     pairs = heads(net, backbone(net, strides, width), 4 * bin_count, classes)
-    _scale_heads(net, pairs, size, family)
+    _scale_heads(net, pairs, size, family, logits)
     computed = not simplified or dynamic == "size"
     decode = Decode(net, pairs, tuple(strides), classes, bin_count, size, computed)
     distances, scores = decode.distances_and_scores(style, dfl, bins)
@@ -104,14 +106,16 @@ def head_tensors(strides: Sequence[int] = (8, 16, 32)) -> list[str]:
     return [f"raw_{role}_{stride}" for stride in strides for role in ("box", "cls")]
 
 
-def _scale_heads(net: Net, pairs: Sequence[tuple[str, str]], size: tuple[int, int], family: str) -> None:
+def _scale_heads(
+    net: Net, pairs: Sequence[tuple[str, str]], size: tuple[int, int], family: str, logits: tuple[float, float]
+) -> None:
     """Scale the head Convs so that their outputs have useful ranges on drawn pictures."""
     tensors = [t for pair in pairs for t in pair]
     model = net.model([1, 3, *size], tensors, {})
     seen = [run_onnx(model, network_input(drawn(size, seed)), *tensors) for seed in (0, 1)]
     convs = {node.output[0]: node for node in net.nodes}
     for i, tensor in enumerate(tensors):
-        mean, deviation = CLASS_LOGITS if i % 2 else BIN_LOGITS if family == "dfl" else DISTANCES
+        mean, deviation = logits if i % 2 else BIN_LOGITS if family == "dfl" else DISTANCES
         values = np.concatenate([s[i] for s in seen])
         gain = deviation / values.std()
         weight, bias = convs[tensor].input[1:3]

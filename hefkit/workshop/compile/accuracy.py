@@ -22,13 +22,13 @@ from hefkit.measure.verdict import judge
 from hefkit.pictures.sources import Item
 from hefkit.spec import ModelSpec
 from hefkit.text import log, one_line
-from hefkit.workshop.compile.sdk_engine import SDK_PICTURES
 from hefkit.workshop.engine import EmulatedEngine, FloatEngine
 from hefkit.workshop.network.session import open_session
 
 if TYPE_CHECKING:
     from hefkit.workshop.compile.run import Compilation
 
+SDK_PICTURES = 128  # that the SDK emulates of a model: it computes seconds a picture without a GPU
 QUALITY = {"boxes_reference": "boxes_float", "recall": "recall", "precision": "precision", "images": "images"}
 
 

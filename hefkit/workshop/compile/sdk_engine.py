@@ -28,7 +28,6 @@ from hefkit.workshop.compile.quality import float_spec, sorted_outputs
 from hefkit.workshop.dfc.client import QUANTIZED, Dfc, EmulationError
 from hefkit.workshop.heads.discover import HeadLayout
 
-SDK_PICTURES = 128  # that the SDK emulates of a model: it computes seconds a picture without a GPU
 CHUNK = 32
 
 

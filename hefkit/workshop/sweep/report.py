@@ -18,10 +18,10 @@ from hefkit.pictures.find import READABLE
 from hefkit.pictures.sources import Item
 from hefkit.spec_file import read_spec
 from hefkit.text import counted, log, one_line
-from hefkit.workshop.compile.accuracy import opener
+from hefkit.workshop.compile.accuracy import SDK_PICTURES, opener
 from hefkit.workshop.compile.folder import RunFolder
 from hefkit.workshop.compile.run import Compilation
-from hefkit.workshop.compile.sdk_engine import SDK_PICTURES, emulated_by_sdk
+from hefkit.workshop.compile.sdk_engine import emulated_by_sdk
 from hefkit.workshop.dfc.client import Dfc
 from hefkit.workshop.dfc.ready import Ready, get_ready
 from hefkit.workshop.engine import open_onnx

@@ -19,6 +19,7 @@ from hefkit.workshop.calibration.choice.scan import CHUNK
 from hefkit.workshop.calibration.make import SetRequest, make_set
 from hefkit.workshop.calibration.sources import find_sources
 from hefkit.workshop.calibration.stage import Workers
+from tests.helpers.dask_settings import FEWER_CYCLES
 from tests.helpers.pictures import noise, write
 
 pytestmark = [
@@ -30,22 +31,27 @@ DASK = importlib.util.find_spec("distributed") is not None
 needs_dask = pytest.mark.skipif(not DASK, reason="distributed is not installed: pip install 'dask[distributed]'")
 
 
-@pytest.fixture
-def photos(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two hundred small pictures and a broken one."""
+    folder = tmp_path_factory.mktemp("photos")
     for i in range(200):
-        write(tmp_path / "photos" / f"{i:03d}.jpg", noise(40 + i % 5, 30, seed=i // 2))
-    (tmp_path / "photos" / "broken.jpg").write_bytes(b"")
-    return tmp_path / "photos"
+        write(folder / f"{i:03d}.jpg", noise(40 + i % 5, 30, seed=i // 2))
+    (folder / "broken.jpg").write_bytes(b"")
+    return folder
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Any]:
     """A scheduler and two workers, each in a process of its own; a worker that is killed is started again."""
+    import dask
     from distributed import LocalCluster
 
     before = set(os.environ)
-    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local:
+    with (
+        dask.config.set(FEWER_CYCLES),
+        LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as local,
+    ):
         for name in set(os.environ) - before:  # Dask leaves what it sets for its workers
             del os.environ[name]
         yield local
