@@ -647,7 +647,7 @@ def test_a_comparison_without_boxes_is_a_warning(emulated: Run, calib: Path, tmp
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
 def test_a_killed_run_leaves_the_earlier_model(
-    yolo: Path, earlier: Path, tmp_path: Path, number: signal.Signals, code: int
+    run_script: Run, yolo: Path, earlier: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """Stopped in the second stage, with hundreds of pictures to go: model and spec are byte for byte the old ones."""
     flags = ["--emulate", "--output", str(earlier / "m"), "--run-dir", str(earlier / "run")]
@@ -655,22 +655,11 @@ def test_a_killed_run_leaves_the_earlier_model(
     many = np.broadcast_to(drawn((64, 64), 1), (1_500, 64, 64, 3))
     np.save(tmp_path / "many.npy", many)
 
-    # a shell's background job ignores Ctrl-C, and so would its children
-    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / SCRIPT), str(yolo), "--calib", str(tmp_path / "many.npy"), *flags],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=listening,
+    done = run_script(
+        SCRIPT, yolo, "--calib", tmp_path / "many.npy", *flags, stop=(number, lambda stderr: "[2/4]" in stderr)
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/4]"):
-            break
-    process.send_signal(number)
-    err = process.communicate(timeout=60)[1]
 
-    assert process.returncode == code and "Traceback" not in err
+    assert done.code == code
     assert snapshot(earlier) == before
 
 
