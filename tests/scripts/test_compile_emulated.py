@@ -54,8 +54,8 @@ def yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calib(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of 64x64 as a bare array."""
-    return npy_set(tmp_path_factory.mktemp("calib") / "set.npy", 12)
+    """Four pictures of 64x64 as a bare array."""
+    return npy_set(tmp_path_factory.mktemp("calib") / "set.npy", 4)
 
 
 def npy_set(path: Path, count: int, side: int = 64) -> Path:
@@ -232,10 +232,10 @@ def test_default_run_folder(emulated: Run, yolo: Path, calib: Path, tmp_path: Pa
     assert [d.json["run_dir"] for d in (done, other)] == ["runs/compile/my.model-1-2", "runs/compile/other"]
 
 
-def test_flags_reach_the_model(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+def test_flags_reach_the_model(emulated: Run, yolo: Path, tmp_path: Path) -> None:
     """Level, logits, 16-bit outputs, class names, chip, number of pictures, batch: all in one run."""
     done = emulated(
-        yolo, "--calib", calib, "--output", "m", "--json", "--quiet", "--logits",
+        yolo, "--calib", npy_set(tmp_path / "s.npy", 12), "--output", "m", "--json", "--quiet", "--logits",
         "--precision-16", "outputs", "--optimization-level", 2, "--names", "car,drone,bird", "--arch", "hailo8l",
         "--num-samples", 9, "--batch-size", 4, "--run-dir", "run",
     )  # fmt: skip
@@ -489,7 +489,7 @@ def test_the_level_of_a_forecast(
     emulated: Run, yolo: Path, calib: Path, flags: list[object], level: int, words: str | None
 ) -> None:
     """0 and 1 are emulated; for the others the figures are those of level 0, and a warning says so."""
-    done = emulated(yolo, "--calib", calib, "--num-samples", 4, *flags, "--json")
+    done = emulated(yolo, "--calib", calib, *flags, "--json")
     told = [w for w in done.json["warnings"] if "cannot forecast" in w]
 
     assert (done.code, done.json["quality"]["level"]) == (0, level)
