@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import errno
 import json
-import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -25,7 +23,7 @@ from hefkit.cli import run_main
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec
 from hefkit.spec_file import read_spec
-from tests.conftest import ROOT, Finished, fill
+from tests.conftest import ROOT, Finished, fill, finished
 from tests.helpers.proofs import prove_once
 from tests.helpers.sdk import DOUBLE, SDK_VERSION, fork_the_worker, make_sdk
 from tests.helpers.tiny_onnx import save, tiny_yolo
@@ -115,11 +113,12 @@ def road(yolo: Path, calib: Path, tmp_path_factory: pytest.TempPathFactory) -> t
     """The script as a process, with everything by default: its folder, and what it said."""
     folder = tmp_path_factory.mktemp("road")
     make_sdk(folder, name=".venv_hailo_full")
-    command = [sys.executable, str(ROOT / SCRIPT), str(yolo), "--calib", str(calib), "--output", "best", "--json"]
-    environment = {k: v for k, v in os.environ.items() if k not in ("HAILO_SDK_PYTHON", "CUDA_VISIBLE_DEVICES")}
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    return folder, Finished(0, done.stdout, done.stderr)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("HAILO_SDK_PYTHON", raising=False)
+        patch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        done = finished(SCRIPT, yolo, "--calib", calib, "--output", "best", "--json", cwd=folder)
+    assert done.code == 0, done.err
+    return folder, done
 
 
 def test_the_whole_road(road: tuple[Path, Finished]) -> None:
@@ -450,10 +449,9 @@ def test_a_run_folder_begins_with_an_empty_log(compiled: Compile, tmp_path: Path
 
 OPEN: dict[str, dict[str, Any]] = {
     "outputs in another order": {"reverse_outputs": True},
-    "no ONNX names": {"no_original_names": True},
     "emulation in another order": {"reverse_emulation": True},
     "emulation as a dict, streams renamed": {"dict_emulation": True, "hef": {"name": "_out"}},
-    "emulation without the sigmoid": {"raw_emulation": True},
+    "no ONNX names, emulation without the sigmoid": {"no_original_names": True, "raw_emulation": True},
     "no full-precision call": {"no_full_precision": True},
     "no float32 arrays": {"refuse_forms": ["float32"]},
     "nothing but uint8": {"refuse_forms": ["float32", "dataset"]},

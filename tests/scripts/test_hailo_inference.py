@@ -304,8 +304,9 @@ def test_thresholds_reach_the_decoder(run_script: Run, yolo: Path, photos: Path,
     assert count("--conf", 0.4) < count("--conf", 0.2) < usual
     assert count("--conf", 0.05, "--iou", 0.1) < usual < count("--conf", 0.05, "--iou", 1)
     assert count("--conf", 0.05, "--max-det", 2) == 6
-    assert count("--conf", 0.05, "--multi-label") > usual
-    assert count("--conf", 0.05, "--multi-label", "--agnostic-nms") < count("--conf", 0.05, "--multi-label")
+    several = count("--conf", 0.05, "--multi-label")
+    assert several > usual
+    assert count("--conf", 0.05, "--multi-label", "--agnostic-nms") < several
 
 
 def test_unreadable_pictures_are_counted(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
@@ -486,9 +487,9 @@ def test_names_of_the_model_are_not_trusted(run_script: Run, photos: Path, tmp_p
 
 
 def test_memory_does_not_grow_with_the_pictures(toy: Path, photos: Path, tmp_path: Path) -> None:
-    """A thousand pictures need hardly more than thirty: less than 9 kB each."""
+    """Five hundred pictures need hardly more than thirty: less than 9 kB each."""
     peaks = []
-    for count in (30, 1000):
+    for count in (30, 500):
         (tmp_path / "list.txt").write_text(f"{photos}/a.jpg\n" * count)
         program = (
             "import resource, subprocess, sys\n"
@@ -499,7 +500,7 @@ def test_memory_does_not_grow_with_the_pictures(toy: Path, photos: Path, tmp_pat
         done = subprocess.run([sys.executable, "-c", program, sys.executable, *command], capture_output=True, text=True)
         peaks.append(int(done.stdout))
 
-    assert peaks[1] < peaks[0] + 8, f"{peaks} MB"
+    assert peaks[1] < peaks[0] + 4, f"{peaks} MB"
 
 
 def oracle(session: ort.InferenceSession, path: Path, side: int, conf: float) -> list[tuple[int, float, np.ndarray]]:
@@ -570,7 +571,7 @@ def test_float_run_equals_the_uncut_model(run_script: Run, shared: Path, tmp_pat
     model = shared / "models" / f"{name}.onnx"
     source = shared / "images" if side == 640 else shared / "datasets" / "bccd" / "images" / "val"
     every = sorted(source.iterdir())
-    photographs = every[:: len(every) // 12]
+    photographs = every[:: len(every) // 8]
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in photographs))
     done = run_script(
         SCRIPT, model, tmp_path / "list.txt", "--save-dir", tmp_path / "out", "--no-images", "--json"
@@ -578,5 +579,5 @@ def test_float_run_equals_the_uncut_model(run_script: Run, shared: Path, tmp_pat
 
     assert done.code == 0, done.err
     lines = read_lines(tmp_path / "out")
-    assert len(lines) == done.json["images"] == len(photographs) >= 12 and done.json["detections"] > 40
+    assert len(lines) == done.json["images"] == len(photographs) > 8 and done.json["detections"] > 20
     assert assert_equals_oracle(model, lines, side, 0.25) <= 2
