@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import numpy as np
 from double_parts import hef as fake_hef
-from double_parts.behaviour import VERSION, act, say, wanted
+from double_parts.behaviour import act, say, version, wanted
 from double_parts.data import samples
 from double_parts.hn import HnModel
 from double_parts.network import Network
@@ -340,7 +340,7 @@ class ClientRunner:
         say("info", "Building HEF...")
         wrong = wanted("hef", {})
         data = fake_hef.build(
-            self.model_name, wrong.get("arch", self.hw_arch), VERSION,
+            self.model_name, wrong.get("arch", self.hw_arch), version(),
             self._network.input_shape[:2], self._hef_outputs(wrong), contexts,
         )  # fmt: skip
         say("info", "Successful Compilation (compilation time: 10s)")
@@ -386,7 +386,7 @@ class ClientRunner:
             ranges=np.asarray(self._ranges, np.float64),
         )
         facts = {
-            "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": VERSION,
+            "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": version(),
             "model_name": self.model_name, "end_nodes": net.end_nodes, "network": net.facts(),
         }  # fmt: skip
         files = {
