@@ -571,7 +571,7 @@ def test_float_run_equals_the_uncut_model(run_script: Run, shared: Path, tmp_pat
     model = shared / "models" / f"{name}.onnx"
     source = shared / "images" if side == 640 else shared / "datasets" / "bccd" / "images" / "val"
     every = sorted(source.iterdir())
-    photographs = every[:: len(every) // 8]
+    photographs = every[:: len(every) // 12]
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in photographs))
     done = run_script(
         SCRIPT, model, tmp_path / "list.txt", "--save-dir", tmp_path / "out", "--no-images", "--json"
@@ -579,5 +579,5 @@ def test_float_run_equals_the_uncut_model(run_script: Run, shared: Path, tmp_pat
 
     assert done.code == 0, done.err
     lines = read_lines(tmp_path / "out")
-    assert len(lines) == done.json["images"] == len(photographs) > 8 and done.json["detections"] > 20
+    assert len(lines) == done.json["images"] == len(photographs) > 11 and done.json["detections"] > 20
     assert assert_equals_oracle(model, lines, side, 0.25) <= 2
