@@ -21,6 +21,7 @@ import hypothesis
 import pytest
 
 from hefkit.hef.file import Hef, read_hef
+from tests.helpers.waiting import wait_for
 from tests.helpers.warm import Forked, Warm
 
 # No deadline, because a busy machine is not a bug. CI runs the same examples every time, hypothesis' own default;
@@ -82,8 +83,20 @@ def run_script(tmp_path: Path) -> Callable[..., Finished]:
     return run
 
 
-def finished(script: str, *args: object, cwd: Path, stdin: str = "", fresh: bool = False, **env: str) -> Finished:
-    """Run a script of the project to its end; see `run_script`."""
+def finished(
+    script: str,
+    *args: object,
+    cwd: Path,
+    stdin: str = "",
+    fresh: bool = False,
+    stop: tuple[int, Callable[[str], object]] | None = None,
+    **env: str,
+) -> Finished:
+    """Run a script of the project to its end; see `run_script`.
+
+    `stop`: a signal that it gets as soon as the function returns something true; the function is called with what
+    stands on stderr so far.
+    """
     cwd.mkdir(exist_ok=True)
     command, environment = [str(ROOT / script), *map(str, args)], {**os.environ, **env}
     with contextlib.ExitStack() as opened:
@@ -91,12 +104,29 @@ def finished(script: str, *args: object, cwd: Path, stdin: str = "", fresh: bool
         files[0].write(stdin)
         files[0].seek(0)
         process = start_script(command, cwd, environment, [file.fileno() for file in files], fresh=fresh)
+        if stop is not None:
+            _stop(process.pid, files[2].fileno(), *stop)
         code = process.wait(600)
         for file in files[1:]:
             file.seek(0)
         out, err = files[1].read(), files[2].read()
     assert "Traceback" not in err, err
     return Finished(code, out, err)
+
+
+def _stop(pid: int, stderr: int, number: int, reached: Callable[[str], object]) -> None:
+    """See `finished`; a script that fails before gets the signal as well, and its own exit code shows it."""
+
+    def now() -> object:
+        text = os.pread(stderr, 1 << 20, 0).decode(errors="replace")
+        return reached(text) or "error: " in text
+
+    try:
+        wait_for(now, 60)
+        os.kill(pid, number)
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        raise
 
 
 def start_script(

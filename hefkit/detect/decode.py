@@ -7,6 +7,7 @@ softmax(bins) * stride; the sides are left, top, right, bottom, with reg_max bin
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -145,13 +146,18 @@ def _best_of_flood(found: Candidates) -> np.ndarray:
 def decode_all(outputs: Sequence[np.ndarray], head: HeadSpec) -> tuple[np.ndarray, np.ndarray]:
     """All anchors, without threshold: (N, 4) float32 xyxy in pixels of the input, (N, classes) float32 scores."""
     check_outputs(outputs, head)
-    reader = BoxReader(head)
+    reader = _box_reader(head)
     boxes = reader.at(outputs[0::2], np.arange(reader.first_anchor[-1]))
     scores = [
         scores_of(cls.reshape(-1, head.num_classes), spec)
         for cls, spec in zip(outputs[1::2], head.outputs[1::2], strict=True)
     ]
     return boxes, np.concatenate(scores)
+
+
+@functools.lru_cache(maxsize=4)  # of the two models of a comparison
+def _box_reader(head: HeadSpec) -> BoxReader:
+    return BoxReader(head)
 
 
 def check_outputs(outputs: Sequence[np.ndarray], head: HeadSpec) -> None:

@@ -62,10 +62,11 @@ def make_sdk(
 _variables: dict[Path, dict[str, str]] = {}  # that an executable sets
 _versions: dict[Path, str] = {}  # of the SDK of an executable
 _answers: dict[str, subprocess.CompletedProcess[str]] = {}  # of a version to the question what it is
-# what the worker and the double import; neither of them is among it
+# what the worker and the double import, and the parts of the double that do nothing when they are imported
 _WARM = Warm(
     "numpy", "onnx", "onnxruntime", "dataclasses", "encodings.cp437", "faulthandler", "gzip", "hashlib",
     "importlib.metadata", "inspect", "mmap", "queue", "tarfile", "traceback",
+    *(f"double_parts.{path.stem}" for path in (DOUBLE / "double_parts").glob("[!_]*.py")), path=[str(DOUBLE)],
 )  # fmt: skip
 
 

@@ -87,7 +87,10 @@ def run(script: str) -> None:
     try:
         sys.modules["__main__"] = module = types.ModuleType("__main__")
         module.__file__ = script
-        SourceFileLoader("__main__", script).exec_module(module)  # compiled once, and not for each fork
+        code = SourceFileLoader("__main__", script).get_code("__main__")  # compiled once, and not for each fork
+        assert code is not None
+        # not by the loader: its frames would stay on the stack, and a signal waits while something is imported
+        exec(code, module.__dict__)
         ending[0] = 0
     except SystemExit as exc:
         ending[0] = exc.code if isinstance(exc.code, int) else int(exc.code is not None)

@@ -54,8 +54,8 @@ def yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def calib(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Twelve pictures of 64x64 as a bare array."""
-    return npy_set(tmp_path_factory.mktemp("calib") / "set.npy", 12)
+    """Four pictures of 64x64 as a bare array."""
+    return npy_set(tmp_path_factory.mktemp("calib") / "set.npy", 4)
 
 
 def npy_set(path: Path, count: int, side: int = 64) -> Path:
@@ -232,10 +232,10 @@ def test_default_run_folder(emulated: Run, yolo: Path, calib: Path, tmp_path: Pa
     assert [d.json["run_dir"] for d in (done, other)] == ["runs/compile/my.model-1-2", "runs/compile/other"]
 
 
-def test_flags_reach_the_model(emulated: Run, yolo: Path, calib: Path, tmp_path: Path) -> None:
+def test_flags_reach_the_model(emulated: Run, yolo: Path, tmp_path: Path) -> None:
     """Level, logits, 16-bit outputs, class names, chip, number of pictures, batch: all in one run."""
     done = emulated(
-        yolo, "--calib", calib, "--output", "m", "--json", "--quiet", "--logits",
+        yolo, "--calib", npy_set(tmp_path / "s.npy", 12), "--output", "m", "--json", "--quiet", "--logits",
         "--precision-16", "outputs", "--optimization-level", 2, "--names", "car,drone,bird", "--arch", "hailo8l",
         "--num-samples", 9, "--batch-size", 4, "--run-dir", "run",
     )  # fmt: skip
@@ -489,7 +489,7 @@ def test_the_level_of_a_forecast(
     emulated: Run, yolo: Path, calib: Path, flags: list[object], level: int, words: str | None
 ) -> None:
     """0 and 1 are emulated; for the others the figures are those of level 0, and a warning says so."""
-    done = emulated(yolo, "--calib", calib, "--num-samples", 4, *flags, "--json")
+    done = emulated(yolo, "--calib", calib, *flags, "--json")
     told = [w for w in done.json["warnings"] if "cannot forecast" in w]
 
     assert (done.code, done.json["quality"]["level"]) == (0, level)
@@ -647,7 +647,7 @@ def test_a_comparison_without_boxes_is_a_warning(emulated: Run, calib: Path, tmp
 
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["SIGTERM", "Ctrl-C"])
 def test_a_killed_run_leaves_the_earlier_model(
-    yolo: Path, earlier: Path, tmp_path: Path, number: signal.Signals, code: int
+    run_script: Run, yolo: Path, earlier: Path, tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     """Stopped in the second stage, with hundreds of pictures to go: model and spec are byte for byte the old ones."""
     flags = ["--emulate", "--output", str(earlier / "m"), "--run-dir", str(earlier / "run")]
@@ -655,22 +655,11 @@ def test_a_killed_run_leaves_the_earlier_model(
     many = np.broadcast_to(drawn((64, 64), 1), (1_500, 64, 64, 3))
     np.save(tmp_path / "many.npy", many)
 
-    # a shell's background job ignores Ctrl-C, and so would its children
-    listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / SCRIPT), str(yolo), "--calib", str(tmp_path / "many.npy"), *flags],
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=listening,
+    done = run_script(
+        SCRIPT, yolo, "--calib", tmp_path / "many.npy", *flags, stop=(number, lambda stderr: "[2/4]" in stderr)
     )
-    assert process.stderr is not None
-    for line in process.stderr:
-        if line.startswith("[2/4]"):
-            break
-    process.send_signal(number)
-    err = process.communicate(timeout=60)[1]
 
-    assert process.returncode == code and "Traceback" not in err
+    assert done.code == code
     assert snapshot(earlier) == before
 
 

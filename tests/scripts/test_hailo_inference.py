@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -305,8 +304,9 @@ def test_thresholds_reach_the_decoder(run_script: Run, yolo: Path, photos: Path,
     assert count("--conf", 0.4) < count("--conf", 0.2) < usual
     assert count("--conf", 0.05, "--iou", 0.1) < usual < count("--conf", 0.05, "--iou", 1)
     assert count("--conf", 0.05, "--max-det", 2) == 6
-    assert count("--conf", 0.05, "--multi-label") > usual
-    assert count("--conf", 0.05, "--multi-label", "--agnostic-nms") < count("--conf", 0.05, "--multi-label")
+    several = count("--conf", 0.05, "--multi-label")
+    assert several > usual
+    assert count("--conf", 0.05, "--multi-label", "--agnostic-nms") < several
 
 
 def test_unreadable_pictures_are_counted(run_script: Run, toy: Path, photos: Path, tmp_path: Path) -> None:
@@ -447,20 +447,15 @@ def test_a_killed_run_leaves_earlier_results(
     out = tmp_path / "out"
     assert run_script(SCRIPT, toy, photos, "--save-dir", out).code == 0
     before = {name: (out / name).read_bytes() for name in tree(out)}
-    (tmp_path / "long.txt").write_text(f"{photos}/a.jpg\n" * 5_000)
-    process = subprocess.Popen(
-        [sys.executable, ROOT / SCRIPT, toy, tmp_path / "long.txt", "--save-dir", out, "--conf", "0.9"],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    deadline = time.monotonic() + 60
-    while not list(out.glob(".hefkit-partial-*/new/*.jpg")) and time.monotonic() < deadline:
-        time.sleep(0.01)
+    (tmp_path / "long.txt").write_text(f"{photos}/a.jpg\n" * 2_000)
 
-    process.send_signal(number)
-    _, err = process.communicate(timeout=60)
+    def pictures_are_written(stderr: str) -> bool:
+        return any(out.glob(".hefkit-partial-*/new/*.jpg"))
 
-    assert process.returncode == code and "Traceback" not in err
+    flags = ("--save-dir", out, "--conf", 0.9)
+    done = run_script(SCRIPT, toy, tmp_path / "long.txt", *flags, stop=(number, pictures_are_written))
+
+    assert done.code == code
     assert {name: (out / name).read_bytes() for name in tree(out) if not name.startswith(".")} == before
     assert run_script(SCRIPT, toy, photos, "--save-dir", out).code == 0
     assert tree(out) == sorted(before), "the next run sweeps up and replaces its own"
@@ -492,9 +487,9 @@ def test_names_of_the_model_are_not_trusted(run_script: Run, photos: Path, tmp_p
 
 
 def test_memory_does_not_grow_with_the_pictures(toy: Path, photos: Path, tmp_path: Path) -> None:
-    """A thousand pictures need hardly more than thirty: less than 9 kB each."""
+    """Five hundred pictures need hardly more than thirty: less than 9 kB each."""
     peaks = []
-    for count in (30, 1000):
+    for count in (30, 500):
         (tmp_path / "list.txt").write_text(f"{photos}/a.jpg\n" * count)
         program = (
             "import resource, subprocess, sys\n"
@@ -505,7 +500,7 @@ def test_memory_does_not_grow_with_the_pictures(toy: Path, photos: Path, tmp_pat
         done = subprocess.run([sys.executable, "-c", program, sys.executable, *command], capture_output=True, text=True)
         peaks.append(int(done.stdout))
 
-    assert peaks[1] < peaks[0] + 8, f"{peaks} MB"
+    assert peaks[1] < peaks[0] + 4, f"{peaks} MB"
 
 
 def oracle(session: ort.InferenceSession, path: Path, side: int, conf: float) -> list[tuple[int, float, np.ndarray]]:
@@ -575,7 +570,8 @@ def test_float_run_equals_the_uncut_model(run_script: Run, shared: Path, tmp_pat
     """The same on real photographs with real models."""
     model = shared / "models" / f"{name}.onnx"
     source = shared / "images" if side == 640 else shared / "datasets" / "bccd" / "images" / "val"
-    photographs = sorted(source.iterdir())[:31]
+    every = sorted(source.iterdir())
+    photographs = every[:: len(every) // 12]
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in photographs))
     done = run_script(
         SCRIPT, model, tmp_path / "list.txt", "--save-dir", tmp_path / "out", "--no-images", "--json"
@@ -583,5 +579,5 @@ def test_float_run_equals_the_uncut_model(run_script: Run, shared: Path, tmp_pat
 
     assert done.code == 0, done.err
     lines = read_lines(tmp_path / "out")
-    assert len(lines) == done.json["images"] > 30
+    assert len(lines) == done.json["images"] == len(photographs) > 11 and done.json["detections"] > 20
     assert assert_equals_oracle(model, lines, side, 0.25) <= 2

@@ -128,9 +128,15 @@ RAW = {
 }
 
 
-@pytest.mark.parametrize("batch", [1, 8])
-@pytest.mark.parametrize("beside", [True, False], ids=["with its spec", "without a spec"])
-@pytest.mark.parametrize(("flags", "recipe"), RAW.values(), ids=RAW)
+# each form with and without a spec, and with both sizes of batch; every second form the other way round
+FORMS = [
+    pytest.param(*form, beside, batch, id=f"{name}, {'with' if beside else 'without'} a spec, batch {batch}")
+    for turn, (name, form) in enumerate(RAW.items())
+    for beside, batch in ([(True, 1), (False, 8)] if turn % 2 else [(True, 8), (False, 1)])
+]
+
+
+@pytest.mark.parametrize(("flags", "recipe", "beside", "batch"), FORMS)
 def test_raw_heads_give_the_emulation_s_boxes(
     run_script: Run, chip_env: Env, emulations: Make, expected: Make, photos: Path, tmp_path: Path,
     flags: tuple[str, ...], recipe: Recipe, beside: bool, batch: int,

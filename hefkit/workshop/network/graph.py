@@ -14,6 +14,7 @@ from hefkit.errors import ModelError
 
 # read only the shape of a tensor: anchors made from Shape(x) do not depend on the values of x
 SHAPE_ONLY = frozenset({"Shape", "Size"})
+_BODIES = (onnx.AttributeProto.GRAPH, onnx.AttributeProto.GRAPHS)
 
 
 class Graph:
@@ -156,8 +157,7 @@ def _read_by(node: onnx.NodeProto) -> list[str]:
 
 
 def _bodies(node: onnx.NodeProto) -> list[onnx.GraphProto]:
-    kinds = onnx.AttributeProto
-    return [g for a in node.attribute if a.type in (kinds.GRAPH, kinds.GRAPHS) for g in (a.g, *a.graphs)]
+    return [g for a in node.attribute if a.type in _BODIES for g in (a.g, *a.graphs)]
 
 
 def _constant_value(node: onnx.NodeProto) -> np.ndarray | None:

@@ -175,20 +175,20 @@ def test_duplicates_fill_a_set_that_would_be_too_small() -> None:
     assert sorted(diverse(table, 4, 0, SPEC, near_duplicates(table))) == list(range(7))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_rare_classes_small_objects_and_empty_scenes_are_there(seed: int) -> None:
-    """Class 9 in 2 of 200 pictures, small objects in 5, nothing in 8: a set of 16 has each."""
+def test_rare_classes_small_objects_and_empty_scenes_are_there() -> None:
+    """Class 9 in 2 of 200 pictures, small objects in 5, nothing in 8: a set of 16 has each, with any seed."""
     looks = [look(scene(i), (0,), 0.5) for i in range(185)]
     looks += [look(scene(i), (0, 9), 0.5) for i in range(200, 202)]
     looks += [look(scene(i), (0,), 0.01) for i in range(300, 305)]
     looks += [look(scene(i)) for i in range(400, 408)]
     table = table_of(looks)
 
-    rows = set(chosen(table, 16, seed))
+    for seed in range(5):
+        rows = set(chosen(table, 16, seed))
 
-    assert rows & {185, 186}
-    assert len(rows & set(range(187, 192))) >= 2  # an eighth
-    assert 1 <= len(rows & set(range(192, 200))) <= 4  # at most a quarter
+        assert rows & {185, 186}, seed
+        assert len(rows & set(range(187, 192))) >= 2, seed  # an eighth
+        assert 1 <= len(rows & set(range(192, 200))) <= 4, seed  # at most a quarter
 
 
 def test_the_spread_reaches_the_ends() -> None:

@@ -19,6 +19,7 @@ from hefkit.workshop.compile.sdk_engine import SdkEngine
 from hefkit.workshop.dfc.client import Dfc, EmulationError
 from tests.conftest import Finished
 from tests.helpers.heads import make_head, make_spec
+from tests.helpers.proofs import prove_once
 from tests.helpers.sdk import fork_the_worker, make_sdk
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 
@@ -52,6 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def compiled(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):
     """`compiled(*flags)`: main() in this process, in the test's folder."""
     fork_the_worker(monkeypatch)
+    prove_once(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HAILO_SDK_PYTHON", raising=False)
 

@@ -6,7 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.errors import ModelError
@@ -268,6 +268,7 @@ commands = st.builds(
 scripts = st.lists(commands, max_size=6).map(lambda found: Script("", tuple(found), "s"))
 
 
+@settings(max_examples=60)
 @given(scripts)
 def test_printed_and_read_again(script: Script) -> None:
     """Whatever the grammar can say comes back from its canonical spelling, which is then its own."""
@@ -278,6 +279,7 @@ def test_printed_and_read_again(script: Script) -> None:
     assert [c.line for c in parse_script(text).commands] == list(range(1, len(script.commands) + 1))
 
 
+@settings(max_examples=60)
 @given(scripts, st.integers(0, 2**32))
 def test_spacing_says_nothing(script: Script, seed: int) -> None:
     """Blanks, line ends in brackets, and comments, brackets in them included, change no command."""

@@ -31,17 +31,19 @@ compile_returns: "path"             compile() returns a path, not bytes
 
 from __future__ import annotations
 
+import functools
+import importlib.metadata
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from importlib.metadata import version
 from typing import Any
 
 
-def _load() -> dict[str, Any]:
+@functools.lru_cache(maxsize=None)  # not when this is imported: the tests import it before they fork
+def _behaviour() -> dict[str, Any]:
     path = os.environ.get("HAILO_DOUBLE")
     if not path:
         return {}
@@ -49,20 +51,22 @@ def _load() -> dict[str, Any]:
         return dict(json.load(file))
 
 
-_BEHAVIOUR = _load()
-
-
-if _BEHAVIOUR.get("processes"):
-    with open(_BEHAVIOUR["processes"], "a", encoding="utf-8") as _file:
-        _file.write(f"{os.getpid()}\n")
-
-
-VERSION = version("hailo-dataflow-compiler")
+@functools.lru_cache(maxsize=None)
+def version() -> str:
+    """The release that this environment holds."""
+    return importlib.metadata.version("hailo-dataflow-compiler")
 
 
 def wanted(name: str, default: Any = None) -> Any:
     """The value of a behaviour in the file, or None."""
-    return _BEHAVIOUR.get(name, default)
+    return _behaviour().get(name, default)
+
+
+def note_process() -> None:
+    """Write down the number of this process, where that is wanted."""
+    if wanted("processes"):
+        with open(wanted("processes"), "a", encoding="utf-8") as file:
+            file.write(f"{os.getpid()}\n")
 
 
 def act(moment: str) -> None:

@@ -7,11 +7,6 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from hailo_sdk_client.sdk_backend.sdk_backend_exceptions import (
-    AllocatorScriptParserException,
-    BackendScriptParserException,
-)
-
 # command -> its keywords
 COMMANDS = {
     "normalization": [],
@@ -47,6 +42,16 @@ PRECISIONS = (
     "native", "a8_w8", "a8_w8_a8", "a8_w8_a16", "a8_w4", "a8_w4_exp", "a16_w16", "a16_w16_non_zero", "a16_w8", "a16_w4",
 )  # fmt: skip
 NEED_A_NAME = ("normalization",)
+_START = re.compile(r"(?:([\w/]+(?:\s*,\s*[\w/]+)*)\s*=\s*)?(\w+)\s*\(")
+_KEY = re.compile(r"\w+$")
+
+
+class BackendScriptParserException(Exception):
+    """A script that does not parse."""
+
+
+class AllocatorScriptParserException(Exception):
+    """A script that parses, with a command that cannot be applied."""
 
 
 @dataclass
@@ -102,7 +107,7 @@ def statements(text: str) -> list[Any]:
     text = "\n".join(line.split("#", 1)[0] for line in text.splitlines())
     found, rest = [], text.strip()
     while rest:
-        match = re.match(r"(?:([\w/]+(?:\s*,\s*[\w/]+)*)\s*=\s*)?(\w+)\s*\(", rest)
+        match = _START.match(rest)
         if match is None:
             raise BackendScriptParserException(f"Parsing failed at:\n>!<{rest[:60]}")
         end, depth = match.end(), 1
@@ -114,7 +119,7 @@ def statements(text: str) -> list[Any]:
         args, keywords = [], {}
         for part in _split(rest[match.end() : end - 1]):
             key, equals, value = part.partition("=")
-            if equals and re.match(r"\w+$", key.strip()):
+            if equals and _KEY.match(key.strip()):
                 keywords[key.strip()] = value.strip()
             else:
                 args.append(part)

@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
-from double_parts.behaviour import VERSION, act, first_start, wanted
+from double_parts.behaviour import act, first_start, note_process, version, wanted
 
-__version__ = VERSION
+__version__ = version()
+note_process()
 
 if "CUDA_VISIBLE_DEVICES" not in os.environ:  # the real SDK then chooses by itself
     os.environ["CUDA_VISIBLE_DEVICES"] = "99"

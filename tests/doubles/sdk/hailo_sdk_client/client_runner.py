@@ -13,7 +13,7 @@ from typing import Any, Iterator
 
 import numpy as np
 from double_parts import hef as fake_hef
-from double_parts.behaviour import VERSION, act, say, wanted
+from double_parts.behaviour import act, say, version, wanted
 from double_parts.data import samples
 from double_parts.hn import HnModel
 from double_parts.network import Network
@@ -258,7 +258,10 @@ class ClientRunner:
         act("infer")
         if not isinstance(context, InferenceContext):
             raise TypeError("infer wants what infer_context gave")
-        rows = [self._emulate(image, context) for image in self._samples(dataset, [])]
+        baked, codes = self._baked(), None
+        if context == InferenceContext.SDK_QUANTIZED:
+            codes = [self._codes(k) for k in range(len(baked))]
+        rows = [self._emulate(image, baked, codes) for image in self._samples(dataset, [])]
         found = [np.stack([row[k] for row in rows]).astype(np.float32) for k in range(len(rows[0]))]
         names = [layer.name for layer in self.get_hn_model().get_output_layers()]
         if wanted("reverse_outputs"):
@@ -302,15 +305,15 @@ class ClientRunner:
         scale = (high - low) / largest
         return scale, float(round(-low / scale)), largest
 
-    def _emulate(self, image: np.ndarray, context: InferenceContext) -> list[np.ndarray]:
+    def _emulate(self, image: np.ndarray, baked: list[bool], codes: Any) -> list[np.ndarray]:
+        """The outputs of one picture; `codes`: `_codes` of each output, or None in full precision."""
         found = []
-        for k, (tensor, baked) in enumerate(zip(self._heads(image), self._baked())):
-            if baked and not wanted("raw_emulation"):
+        for k, (tensor, sigmoid) in enumerate(zip(self._heads(image), baked)):
+            if sigmoid and not wanted("raw_emulation"):
                 tensor = 1 / (1 + np.exp(-tensor.astype(np.float64)))
-            if context == InferenceContext.SDK_QUANTIZED and not (baked and wanted("raw_emulation")):
-                scale, zero, largest = self._codes(k)
-                codes = np.clip(np.rint(tensor / scale) + zero, 0, largest)
-                tensor = (codes - zero) * scale
+            if codes is not None and not (sigmoid and wanted("raw_emulation")):
+                scale, zero, largest = codes[k]
+                tensor = (np.clip(np.rint(tensor / scale) + zero, 0, largest) - zero) * scale
                 if wanted("collapse") and k % 2 == 0:
                     tensor = np.zeros_like(tensor)
             found.append(tensor)
@@ -337,7 +340,7 @@ class ClientRunner:
         say("info", "Building HEF...")
         wrong = wanted("hef", {})
         data = fake_hef.build(
-            self.model_name, wrong.get("arch", self.hw_arch), VERSION,
+            self.model_name, wrong.get("arch", self.hw_arch), version(),
             self._network.input_shape[:2], self._hef_outputs(wrong), contexts,
         )  # fmt: skip
         say("info", "Successful Compilation (compilation time: 10s)")
@@ -383,7 +386,7 @@ class ClientRunner:
             ranges=np.asarray(self._ranges, np.float64),
         )
         facts = {
-            "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": VERSION,
+            "state": str(self.state), "hw_arch": self.hw_arch, "sdk_version": version(),
             "model_name": self.model_name, "end_nodes": net.end_nodes, "network": net.facts(),
         }  # fmt: skip
         files = {

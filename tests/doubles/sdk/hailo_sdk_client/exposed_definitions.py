@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from enum import Enum
 
-from double_parts.behaviour import VERSION, wanted
+from double_parts.behaviour import version, wanted
 
 _OLD = ["hailo8", "hailo8r", "hailo8l", "hailo15h", "hailo15m", "hailo15l", "hailo10h"]
 _FIVE = ["hailo15h", "hailo15m", "hailo15l", "hailo10h", "hailo10p", "hailo12l"]
-_release = tuple(int(part) for part in VERSION.split(".")[:2])
+_release = tuple(int(part) for part in version().split(".")[:2])
 SUPPORTED_HW_ARCHS = _FIVE if _release >= (5, 0) else _OLD if _release < (3, 32) else _OLD[:3]
 
 

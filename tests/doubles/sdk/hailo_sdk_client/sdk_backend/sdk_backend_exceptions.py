@@ -1,12 +1,6 @@
 """Exceptions of the backend."""
 
-
-class BackendScriptParserException(Exception):
-    """A script that does not parse."""
-
-
-class AllocatorScriptParserException(Exception):
-    """A script that parses, with a command that cannot be applied."""
+from double_parts.script import AllocatorScriptParserException, BackendScriptParserException  # noqa: F401
 
 
 class BackendRuntimeException(Exception):
