@@ -20,6 +20,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+from hefkit.cli import run_main
 from hefkit.hef.file import Hef, read_hef
 from tests.helpers.warm import Forked, Warm
 
@@ -80,6 +81,33 @@ def run_script(tmp_path: Path) -> Callable[..., Finished]:
         return finished(script, *args, cwd=cwd or tmp_path / "cwd", **more)
 
     return run
+
+
+@pytest.fixture
+def run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Finished]]:
+    """As `run_script`, but in this process: for what depends on arguments and files, not on a process of its own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(script: str, *args: object, cwd: Path | None = None, **env: str) -> Finished:
+        folder = cwd or tmp_path / "cwd"
+        folder.mkdir(exist_ok=True)
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", [str(ROOT / script)])  # the name in messages
+            for name, value in env.items():
+                patch.setenv(name, value)
+            try:
+                code = run_main(importlib.import_module(Path(script).stem).main, [*map(str, args)])
+            except SystemExit as ended:  # argparse
+                code = int(ended.code or 0)
+        return Finished(code, *capfd.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def finished(script: str, *args: object, cwd: Path, stdin: str = "", fresh: bool = False, **env: str) -> Finished:

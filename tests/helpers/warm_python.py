@@ -87,7 +87,8 @@ def run(script: str) -> None:
     try:
         sys.modules["__main__"] = module = types.ModuleType("__main__")
         module.__file__ = script
-        SourceFileLoader("__main__", script).exec_module(module)  # compiled once, and not for each fork
+        code = SourceFileLoader("__main__", script).get_code("__main__")  # compiled once, and not for each fork
+        exec(code, module.__dict__)  # not by the import system: signals wait for the end of an import
         ending[0] = 0
     except SystemExit as exc:
         ending[0] = exc.code if isinstance(exc.code, int) else int(exc.code is not None)

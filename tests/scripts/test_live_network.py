@@ -88,11 +88,11 @@ def answers(port: int) -> bool:
         return False
 
 
-def test_a_port_in_use_is_an_error_at_the_start(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
+def test_a_port_in_use_is_an_error_at_the_start(inputs: tuple[Path, Path], run_here: Callable[..., Finished]) -> None:
     """In one line, with exit code 2, before a camera that is not there could be."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run_script("working_hailo_detector.py", inputs[0], "/dev/video99", "--web", port)
+        done = run_here("working_hailo_detector.py", inputs[0], "/dev/video99", "--web", port)
 
     assert done.code == 2
     assert done.errors == [
@@ -100,11 +100,11 @@ def test_a_port_in_use_is_an_error_at_the_start(inputs: tuple[Path, Path], run_s
     ]
 
 
-def test_the_token_is_printed_once(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
+def test_the_token_is_printed_once(inputs: tuple[Path, Path], run_here: Callable[..., Finished]) -> None:
     """On standard error, with --quiet too, and nowhere else; a given token is not printed."""
     arguments = ("working_hailo_detector.py", *inputs, "--web", f"0.0.0.0:{free_port()}", "--max-frames", 3, "--quiet")
-    made = run_script(*arguments, "--json")
-    given = run_script(*arguments, "--json", HEFKIT_WEB_TOKEN="a-token-of-the-tests")
+    made = run_here(*arguments, "--json")
+    given = run_here(*arguments, "--json", HEFKIT_WEB_TOKEN="a-token-of-the-tests")
 
     assert (made.code, given.code) == (0, 0)
     [token] = re.findall(r"token=([\w-]{32})\n", made.err)
@@ -122,9 +122,9 @@ def test_the_token_is_printed_once(inputs: tuple[Path, Path], run_script: Callab
         pytest.param(["--mqtt", "mqtt://broker", "--mqtt-topic", "a/#"], "topic to publish below", id="a wildcard"),
     ],
 )
-def test_mistakes_in_flags(arguments: list[str], words: str, run_script: Callable[..., Finished]) -> None:
+def test_mistakes_in_flags(arguments: list[str], words: str, run_here: Callable[..., Finished]) -> None:
     """One line, exit code 2, no secrets; though neither the model nor the camera exists."""
-    done = run_script("working_hailo_detector.py", "none.hef", "csi", *arguments)
+    done = run_here("working_hailo_detector.py", "none.hef", "csi", *arguments)
 
     assert (done.code, len(done.errors)) == (2, 1)
     assert words in done.errors[0]
@@ -140,11 +140,11 @@ def test_mistakes_in_flags(arguments: list[str], words: str, run_script: Callabl
     ],
 )
 def test_mistakes_in_the_environment(
-    environment: dict[str, str], words: str, inputs: tuple[Path, Path], run_script: Callable[..., Finished]
+    environment: dict[str, str], words: str, inputs: tuple[Path, Path], run_here: Callable[..., Finished]
 ) -> None:
     """The same."""
     flags = ("--web", free_port(), "--mqtt", "mqtt://127.0.0.1:1")
-    done = run_script("working_hailo_detector.py", *inputs, *flags, **{**os.environ, **environment})
+    done = run_here("working_hailo_detector.py", *inputs, *flags, **{**os.environ, **environment})
 
     assert (done.code, len(done.errors)) == (2, 1)
     assert words in done.errors[0] and "s3cret" not in done.err
