@@ -152,9 +152,11 @@ def as_hef(tmp_path: Path) -> AsHef:
 
 
 @pytest.fixture(autouse=True, scope="session")
-def own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """What prepare_calibration.py remembers of pictures does not go to the user's own cache."""
+def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> None:
+    """What prepare_calibration.py remembers of pictures does not go to the user's own cache; the fonts that matplotlib
+    has found stay for the next run."""
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ["MPLCONFIGDIR"] = str(pytestconfig.cache.mkdir("matplotlib"))  # type: ignore[union-attr]
 
 
 @pytest.fixture(autouse=True)
