@@ -134,14 +134,15 @@ def browser(program: str, profile: Path) -> Iterator[int]:
 @contextlib.asynccontextmanager
 async def new_tab(port: int) -> AsyncIterator[Tab]:
     """An empty page with cookies and a cache of its own, which go with it."""
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-        async with session.get("/json/version") as answer:
+    address = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{address}/json/version") as answer:
             url = (await answer.json())["webSocketDebuggerUrl"]
         async with session.ws_connect(url) as control:
             whole = Tab(control)
             own = (await whole.call("Target.createBrowserContext"))["browserContextId"]
             target = (await whole.call("Target.createTarget", url="about:blank", browserContextId=own))["targetId"]
-            async with session.ws_connect(f"/devtools/page/{target}", max_msg_size=64 << 20) as socket:
+            async with session.ws_connect(f"{address}/devtools/page/{target}", max_msg_size=64 << 20) as socket:
                 tab = Tab(socket, own)
                 yield tab
             await tab._reader
