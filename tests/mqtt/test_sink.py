@@ -281,7 +281,8 @@ class TestTrouble:
         broker.stop()
         for number in range(1, 60):
             sink.put(live_result(number))
-            time.sleep(0.02)
+            time.sleep(0.005)
+        wait_for(lambda: "; detection goes on" in logged.text)
         broker.start()
         second = listen(broker.port)
         for number in range(100, 110):
@@ -354,8 +355,11 @@ class TestTrouble:
         assert "not authori" in logged.text.lower()
         assert len(logged.records) == 1
 
-    def test_something_that_is_not_a_broker(self, sink_for: Make, logged: pytest.LogCaptureFixture) -> None:
+    def test_something_that_is_not_a_broker(
+        self, sink_for: Make, logged: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """It answers with something else, hangs up, or talks nonsense after a good beginning; we ask again."""
+        monkeypatch.setattr(mqttlink, "LONGEST_PAUSE_S", 0.1)
         accepted = b"\x20\x02\x00\x00"
         answers = (
             b"HTTP/1.1 400 Bad Request\r\n\r\n",
