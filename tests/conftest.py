@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -68,6 +70,19 @@ WARM = Warm(
     "numpy", "cv2", "onnx", "onnxruntime", *(m for m in MODULES if not m.endswith("dfc_worker")),
     "numpy.random", "xxhash", "yaml", "tests.helpers.warm_up", path=[str(ROOT)], may_add=[str(DOUBLES)],
 )  # fmt: skip
+
+
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder; it stays where the test failed. Pytest's own reads the names of all earlier ones first."""
+    name, failed = re.sub(r"\W", "_", request.node.name)[:30], request.session.testsfailed
+    path = tmp_path_factory.mktemp(f"{name}{next(_numbers)}", numbered=False)
+    yield path
+    if request.session.testsfailed == failed:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @pytest.fixture
@@ -163,9 +178,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
 @pytest.fixture(autouse=True)
 def same_environment() -> Iterator[None]:
     """Remove what a test leaves in the environment, as Dask does; scripts are forked in the usual one only."""
-    before = dict(os.environ)
+    before = set(os.environ)
     yield
-    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
+    for name in set(os.environ) - before - {"PYTEST_CURRENT_TEST"}:
         del os.environ[name]
 
 
