@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,11 +17,13 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import hypothesis
 import pytest
 
+from hefkit.cli import run_main
 from hefkit.hef.file import Hef, read_hef
 from tests.helpers.waiting import wait_for
 from tests.helpers.warm import Forked, Warm
@@ -69,6 +73,19 @@ WARM = Warm(
 )  # fmt: skip
 
 
+_numbers = itertools.count()
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """An empty folder; it stays where the test failed. Pytest's own reads the names of all earlier ones first."""
+    name, failed = re.sub(r"\W", "_", request.node.name)[:30], request.session.testsfailed
+    path = tmp_path_factory.mktemp(f"{name}{next(_numbers)}", numbered=False)
+    yield path
+    if request.session.testsfailed == failed:
+        shutil.rmtree(path, ignore_errors=True)
+
+
 @pytest.fixture
 def run_script(tmp_path: Path) -> Callable[..., Finished]:
     """Run a script of the project as a process, in an empty working directory (or `cwd`).
@@ -81,6 +98,33 @@ def run_script(tmp_path: Path) -> Callable[..., Finished]:
         return finished(script, *args, cwd=cwd or tmp_path / "cwd", **more)
 
     return run
+
+
+@pytest.fixture
+def run_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., Finished]]:
+    """As `run_script`, but in this process: for what depends on arguments and files, not on a process of its own."""
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def run(script: str, *args: object, cwd: Path | None = None, **env: str) -> Finished:
+        folder = cwd or tmp_path / "cwd"
+        folder.mkdir(exist_ok=True)
+        capfd.readouterr()
+        with monkeypatch.context() as patch:
+            patch.chdir(folder)
+            patch.setattr(sys, "argv", [str(ROOT / script)])  # the name in messages
+            for name, value in env.items():
+                patch.setenv(name, value)
+            try:
+                code = run_main(importlib.import_module(Path(script).stem).main, [*map(str, args)])
+            except SystemExit as ended:  # argparse
+                code = int(ended.code or 0)
+        return Finished(code, *capfd.readouterr())
+
+    yield run
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
 
 
 def finished(
@@ -167,9 +211,9 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
 @pytest.fixture(autouse=True)
 def same_environment() -> Iterator[None]:
     """Remove what a test leaves in the environment, as Dask does; scripts are forked in the usual one only."""
-    before = dict(os.environ)
+    before = set(os.environ)
     yield
-    for name in set(os.environ) - set(before) - {"PYTEST_CURRENT_TEST"}:
+    for name in set(os.environ) - before - {"PYTEST_CURRENT_TEST"}:
         del os.environ[name]
 
 
@@ -209,18 +253,24 @@ def shared() -> Path:
     return SHARED
 
 
+_double: dict[str, ModuleType] = {}  # what the double computes with is imported once; tests without it do not see it
+
+
 @pytest.fixture
 def chip(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The double of HailoRT in this process: its `control`, with a working Hailo-8. A broken rule fails the test."""
     monkeypatch.syspath_prepend(str(DOUBLES))
     monkeypatch.setenv("HAILORT_LOGGER_PATH", "NONE")
     monkeypatch.setenv("HAILORT_CONSOLE_LOGGER_LEVEL", "critical")
+    sys.modules.update(_double)
     control = importlib.import_module("hailo_double.control")
     control.reset()
     yield control
     broken = list(control.violations)
     for name in [n for n in sys.modules if n.partition(".")[0] in ("hailo_platform", "hailo_double")]:
-        del sys.modules[name]
+        module = sys.modules.pop(name)
+        if name.startswith("hailo_double"):
+            _double[name] = module
     assert not broken
 
 

@@ -17,7 +17,19 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
-from tests.helpers.imports import NEED_NO_LIBRARY, OURS, PI, SCRIPTS, WORKSHOP, WORKSTATION, imports, pi_test_files
+from tests.helpers.imports import (
+    OURS,
+    PI,
+    SCRIPTS,
+    SHELL_SCRIPT,
+    TESTS,
+    WORKSHOP,
+    WORKSTATION,
+    imports,
+    mirrored,
+    needs_no_library,
+    pi_test_files,
+)
 
 # each may import those before it; neighbours in a row do not know each other
 LAYERS = (
@@ -281,19 +293,37 @@ def test_pi_packages_import_with_the_pi_s_libraries() -> None:
 def test_test_pi_runs_the_tests_of_every_pi_package() -> None:
     """`make test-pi` leaves out what needs onnx, and as a whole only packages that need no library."""
     files = pi_test_files()
-    folders = {path.parent.name for path in files} | {unit(name) for name in NEED_NO_LIBRARY}
 
-    assert folders >= {unit(name) for name in PACKAGES if name in PI}
+    assert {path.parent.name for path in files} >= {unit(name) for name in PACKAGES if name in PI} - {"hef", "staging"}
     assert not [path for path in files if "workshop" in path.parts]
 
 
-@pytest.mark.parametrize("package", sorted(NEED_NO_LIBRARY))
-def test_what_test_pi_leaves_out_needs_no_library(package: str) -> None:
-    """The long tests that `make test-pi` leaves out are of packages without numpy and OpenCV."""
-    reached, waiting = {"hefkit"}, [name for name in OURS if f"{name}.".startswith(f"{package}.")]
-    while waiting:
-        reached.add(name := waiting.pop())
-        found = {i.module for i in imports(OURS[name])}
-        waiting += sorted((found & OURS.keys()) - reached)
-        outside = {module.partition(".")[0] for module in found - OURS.keys()}
-        assert outside <= sys.stdlib_module_names | {"xxhash", "yaml"}, name
+RUN_ONCE = sorted({module for test in TESTS if needs_no_library(test) for module in mirrored(test)})
+
+
+def test_what_test_pi_leaves_out_needs_no_library() -> None:
+    """All of it is imported where no package is installed, and the rule tells what needs one, late imports included."""
+    code = "import importlib, sys; [importlib.import_module(name) for name in sys.argv[1:]]"
+    done = subprocess.run([sys.executable, "-S", "-c", code, *RUN_ONCE], cwd=ROOT, capture_output=True, text=True)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert {"hefkit.hef.wire", "hefkit.staging.stage", "hefkit.cli", "hefkit.cameras.source"} <= {*RUN_ONCE}
+    needs = {
+        "detect.nms",
+        "pictures.writer",
+        "web.sink",
+        "mqtt.sink",
+        "measure.report.plots",
+        "hailo.runtime",
+        "cameras.csi",
+    }
+    assert not {f"hefkit.{name}" for name in needs} & {*RUN_ONCE}
+
+
+@pytest.mark.parametrize("name", SHELL_SCRIPT)
+def test_single_tests_that_test_pi_leaves_out_are_there(name: str) -> None:
+    """A test that gets another name is not left out any more, without a word of pytest."""
+    file, _, test = name.partition("::")
+    functions = [node.name for node in ast.parse((ROOT / file).read_text()).body if isinstance(node, ast.FunctionDef)]
+
+    assert test in functions and ROOT / file in pi_test_files()

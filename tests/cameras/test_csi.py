@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import os
 import sys
@@ -45,9 +46,16 @@ def pi(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     del sys.modules["picamera2"]
 
 
+@functools.cache
+def orange(size_wh: tuple[int, int]) -> np.ndarray:
+    """RGB; numpy needs long to fill a picture with three numbers."""
+    return np.full((size_wh[1], size_wh[0], 3), (200, 100, 0), np.uint8)
+
+
 def scene(size_wh: tuple[int, int], exposure: int) -> np.ndarray:
     """RGB: orange, with a blue square at a quarter of the picture; brighter with every exposure."""
-    picture = np.full((size_wh[1], size_wh[0], 3), (200, 100, exposure % 50), np.uint8)
+    picture = orange(size_wh).copy()
+    picture[..., 2] = exposure % 50
     picture[size_wh[1] // 4 : size_wh[1] // 2, size_wh[0] // 4 : size_wh[0] // 2] = (10, 20, 250)
     return picture
 

@@ -180,7 +180,7 @@ def test_nothing_on_the_console_shows_the_password(broken: str) -> None:
 
 def test_a_description_without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that answers everything and sends no frame: the wait for a key frame has a limit too."""
-    monkeypatch.setattr(net, "KEY_FRAME_S", 1.0)
+    monkeypatch.setattr(net, "KEY_FRAME_S", 0.5)
     sdp = (
         b"v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=x\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\n"
         b"c=IN IP4 0.0.0.0\r\na=control:stream=0\r\n"
@@ -200,7 +200,7 @@ def test_a_description_without_pictures(monkeypatch: pytest.MonkeyPatch) -> None
     with listening(ready) as port:
         message = refusal(f"rtsp://127.0.0.1:{port}/cam")
 
-    assert "it answers, but sends no picture" in message or "no picture came within 1 s" in message
+    assert "it answers, but sends no picture" in message or "no picture came within 0.5 s" in message
 
 
 @pytest.mark.parametrize(
@@ -260,6 +260,7 @@ def test_http_that_falls_silent(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_http_that_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     """A wrong path, a page for browsers, silence, no server: each has its own words."""
     monkeypatch.setattr(net, "OPEN_S", 0.5)
+    monkeypatch.setattr(net, "ASK_S", 0.3)
     page = b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nContent-Length: 20\r\n\r\n<html>Hello!!</html>"
     with listening(mjpeg(3)) as port:
         assert "it has no stream of this path" in refusal(f"http://127.0.0.1:{port}/elsewhere")

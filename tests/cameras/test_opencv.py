@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -70,9 +71,11 @@ def test_the_end_of_a_stream() -> None:
     assert cam.read() is None and capture.reads == MAX_FAILED_READS
 
 
-def test_a_read_that_ran_into_its_limit_is_not_retried() -> None:
+def test_a_read_that_ran_into_its_limit_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A failure that took long was a time limit; another one would double it."""
-    capture = Capture(lambda: time.sleep(opencv.RETRY_S), 7)  # type: ignore[arg-type, return-value]
+    clock = [0.0]
+    monkeypatch.setattr(opencv, "time", SimpleNamespace(monotonic=lambda: sum(clock)))
+    capture = Capture(lambda: clock.append(opencv.RETRY_S + 0.01), 7)  # type: ignore[arg-type, return-value]
     cam = camera(capture)
     cam.read()
 

@@ -24,7 +24,7 @@ import pytest
 
 QUERYCAP, REQBUFS = 0x80685600, 0xC0145608
 CAPTURE, META_CAPTURE, DEVICE_CAPS = 0x1, 0x800000, 0x80000000
-SELECT_S = 0.05  # in the place of OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT
+SELECT_S = 0.01  # in the place of OPENCV_VIDEOIO_V4L_SELECT_TIMEOUT
 MJPG, YUYV = (int.from_bytes(code, "little") for code in (b"MJPG", b"YUYV"))
 
 Formats = dict[int, dict[tuple[int, int], int]]  # FOURCC -> size -> the highest rate

@@ -9,11 +9,13 @@ import itertools
 import os
 import shutil
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+
+from tests.helpers.waiting import wait_for
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 FLAGS = (
@@ -30,10 +32,11 @@ def find_chromium() -> str | None:
 
 
 class Tab:
-    """One page; `said` collects its log entries and exceptions."""
+    """One page; `said` collects its log entries and exceptions, `context` is the id of its cookies and downloads."""
 
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, context: str = "") -> None:
         self.said: list[str] = []
+        self.context = context
         self._socket = socket
         self._numbers = itertools.count(1)
         self._answers: dict[int, asyncio.Future[dict[str, Any]]] = {}
@@ -102,23 +105,23 @@ class Tab:
         path.write_bytes(base64.b64decode(data["data"]))
 
 
-@contextlib.asynccontextmanager
-async def browser_tab(program: str, profile: Path) -> AsyncIterator[Tab]:
-    """Start the browser with an empty profile; end it afterwards."""
+@contextlib.contextmanager
+def browser(program: str, profile: Path) -> Iterator[int]:
+    """Start the browser with an empty profile; the port where it is driven. End it afterwards."""
     environment = {**os.environ, "HOME": str(profile), "no_proxy": "*"}
     process = subprocess.Popen(
         [program, f"--user-data-dir={profile}", *FLAGS],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment,
     )  # fmt: skip
+    file = profile / "DevToolsActivePort"
+
+    def listens() -> bool:
+        assert process.poll() is None, "the browser did not start"
+        return file.exists() and "\n" in file.read_text()
+
     try:
-        port = await _debugging_port(process, profile / "DevToolsActivePort")
-        async with aiohttp.ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{port}/json/list") as answer:
-                [url, *_] = [t["webSocketDebuggerUrl"] for t in await answer.json() if t["type"] == "page"]
-            async with session.ws_connect(url, max_msg_size=64 << 20) as socket:
-                tab = Tab(socket)
-                yield tab
-            await tab._reader
+        wait_for(listens, START_S)
+        yield int(file.read_text().split()[0])
     finally:
         process.terminate()
         try:
@@ -128,10 +131,28 @@ async def browser_tab(program: str, profile: Path) -> AsyncIterator[Tab]:
             process.wait()
 
 
-async def _debugging_port(process: subprocess.Popen[bytes], file: Path) -> int:
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + START_S
-    while not (file.exists() and file.read_text().count("\n")):
-        assert process.poll() is None and loop.time() < deadline, "the browser did not start"
-        await asyncio.sleep(0.05)
-    return int(file.read_text().split()[0])
+@contextlib.asynccontextmanager
+async def new_tab(port: int) -> AsyncIterator[Tab]:
+    """An empty page with cookies and a cache of its own, which go with it."""
+    address = f"http://127.0.0.1:{port}"
+    async with aiohttp.ClientSession() as session:
+        async with session.get(f"{address}/json/version") as answer:
+            url = (await answer.json())["webSocketDebuggerUrl"]
+        async with session.ws_connect(url) as control:
+            whole = Tab(control)
+            own = (await whole.call("Target.createBrowserContext"))["browserContextId"]
+            target = (await whole.call("Target.createTarget", url="about:blank", browserContextId=own))["targetId"]
+            async with session.ws_connect(f"{address}/devtools/page/{target}", max_msg_size=64 << 20) as socket:
+                tab = Tab(socket, own)
+                yield tab
+            await tab._reader
+            await whole.call("Target.disposeBrowserContext", browserContextId=own)
+        await whole._reader
+
+
+@contextlib.asynccontextmanager
+async def browser_tab(program: str, profile: Path) -> AsyncIterator[Tab]:
+    """A page of a browser that is started for it."""
+    with browser(program, profile) as port:
+        async with new_tab(port) as tab:
+            yield tab

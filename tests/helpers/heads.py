@@ -100,13 +100,16 @@ def plain_scores(tensors: list[np.ndarray], head: HeadSpec) -> np.ndarray:
     return np.concatenate(rows).astype(np.float32)
 
 
-def plain_boxes(tensors: list[np.ndarray], head: HeadSpec) -> np.ndarray:
-    """(anchors, 4) float64 xyxy in pixels of the input."""
-    boxes = []
+def plain_boxes(tensors: list[np.ndarray], head: HeadSpec, wanted: np.ndarray | None = None) -> np.ndarray:
+    """(anchors, 4) float64 xyxy in pixels of the input; NaN where `wanted`, (anchors,) bool, is given and false."""
+    boxes: list[list[float]] = []
     for tensor, spec in zip(tensors[0::2], head.outputs[0::2], strict=True):
         real = _real(tensor, spec).astype(np.float64).reshape(*spec.shape[:2], 4, -1).tolist()
         for y in range(spec.shape[0]):
             for x in range(spec.shape[1]):
+                if wanted is not None and not wanted[len(boxes)]:
+                    boxes.append([math.nan] * 4)
+                    continue
                 sides = []
                 for bins in real[y][x]:
                     highest = max(bins)
@@ -121,7 +124,8 @@ def plain_boxes(tensors: list[np.ndarray], head: HeadSpec) -> np.ndarray:
 
 def plain_decode(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSettings) -> list[Found]:
     """The contract of decoding, literally; see also `is_close_call`."""
-    boxes, scores = plain_boxes(tensors, head), plain_scores(tensors, head)
+    scores = plain_scores(tensors, head)
+    boxes = plain_boxes(tensors, head, scores.max(axis=1) >= np.float32(settings.conf))
     found = []
     for anchor, row in enumerate(scores):
         classes = range(head.num_classes) if settings.multi_label or head.nms_free else [int(np.argmax(row))]
@@ -148,10 +152,14 @@ def is_close_call(tensors: list[np.ndarray], head: HeadSpec, settings: DecodeSet
     values = np.unique(scores[scores >= settings.conf])
     if (np.diff(values) < 1e-6).any():
         return True
-    boxes = plain_boxes(tensors, head)[(scores >= settings.conf).any(axis=1)]
-    rows = boxes.tolist()
-    overlaps = [plain_iou(a, b) for i, a in enumerate(rows) for b in rows[:i]]
-    return any(v > 0 and abs(v - settings.iou) < 1e-5 for v in overlaps)
+    some = (scores >= settings.conf).any(axis=1)
+    boxes = plain_boxes(tensors, head, some)[some]
+    areas = np.prod((boxes[:, 2:] - boxes[:, :2]).clip(0), axis=1)
+    a, b = np.tril_indices(len(boxes), -1)
+    low, high = np.maximum(boxes[a, :2], boxes[b, :2]), np.minimum(boxes[a, 2:], boxes[b, 2:])
+    shared = np.prod((high - low).clip(0), axis=1)
+    overlaps = shared[shared > 0] / (areas[a] + areas[b] - shared)[shared > 0]
+    return bool((np.abs(overlaps - settings.iou) < 1e-5).any())
 
 
 def _real(tensor: np.ndarray, spec: OutputSpec) -> np.ndarray:

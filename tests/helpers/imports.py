@@ -1,13 +1,14 @@
 """What the sources import, according to their syntax trees.
 
-python -m tests.helpers.imports     prints the test files for `make test-pi`: what the Pi's numpy and OpenCV may change
+python -m tests.helpers.imports     prints for `make test-pi` the tests that the Pi's libraries may fail
 """
 
 from __future__ import annotations
 
 import ast
 import functools
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,13 +23,13 @@ PROCESSES_OF_THE_WORKSTATION = {
     "tests.scripts.test_real_sabotage",
     "tests.scripts.test_prepare_calibration",
 }  # they do not import the workshop, but run what does
-NEED_NO_LIBRARY = {"hefkit.hef", "hefkit.staging"}  # neither numpy nor OpenCV
-TAKE_LONG = {
-    "tests.hef.test_container",
-    "tests.hef.test_mutations",
-    "tests.hef.test_wire",
-    "tests.staging.test_stage",
-}  # tests of NEED_NO_LIBRARY, which tell nothing about the Pi's libraries
+SMALL = {"xxhash", "yaml"}  # the same wherever they are installed
+SHELL_SCRIPT = (
+    "tests/examples/test_deploy.py::test_over_a_real_sshd",
+    "tests/examples/test_deploy.py::test_a_connection_that_breaks",
+    "tests/examples/test_deploy.py::test_folders_of_the_user_stay",
+    "tests/examples/test_deploy.py::test_wrong_variables",
+)  # they end before a library is imported; test_twice_is_once runs what was copied with the Pi's
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,32 @@ def _resolved(module: str, name: str) -> str:
     return inner if inner in OURS or inner in TESTS else module
 
 
+def libraries(names: Iterable[str]) -> set[str]:
+    """The installed packages that modules of hefkit reach, late imports included, without those of SMALL."""
+    found, seen, waiting = set(), {"hefkit"}, [*names]  # `import hefkit` alone imports nothing
+    while waiting:
+        if (name := waiting.pop()) not in seen:
+            seen.add(name)
+            waiting += (i.module for i in imports(OURS[name]) if i.module in OURS)
+            found |= {i.top for i in imports(OURS[name]) if i.module not in OURS}
+    return found - sys.stdlib_module_names - SMALL
+
+
+def mirrored(test: str) -> list[str]:
+    """The module of a test file, hefkit.hef.wire for tests.hef.test_wire; where there is none, those of its package."""
+    package, _, name = test.replace("tests", "hefkit", 1).rpartition(".")
+    module = f"{package}.{name.removeprefix('test_')}"
+    above = module if module in OURS else package
+    return [name for name in OURS if f"{name}.".startswith(f"{above}.")]
+
+
+def needs_no_library(test: str) -> bool:
+    """Whether a test file is of a module that reaches no installed package: no version of one can fail it."""
+    return bool(mirrored(test)) and not libraries(mirrored(test))
+
+
 def pi_test_files() -> list[Path]:
-    """The test files that import neither the workshop nor onnx, directly or through helpers, without TAKE_LONG."""
+    """The test files that import neither the workshop nor onnx, directly or through helpers, and need a library."""
 
     def reached(name: str, seen: set[str]) -> set[str]:
         for found in imports(TESTS[name]):
@@ -100,8 +125,9 @@ def pi_test_files() -> list[Path]:
         )
 
     chosen = (name for name in TESTS if TESTS[name].stem.startswith("test_") and fits(name))
-    return [TESTS[name] for name in chosen if name not in PROCESSES_OF_THE_WORKSTATION | TAKE_LONG]
+    return [TESTS[name] for name in chosen if name not in PROCESSES_OF_THE_WORKSTATION and not needs_no_library(name)]
 
 
 if __name__ == "__main__":
-    print(*(path.relative_to(ROOT) for path in pi_test_files()), sep="\n")  # noqa: T201 (prints for make)
+    files = [path.relative_to(ROOT) for path in pi_test_files()]
+    print(*files, *(f"--deselect={name}" for name in SHELL_SCRIPT), sep="\n")  # noqa: T201 (prints for make)

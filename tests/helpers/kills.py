@@ -52,19 +52,16 @@ _installed: list[bool] = []
 
 
 @contextlib.contextmanager
-def dying(ends: int | None, disk: Disk | None = None) -> Iterator[Life]:
-    """Within the block the program dies at event `ends`; a `disk` is told of what is synced."""
+def dying(ends: int | None, disk: Disk) -> Iterator[Life]:
+    """Within the block the program dies at event `ends`; the disk is told of what is synced."""
     if not _installed:
         sys.addaudithook(_hook)  # it cannot be removed
         _installed.append(True)
-    life, sync = Life(ends), os.fsync
+    life = Life(ends)
 
     def counted(descriptor: int) -> None:
         life.event()
-        if disk is not None:
-            disk.synced(descriptor)
-        else:
-            sync(descriptor)
+        disk.synced(descriptor)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", counted)

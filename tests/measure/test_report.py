@@ -24,6 +24,8 @@ from tests.helpers.boxes import detections
 from tests.helpers.chromium import browser_tab, find_chromium
 from tests.helpers.labelled import dataset, float_engine, int8_engine, opened
 
+pytestmark = pytest.mark.xdist_group("report")  # several tests read one report
+
 
 def measured(folder: Path) -> Validation:
     """A model that finds the boxes a little beside their place, beside the float one; a class name with markup."""
@@ -50,10 +52,23 @@ def page(result: Validation, folder: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def html(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page that is only read."""
+def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a report that is only read."""
     folder = tmp_path_factory.mktemp("report")
-    return page(measured(folder), folder / "report")
+    page(measured(folder), folder / "report")
+    return folder / "report"
+
+
+@pytest.fixture(scope="module")
+def html(report: Path) -> str:
+    """Its page."""
+    return (report / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As without matplotlib, which draws the curves and needs most of the time."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
 
 
 def test_the_page_is_self_contained(html: str) -> None:
@@ -76,6 +91,7 @@ def test_the_verdict_comes_first(html: str) -> None:
     assert "python3 hailo_inference.py m.emulated.onnx" in html or "python3 compile_to_hef.py best.onnx" in html
 
 
+@pytest.mark.usefixtures("no_curves")
 @pytest.mark.parametrize(
     "quality, rows",
     [
@@ -100,6 +116,7 @@ def test_layers_that_lose_most(
     assert places == sorted(places)
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_json_and_pictures_lie_beside_it(result: Validation, tmp_path: Path) -> None:
     """report.json is what --json prints; panels are pictures, and later steps know that they are no photographs."""
     folder = tmp_path / "report"
@@ -114,6 +131,7 @@ def test_json_and_pictures_lie_beside_it(result: Validation, tmp_path: Path) -> 
     assert len(find_images(folder)) == 13 and [i.path.name for i in find_items(str(folder))] == ["photograph.png"]
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_a_second_report_replaces_the_first(result: Validation, tmp_path: Path) -> None:
     """Panels of pictures that are not shown any more go; foreign files stay."""
     folder = tmp_path / "report"
@@ -127,16 +145,16 @@ def test_a_second_report_replaces_the_first(result: Validation, tmp_path: Path) 
     assert not old.exists() and foreign.read_bytes() == b"mine"
 
 
-def test_without_matplotlib(result: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("no_curves")
+def test_without_matplotlib(result: Validation, tmp_path: Path) -> None:
     """Tables and pictures are there, and what is missing is said."""
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-
     html = page(result, tmp_path / "report")
 
     assert "<svg" not in html and "The curves are missing: the Python package matplotlib is not installed" in html
     assert "Where they differ most" in html
 
 
+@pytest.mark.usefixtures("no_curves")
 def test_without_jinja2(result: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """report.json and the pictures, with a sentence."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
@@ -193,12 +211,11 @@ def test_few_or_equal_pictures() -> None:
 
 
 @pytest.mark.slow
-def test_it_fits_a_desk_and_a_phone(result: Validation, tmp_path: Path) -> None:
+def test_it_fits_a_desk_and_a_phone(report: Path, tmp_path: Path) -> None:
     """At 1280 and 390 pixels, light and dark: nothing overflows, text is readable, the browser has no complaint."""
     program = find_chromium()
     if program is None:
         pytest.skip("no Chromium here")
-    page(result, tmp_path / "report")
 
     async def look() -> None:
         async with browser_tab(str(program), tmp_path / "profile") as tab:
@@ -207,7 +224,7 @@ def test_it_fits_a_desk_and_a_phone(result: Validation, tmp_path: Path) -> None:
                 await tab.call("Emulation.setEmulatedMedia", features=[feature])
                 for width in (1280, 390):
                     await tab.size(width, 900, mobile=width < 500)
-                    await tab.open((tmp_path / "report" / "report.html").as_uri())
+                    await tab.open((report / "report.html").as_uri())
                     assert await tab.evaluate("document.documentElement.scrollWidth") == width
                     assert await tab.evaluate("getComputedStyle(document.body).backgroundColor") == back
                     loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import cv2
 import numpy as np
 import pytest
@@ -11,13 +13,19 @@ from hefkit.pictures.small import decode_small, halved, shrink
 from tests.helpers.pictures import UPRIGHT, encode, exif, quadrants, tiff, with_exif
 
 
+@functools.cache
+def encoded(width: int, suffix: str) -> bytes:
+    """A picture with four colours, twice as wide as high."""
+    return encode(quadrants(width, width // 2), suffix)
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
 @pytest.mark.parametrize("orientation", UPRIGHT)
 @pytest.mark.parametrize("width", [96, 400, 900, 1700], ids=["whole", "half", "quarter", "eighth"])
 def test_a_small_copy_is_the_picture(width: int, orientation: int, suffix: str) -> None:
     """Four colours, each in its corner, whatever part of a JPEG's resolution is decoded."""
     stored = quadrants(width, width // 2)
-    data = with_exif(encode(stored, suffix), exif(orientation))
+    data = with_exif(encoded(width, suffix), exif(orientation))
 
     small, size_wh = decode_small(data, 160)
 

@@ -16,11 +16,12 @@ from pathlib import Path
 import cv2
 import pytest
 
-from tests.conftest import ROOT, Finished
+from tests.conftest import ROOT, Finished, start_script
 from tests.helpers.pictures import write
 from tests.helpers.tiny_onnx import drawn, save, tiny_yolo
 from tests.helpers.toy_emulation import write_emulation
 from tests.helpers.waiting import wait_for
+from tests.helpers.warm import Forked
 
 pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
 
@@ -28,6 +29,7 @@ SCRIPT = "working_hailo_detector.py"
 FRAMES = 45
 PATIENCE_S = 30.0
 Run = Callable[..., Finished]
+Process = subprocess.Popen[bytes] | Forked
 
 
 @pytest.fixture
@@ -75,20 +77,20 @@ def test_a_file_as_fast_as_possible(run_script: Run, toy: Path, clip: Path, tmp_
     assert "INT8 emulation on the CPU" in done.err and f"{FRAMES} frames, 0 dropped" in done.err
 
 
-def test_a_file_at_its_own_pace(run_script: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
+def test_a_file_at_its_own_pace(run_here: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
     """Played as a camera would: a second and a half of film takes that long."""
     start = time.monotonic()
-    done = run_script(SCRIPT, toy, clip, "--json")
+    done = run_here(SCRIPT, toy, clip, "--json")
 
     assert done.code == 0 and time.monotonic() - start > FRAMES / 30 - 0.1
     assert done.json["frames"] + done.json["dropped"] == FRAMES
 
 
-def test_float_models_work_too(run_script: Run, clip: Path, tmp_path: Path) -> None:
+def test_float_models_work_too(run_here: Run, clip: Path, tmp_path: Path) -> None:
     """Any float YOLO is cut on the fly; its frames are not stamped as emulated."""
     model = save(tiny_yolo(), tmp_path / "tiny.onnx")
 
-    done = run_script(SCRIPT, model, clip, "--pace", "fast", "--jsonl", "-", "--max-frames", 3, "--conf", 0.05)
+    done = run_here(SCRIPT, model, clip, "--pace", "fast", "--jsonl", "-", "--max-frames", 3, "--conf", 0.05)
 
     lines = [json.loads(line) for line in done.out.splitlines()]
     assert done.code == 0 and [line["frame"] for line in lines] == [0, 1, 2]
@@ -102,9 +104,9 @@ def test_float_models_work_too(run_script: Run, clip: Path, tmp_path: Path) -> N
         pytest.param(["--duration", 2], id="duration"),
     ],
 )
-def test_a_loop_ends_at_its_limit(run_script: Run, toy: Path, clip: Path, flags: list[object]) -> None:
+def test_a_loop_ends_at_its_limit(run_here: Run, toy: Path, clip: Path, flags: list[object]) -> None:
     """--loop goes on over the end of the film until a limit is reached."""
-    done = run_script(SCRIPT, toy, clip, "--loop", "--json", *flags)
+    done = run_here(SCRIPT, toy, clip, "--loop", "--json", *flags)
 
     assert done.code == 0 and done.json["frames"] >= FRAMES
     if "--max-frames" in flags:
@@ -143,9 +145,7 @@ def test_a_loop_ends_at_its_limit(run_script: Run, toy: Path, clip: Path, flags:
         pytest.param(["{toy}", "/dev/video250"], 6, "/dev/video250", id="no such camera"),
     ],
 )
-def test_refusals(
-    run_script: Run, toy: Path, clip: Path, tmp_path: Path, args: list[str], code: int, words: str
-) -> None:
+def test_refusals(run_here: Run, toy: Path, clip: Path, tmp_path: Path, args: list[str], code: int, words: str) -> None:
     """One line, the contract's exit code, no secret in it, nothing on stdout, nothing left behind."""
     text = tmp_path / "text.mp4"
     text.write_text("no video")
@@ -155,47 +155,46 @@ def test_refusals(
     places |= {"wrong": tmp_path / "wrong.hef", "folder": tmp_path / "folder"}
     before = sorted(p.name for p in tmp_path.iterdir())
 
-    done = run_script(SCRIPT, *[a.format(**places) for a in args], "--json", cwd=tmp_path)
+    done = run_here(SCRIPT, *[a.format(**places) for a in args], "--json", cwd=tmp_path)
 
     assert (done.code, done.out) == (code, ""), done.err
     assert len(done.errors) == 1 and words in done.errors[0] and "secret" not in done.err
     assert sorted(p.name for p in tmp_path.iterdir()) == before
 
 
-def test_without_a_display_there_is_no_window(run_script: Run, toy: Path, clip: Path) -> None:
+def test_without_a_display_there_is_no_window(run_here: Run, toy: Path, clip: Path) -> None:
     """--show on a headless machine is said, and detection runs."""
-    done = run_script(SCRIPT, toy, clip, "--show", "--max-frames", 2, DISPLAY="", WAYLAND_DISPLAY="")
+    done = run_here(SCRIPT, toy, clip, "--show", "--max-frames", 2, DISPLAY="", WAYLAND_DISPLAY="")
 
     assert done.code == 0 and "there is no display here" in done.err
 
 
 @pytest.fixture
-def started(toy: Path, clip: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """The script as a process that runs until a signal."""
-    running: list[subprocess.Popen[str]] = []
+def started(toy: Path, clip: Path, tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """The script as a process that runs until a signal; its words go to the file `err`."""
+    running: list[Process] = []
 
-    def start(*flags: object, **env: str) -> subprocess.Popen[str]:
-        command = [sys.executable, str(ROOT / SCRIPT), str(toy), str(clip), "--loop", *map(str, flags)]
-        running.append(
-            subprocess.Popen(
-                command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | env
-            )
-        )
+    def start(*flags: object, fresh: bool = False) -> Process:
+        command = [str(ROOT / SCRIPT), str(toy), str(clip), "--loop", *map(str, flags)]
+        with open(os.devnull, "r+") as nothing, open(tmp_path / "err", "w") as err:
+            files = [nothing.fileno(), nothing.fileno(), err.fileno()]
+            running.append(start_script(command, tmp_path, dict(os.environ), files, fresh=fresh))
         return running[-1]
 
     yield start
     for process in running:
-        process.kill()
-        process.communicate()
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 0)], ids=["INT", "TERM"])
 @pytest.mark.parametrize("state", ["running", "starting"])
 def test_signals_end_it_cleanly(
-    started: Callable[..., subprocess.Popen[str]], tmp_path: Path, number: signal.Signals, code: int, state: str
+    started: Callable[..., Process], tmp_path: Path, number: signal.Signals, code: int, state: str
 ) -> None:
     """Soon, with a summary where there is something to sum up, the recording closed, and no traceback."""
-    process = started("--jsonl", "out.jsonl", "--record", "film.mp4")
+    process = started("--jsonl", "out.jsonl", "--record", "film.mp4", fresh=state == "starting")
     lines = tmp_path / "out.jsonl"
     if state == "running":
         wait_for(lambda: lines.exists() and lines.read_text().count("\n") > 10, PATIENCE_S)
@@ -203,10 +202,11 @@ def test_signals_end_it_cleanly(
         wait_for(lines.exists, PATIENCE_S)
 
     begun = time.monotonic()
-    process.send_signal(number)
-    _, err = process.communicate(timeout=30)
+    os.kill(process.pid, number)
+    ended = process.wait(30)
+    err = (tmp_path / "err").read_text()
 
-    assert process.returncode == code and "Traceback" not in err, err
+    assert ended == code and "Traceback" not in err, err
     assert time.monotonic() - begun < 10  # (2 s are promised; a busy test machine gets more)
     if state == "running":
         assert " frames, " in err
@@ -215,22 +215,22 @@ def test_signals_end_it_cleanly(
     assert not list(tmp_path.glob("*.part.mp4"))
 
 
-def test_lines_are_appended_to_earlier_ones(run_script: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
+def test_lines_are_appended_to_earlier_ones(run_here: Run, toy: Path, clip: Path, tmp_path: Path) -> None:
     """And to nothing else; see the refusals."""
     for _ in range(2):
-        assert run_script(SCRIPT, toy, clip, "--max-frames", 2, "--jsonl", tmp_path / "out.jsonl").code == 0
+        assert run_here(SCRIPT, toy, clip, "--max-frames", 2, "--jsonl", tmp_path / "out.jsonl").code == 0
 
     assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 4
 
 
 @pytest.mark.parametrize("begins", ['{"source": "usb", "fr', '3.1]}], "timestamp": "x", "latency_ms": 3.2}', "", "\n"])
 def test_lines_that_were_cut_off_are_still_ours(
-    run_script: Run, toy: Path, clip: Path, tmp_path: Path, begins: str
+    run_here: Run, toy: Path, clip: Path, tmp_path: Path, begins: str
 ) -> None:
     """By a full disk, or by trimming the file: a detector that is started again must accept it."""
     (tmp_path / "out.jsonl").write_text(begins)
 
-    assert run_script(SCRIPT, toy, clip, "--max-frames", 1, "--jsonl", tmp_path / "out.jsonl").code == 0
+    assert run_here(SCRIPT, toy, clip, "--max-frames", 1, "--jsonl", tmp_path / "out.jsonl").code == 0
     assert json.loads((tmp_path / "out.jsonl").read_text().splitlines()[-1])["frame"] == 0
 
 
@@ -243,19 +243,16 @@ def test_lines_into_a_pipe_of_the_shell(toy: Path, clip: Path, tmp_path: Path) -
     wait_for(lambda: (tmp_path / "lines").exists() and (tmp_path / "lines").read_text().strip() == "3", PATIENCE_S)
 
 
-def test_the_reader_of_stdout_may_leave(started: Callable[..., subprocess.Popen[str]]) -> None:
+def test_the_reader_of_stdout_may_leave(toy: Path, clip: Path, tmp_path: Path) -> None:
     """`| head -1`: the detector ends, with one line."""
-    process = started("--jsonl", "-")
-    assert process.stdout is not None and json.loads(process.stdout.readline())["frame"] == 0
-    process.stdout.close()
-    process.stdout = None
+    command = f"{sys.executable} {ROOT / SCRIPT} {toy} {clip} --loop --jsonl - | head -1; exit ${{PIPESTATUS[0]}}"
+    done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=60)
 
-    _, err = process.communicate(timeout=30)
-
-    assert process.returncode == 2 and "the reader of standard output closed it" in err and "Traceback" not in err
+    assert done.returncode == 2 and json.loads(done.stdout)["frame"] == 0
+    assert "the reader of standard output closed it" in done.stderr and "Traceback" not in done.stderr
 
 
-def test_the_page_knows_the_run(started: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+def test_the_page_knows_the_run(started: Callable[..., Process], tmp_path: Path) -> None:
     """--web: statistics of this very run, on loopback only."""
     pytest.importorskip("aiohttp", reason="aiohttp is not installed")
     import socket

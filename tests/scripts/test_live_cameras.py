@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from hefkit.cameras import net
 from tests.conftest import DOUBLES, ROOT, Finished
 from tests.helpers.loopback import listening, silent
 from tests.helpers.rtsp_server import PASSWORD, USER, missing, rtsp_server
@@ -103,12 +104,16 @@ def test_a_pi_s_camera(run_script: Run, tmp_path: Path) -> None:
         pytest.param("http://me:s3cret@127.0.0.1:{silent}/x", 6, "says nothing; restart the camera", id="http"),
     ],
 )
-def test_cameras_that_are_not_there(run_script: Run, tmp_path: Path, source: str, code: int, words: str) -> None:
+def test_cameras_that_are_not_there(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, code: int, words: str
+) -> None:
     """One line, with its cause and its cure, and the contract's exit code."""
     if source.startswith("csi") and find_spec("picamera2"):
         pytest.skip("picamera2 is installed here")
+    monkeypatch.setattr(net, "OPEN_S", 0.5)
+    monkeypatch.setattr(net, "ASK_S", 0.3)
     with listening(silent) as port:
-        done = run_script(SCRIPT, write_emulation(tmp_path), source.format(silent=port))
+        done = run_here(SCRIPT, write_emulation(tmp_path), source.format(silent=port))
 
     assert (done.code, done.out) == (code, ""), done.err
     assert len(done.errors) == 1 and words in done.errors[0] and "s3cret" not in done.err

@@ -7,15 +7,13 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import cv2
 import pytest
 
-from tests.conftest import ROOT, Finished
+from tests.conftest import ROOT, Finished, start_script
 from tests.helpers.mosquitto import Broker, Listener, find_mosquitto, free_port
 from tests.helpers.tiny_onnx import drawn
 from tests.helpers.toy_emulation import write_emulation
@@ -52,9 +50,11 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 def test_page_and_broker_until_sigterm(inputs: tuple[Path, Path], broker: Broker, tmp_path: Path) -> None:
     """Every processed frame is published; the page shows the same numbers; SIGTERM ends it with viewers connected."""
     listener, port = Listener(broker.port), free_port()
-    command = [sys.executable, str(ROOT / "working_hailo_detector.py"), *map(str, inputs), "--loop", "--json"]
+    command = [str(ROOT / "working_hailo_detector.py"), *map(str, inputs), "--loop", "--json"]
     command += ["--web", str(port), "--mqtt", f"mqtt://127.0.0.1:{broker.port}", "--mqtt-topic", "garden/cam"]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    with open(os.devnull) as nothing, open(tmp_path / "out", "w") as out, open(tmp_path / "err", "w") as err:
+        files = [nothing.fileno(), out.fileno(), err.fileno()]
+        process = start_script(command, tmp_path, dict(os.environ), files, fresh=False)
     try:
         wait_for(lambda: answers(port), 60)
         viewer = Viewer(port)
@@ -62,22 +62,24 @@ def test_page_and_broker_until_sigterm(inputs: tuple[Path, Path], broker: Broker
             assert viewer.frame().shape == (64, 96, 3)
         stats = json.loads(ask(port, "/stats").body)
         listener.wait_on("garden/cam/counts/drone", "1")
-        process.send_signal(signal.SIGTERM)
-        out, err = process.communicate(timeout=20)
+        os.kill(process.pid, signal.SIGTERM)
+        process.wait(20)
     finally:
-        process.kill()
-        process.wait()
+        if process.returncode is None:
+            os.kill(process.pid, signal.SIGKILL)
+            process.wait()
     listener.wait_on("garden/cam/availability", "offline")
     lines = [json.loads(line) for line in listener.on("garden/cam/detections")]
     listener.close()
     viewer.close()
 
-    assert process.returncode == 0, err
+    assert process.returncode == 0, (tmp_path / "err").read_text()
     assert stats["engine"] == "emulated" and stats["in_last_frame"] == {"drone": 1} and stats["web"]["viewers"] == 1
     assert [line["frame"] for line in lines] == sorted({line["frame"] for line in lines})
     assert {line["engine"] for line in lines} == {"emulated"}
     # the first few can be gone before the broker has answered for the first time
-    assert json.loads(out.splitlines()[-1])["frames"] - 5 <= len(lines) <= json.loads(out.splitlines()[-1])["frames"]
+    frames = json.loads((tmp_path / "out").read_text().splitlines()[-1])["frames"]
+    assert frames - 5 <= len(lines) <= frames
 
 
 def answers(port: int) -> bool:
@@ -88,11 +90,11 @@ def answers(port: int) -> bool:
         return False
 
 
-def test_a_port_in_use_is_an_error_at_the_start(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
+def test_a_port_in_use_is_an_error_at_the_start(inputs: tuple[Path, Path], run_here: Callable[..., Finished]) -> None:
     """In one line, with exit code 2, before a camera that is not there could be."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = run_script("working_hailo_detector.py", inputs[0], "/dev/video99", "--web", port)
+        done = run_here("working_hailo_detector.py", inputs[0], "/dev/video99", "--web", port)
 
     assert done.code == 2
     assert done.errors == [
@@ -100,11 +102,11 @@ def test_a_port_in_use_is_an_error_at_the_start(inputs: tuple[Path, Path], run_s
     ]
 
 
-def test_the_token_is_printed_once(inputs: tuple[Path, Path], run_script: Callable[..., Finished]) -> None:
+def test_the_token_is_printed_once(inputs: tuple[Path, Path], run_here: Callable[..., Finished]) -> None:
     """On standard error, with --quiet too, and nowhere else; a given token is not printed."""
     arguments = ("working_hailo_detector.py", *inputs, "--web", f"0.0.0.0:{free_port()}", "--max-frames", 3, "--quiet")
-    made = run_script(*arguments, "--json")
-    given = run_script(*arguments, "--json", HEFKIT_WEB_TOKEN="a-token-of-the-tests")
+    made = run_here(*arguments, "--json")
+    given = run_here(*arguments, "--json", HEFKIT_WEB_TOKEN="a-token-of-the-tests")
 
     assert (made.code, given.code) == (0, 0)
     [token] = re.findall(r"token=([\w-]{32})\n", made.err)
@@ -122,9 +124,9 @@ def test_the_token_is_printed_once(inputs: tuple[Path, Path], run_script: Callab
         pytest.param(["--mqtt", "mqtt://broker", "--mqtt-topic", "a/#"], "topic to publish below", id="a wildcard"),
     ],
 )
-def test_mistakes_in_flags(arguments: list[str], words: str, run_script: Callable[..., Finished]) -> None:
+def test_mistakes_in_flags(arguments: list[str], words: str, run_here: Callable[..., Finished]) -> None:
     """One line, exit code 2, no secrets; though neither the model nor the camera exists."""
-    done = run_script("working_hailo_detector.py", "none.hef", "csi", *arguments)
+    done = run_here("working_hailo_detector.py", "none.hef", "csi", *arguments)
 
     assert (done.code, len(done.errors)) == (2, 1)
     assert words in done.errors[0]
@@ -140,11 +142,11 @@ def test_mistakes_in_flags(arguments: list[str], words: str, run_script: Callabl
     ],
 )
 def test_mistakes_in_the_environment(
-    environment: dict[str, str], words: str, inputs: tuple[Path, Path], run_script: Callable[..., Finished]
+    environment: dict[str, str], words: str, inputs: tuple[Path, Path], run_here: Callable[..., Finished]
 ) -> None:
     """The same."""
     flags = ("--web", free_port(), "--mqtt", "mqtt://127.0.0.1:1")
-    done = run_script("working_hailo_detector.py", *inputs, *flags, **{**os.environ, **environment})
+    done = run_here("working_hailo_detector.py", *inputs, *flags, **{**os.environ, **environment})
 
     assert (done.code, len(done.errors)) == (2, 1)
     assert words in done.errors[0] and "s3cret" not in done.err

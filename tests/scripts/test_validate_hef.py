@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import ROOT, Finished
+from tests.conftest import ROOT, Finished, finished
 from tests.helpers.hef_kinds import KINDS
 from tests.helpers.tiny_hef import (
     YOLO_ORDER,
@@ -129,19 +129,19 @@ def test_a_folder_with_one_hef(shared: Path, capsys: pytest.CaptureFixture[str])
     assert "80 classes" in printed.err
 
 
-def test_sdk_is_null_where_the_file_has_none(run_script: Run, toy: Path) -> None:
+def test_sdk_is_null_where_the_file_has_none(run_here: Run, toy: Path) -> None:
     """Unknown values are null, keys never missing."""
     toy.write_bytes(hef_file(hef(group(yolo_layers(), YOLO_ORDER), sdk="")))
 
-    assert run_script(SCRIPT, toy, "--json").json["sdk"] is None
+    assert run_here(SCRIPT, toy, "--json").json["sdk"] is None
 
 
 @pytest.mark.parametrize("version", [0, 1, 2, 3])
-def test_wrong_digest_prints_json_and_exits_with_4(run_script: Run, toy: Path, version: int) -> None:
+def test_wrong_digest_prints_json_and_exits_with_4(run_here: Run, toy: Path, version: int) -> None:
     """The one refusal that prints JSON."""
     toy.write_bytes(hef_file(yolo_hef(), version, digest=bytes({0: 16, 1: 4}.get(version, 8))))
 
-    done = run_script(SCRIPT, toy, "--json")
+    done = run_here(SCRIPT, toy, "--json")
 
     assert done.json["digest_ok"] is checked(version, False) and len(done.json["groups"][0]["outputs"]) == 6
     if checked(version, False) is None:
@@ -165,12 +165,12 @@ def test_without_xxhash_the_checksum_is_not_checked(run_script: Run, toy: Path, 
     assert "the checksum was not checked: the Python package xxhash is missing" in shown.err
 
 
-def test_a_wrong_digest_comes_before_a_wrong_spec(run_script: Run, toy: Path) -> None:
+def test_a_wrong_digest_comes_before_a_wrong_spec(run_here: Run, toy: Path) -> None:
     """A damaged file is not compared with its spec."""
     toy.write_bytes(hef_file(yolo_hef(), 1, digest=bytes(4)))
     toy.with_suffix(".json").write_text("{}")
 
-    done = run_script(SCRIPT, toy, "--json")
+    done = run_here(SCRIPT, toy, "--json")
 
     assert (done.code, done.json["digest_ok"], "checksum" in done.errors[0]) == (4, False, True)
 
@@ -188,22 +188,22 @@ def test_a_wrong_digest_comes_before_a_wrong_spec(run_script: Run, toy: Path) ->
         ("missing.hef", None),
     ],
 )
-def test_refusals_print_one_line_and_no_json(run_script: Run, tmp_path: Path, name: str, data: bytes | None) -> None:
+def test_refusals_print_one_line_and_no_json(run_here: Run, tmp_path: Path, name: str, data: bytes | None) -> None:
     """Exit 4, nothing on stdout, one sentence without control characters on stderr."""
     if data is not None:
         (tmp_path / name).write_bytes(data)
 
-    done = run_script(SCRIPT, tmp_path / name, "--json")
+    done = run_here(SCRIPT, tmp_path / name, "--json")
 
     assert (done.code, done.out, len(done.err.splitlines())) == (4, "", 1)
     assert done.err.startswith("error: ") and "\x1b" not in done.err
 
 
-def test_an_onnx_is_refused(run_script: Run, tmp_path: Path) -> None:
+def test_an_onnx_is_refused(run_here: Run, tmp_path: Path) -> None:
     """Emulated models are not inspected yet."""
     (tmp_path / "m.emulated.onnx").write_bytes(b"")
 
-    assert "only HEF files can be inspected" in run_script(SCRIPT, tmp_path / "m.emulated.onnx").errors[0]
+    assert "only HEF files can be inspected" in run_here(SCRIPT, tmp_path / "m.emulated.onnx").errors[0]
 
 
 # a name that clears the screen, one of two lines, one that turns the writing direction, one that is a fake table row
@@ -211,13 +211,13 @@ HOSTILE = ["a\x1b[2Jb", "a\nb", "a\u202eb", "a\r\noutput  net/fake", "a\x00b", "
 
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
-def test_names_from_the_file_are_escaped(run_script: Run, toy: Path, name: str) -> None:
+def test_names_from_the_file_are_escaped(run_here: Run, toy: Path, name: str) -> None:
     """A terminal must not obey a model: neither group, stream, original name nor SDK; JSON has them all as they are."""
     layers = [input_layer(), edge(info(name, 8, 8, 4, names=[name])), edge(info("b", 8, 8, 4))]
     groups = [group(layers, [name, "b"], name=f"{name}{i}") for i in range(2)]
     toy.write_bytes(hef_file(hef(*groups, sdk=name) + field(7, field(3, name))))
 
-    done, as_json = run_script(SCRIPT, toy), run_script(SCRIPT, toy, "--json")
+    done, as_json = run_here(SCRIPT, toy), run_here(SCRIPT, toy, "--json")
 
     assert (done.code, as_json.code) == (0, 0)
     assert all(line.isprintable() for line in [*done.out.split("\n"), *done.err.split("\n")])
@@ -232,11 +232,11 @@ def test_names_from_the_file_are_escaped(run_script: Run, toy: Path, name: str) 
     assert (as_json.json["sdk"], as_json.json["external_resources"]) == (name, [name])
 
 
-def test_a_hostile_name_in_a_refusal(run_script: Run, toy: Path) -> None:
+def test_a_hostile_name_in_a_refusal(run_here: Run, toy: Path) -> None:
     """The sentence stays one line."""
     toy.write_bytes(hef_file(hef(group([input_layer(), edge(info("a\x1b\nb", 8, 8, 4, fmt=9))], ["a"]))))
 
-    done = run_script(SCRIPT, toy)
+    done = run_here(SCRIPT, toy)
 
     assert (done.code, done.out, len(done.err.splitlines())) == (4, "", 1)
     assert "a\\x1b b has the unknown format 9" in done.err
@@ -276,14 +276,11 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[st
 
     @functools.cache
     def run(kind: str) -> dict[str, Any]:
-        path = tmp_path_factory.mktemp("kind") / "kind.hef"
-        path.write_bytes(hef_file(KINDS[kind]()))
-        done = subprocess.run(
-            [sys.executable, ROOT / SCRIPT, path, "--json"], capture_output=True, text=True, timeout=60, check=True
-        )
-        assert len(done.stdout.splitlines()) == 1
-        result: dict[str, Any] = json.loads(done.stdout)
-        return result
+        folder = tmp_path_factory.mktemp("kind")
+        (folder / "kind.hef").write_bytes(hef_file(KINDS[kind]()))
+        done = finished(SCRIPT, folder / "kind.hef", "--json", cwd=folder)
+        assert done.code == 0 and len(done.out.splitlines()) == 1
+        return done.json
 
     return run
 
@@ -313,11 +310,11 @@ def test_no_key_is_ever_missing(printed: Callable[[str], dict[str, Any]], kind: 
         assert group_["nms"] is None or group_["nms"].keys() >= NMS_KEYS
 
 
-def test_spec_that_fits(run_script: Run, toy: Path) -> None:
+def test_spec_that_fits(run_here: Run, toy: Path) -> None:
     """Its path is in the JSON, and the words say so."""
     toy.with_suffix(".json").write_text(json.dumps(spec_of_toy()))
 
-    done = run_script(SCRIPT, toy, "--json")
+    done = run_here(SCRIPT, toy, "--json")
 
     assert (done.code, done.json["spec"]) == (0, str(toy.with_suffix(".json")))
     assert "fits" in done.err
@@ -357,31 +354,31 @@ def other_classes(spec: dict[str, Any]) -> None:
         (change("format", 2), "format is 2"),
     ],
 )
-def test_spec_that_does_not_fit(run_script: Run, toy: Path, edit: Callable[[dict[str, Any]], None], words: str) -> None:
+def test_spec_that_does_not_fit(run_here: Run, toy: Path, edit: Callable[[dict[str, Any]], None], words: str) -> None:
     """Exit 4, no JSON, and the difference by name."""
     spec = spec_of_toy()
     edit(spec)
     toy.with_suffix(".json").write_text(json.dumps(spec))
 
-    done = run_script(SCRIPT, toy, "--json")
+    done = run_here(SCRIPT, toy, "--json")
 
     assert (done.code, done.out) == (4, "") and words in done.errors[0]
 
 
-def test_spec_whose_streams_are_unknown(run_script: Run, toy: Path) -> None:
+def test_spec_whose_streams_are_unknown(run_here: Run, toy: Path) -> None:
     """`stream` may be null: then shape and type decide; one scale stands for equal ones per feature."""
     spec = spec_of_toy()
     spec["head"]["outputs"][0]["stream"] = None
     spec["head"]["outputs"][1]["scale"] = [0.5, 0.5]
     toy.with_suffix(".json").write_text(json.dumps(spec))
 
-    assert run_script(SCRIPT, toy).code == 0
+    assert run_here(SCRIPT, toy).code == 0
 
 
-def test_usage_errors(run_script: Run) -> None:
+def test_usage_errors(run_here: Run) -> None:
     """No model, a flag of another one, or a flag that there is not."""
     for args in ((), ("a.hef", "--source", "x"), ("a.hef", "--js")):
-        done = run_script(SCRIPT, *args)
+        done = run_here(SCRIPT, *args)
         assert (done.code, done.out, len(done.errors)) == (2, "", 1)
 
 
@@ -413,9 +410,9 @@ def test_flags_that_do_not_go_together(args: list[str], words: str, capsys: pyte
     assert refused.value.code == 2 and words in error and error.count("\n") == 1
 
 
-def test_a_missing_model_comes_before_missing_labels(run_script: Run) -> None:
+def test_a_missing_model_comes_before_missing_labels(run_here: Run) -> None:
     """Exit 4 before 3."""
-    done = run_script(SCRIPT, "none.onnx", "--data", "none.yaml")
+    done = run_here(SCRIPT, "none.onnx", "--data", "none.yaml")
 
     assert done.code == 4 and "none.onnx does not exist" in done.errors[0]
 

@@ -19,7 +19,7 @@ from hefkit.detect.detections import Detections
 from hefkit.live.addresses import WebAddress
 from hefkit.live.state import Controls, LiveStats
 from hefkit.web.sink import WebSink
-from tests.helpers.chromium import Tab, browser_tab, find_chromium
+from tests.helpers.chromium import Tab, browser, find_chromium, new_tab
 from tests.helpers.fake_live import live_result
 
 pytestmark = pytest.mark.xdist_group("clock")  # it looks at the clock: one process for all such files
@@ -43,12 +43,13 @@ PIXEL = """(() => {
 
 
 @pytest.fixture(scope="module")
-def chromium() -> str:
-    """A browser of this machine."""
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of a running browser; each test has a tab with cookies of its own."""
     program = find_chromium()
     if program is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    return program
+    with browser(program, tmp_path_factory.mktemp("browser") / "profile") as port:
+        yield port
 
 
 class Live:
@@ -91,19 +92,19 @@ def live() -> Iterator[Live]:
 
 
 @contextlib.asynccontextmanager
-async def page(chromium: str, profile: Path, url: str) -> AsyncIterator[Tab]:
+async def page(chromium: int, url: str) -> AsyncIterator[Tab]:
     """The page, open and with its first statistics."""
-    async with browser_tab(chromium, profile) as tab:
+    async with new_tab(chromium) as tab:
         await tab.open(url)
         await tab.until("document.getElementById('frames').textContent")
         yield tab
 
 
-def test_the_page_lives(chromium: str, live: Live, tmp_path: Path) -> None:
+def test_the_page_lives(chromium: int, live: Live) -> None:
     """Picture, rate, latencies, counts, temperature; the browser has nothing to complain of."""
 
     async def watch() -> None:
-        async with page(chromium, tmp_path / "profile", f"http://127.0.0.1:{live.sink.port}/") as tab:
+        async with page(chromium, f"http://127.0.0.1:{live.sink.port}/") as tab:
             seen = {await tab.until(PIXEL)}
             deadline = time.monotonic() + 15
             while len(seen) < 8 and time.monotonic() < deadline:
@@ -127,14 +128,15 @@ def test_the_page_lives(chromium: str, live: Live, tmp_path: Path) -> None:
     asyncio.run(watch())
 
 
-def test_pause_and_snapshot(chromium: str, live: Live, tmp_path: Path) -> None:
+def test_pause_and_snapshot(chromium: int, live: Live, tmp_path: Path) -> None:
     """Clicked with the mouse: processing stops and goes on, and a picture lands in the downloads."""
     downloads = tmp_path / "downloads"
     downloads.mkdir()
 
     async def watch() -> None:
-        async with page(chromium, tmp_path / "profile", f"http://127.0.0.1:{live.sink.port}/") as tab:
-            await tab.call("Browser.setDownloadBehavior", behavior="allow", downloadPath=str(downloads))
+        async with page(chromium, f"http://127.0.0.1:{live.sink.port}/") as tab:
+            place = {"browserContextId": tab.context, "downloadPath": str(downloads)}
+            await tab.call("Browser.setDownloadBehavior", behavior="allow", **place)
             await tab.click("#pause")
             await tab.until("document.getElementById('state').textContent === 'paused'")
             assert live.controls.paused
@@ -161,11 +163,11 @@ def test_pause_and_snapshot(chromium: str, live: Live, tmp_path: Path) -> None:
     asyncio.run(watch())
 
 
-def test_a_phone(chromium: str, live: Live, tmp_path: Path) -> None:
+def test_a_phone(chromium: int, live: Live) -> None:
     """In a small window nothing is cut off at the side, and picture and buttons come first."""
 
     async def watch() -> None:
-        async with page(chromium, tmp_path / "profile", f"http://127.0.0.1:{live.sink.port}/") as tab:
+        async with page(chromium, f"http://127.0.0.1:{live.sink.port}/") as tab:
             await tab.size(320, 568, mobile=True)
             await tab.until(PIXEL)
             widths = await tab.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
@@ -178,13 +180,13 @@ def test_a_phone(chromium: str, live: Live, tmp_path: Path) -> None:
     asyncio.run(watch())
 
 
-def test_the_token_in_the_browser(chromium: str, tmp_path: Path) -> None:
+def test_the_token_in_the_browser(chromium: int) -> None:
     """It vanishes from the address, no script can read the cookie, and the stream, the figures and pause work."""
     running = Live(WebAddress("0.0.0.0", 0), "a-token-of-the-tests")
 
     async def watch() -> None:
         url = f"http://127.0.0.1:{running.sink.port}/"
-        async with browser_tab(chromium, tmp_path / "profile") as tab:
+        async with new_tab(chromium) as tab:
             await tab.open(url)
             assert "This page needs the token." in await tab.evaluate("document.body.innerText")
             await tab.open(f"{url}?token=a-token-of-the-tests")
@@ -202,11 +204,11 @@ def test_the_token_in_the_browser(chromium: str, tmp_path: Path) -> None:
         running.close()
 
 
-def test_it_comes_back(chromium: str, live: Live, tmp_path: Path) -> None:
+def test_it_comes_back(chromium: int, live: Live) -> None:
     """A page that was open when the detector was restarted goes on by itself."""
 
     async def watch() -> None:
-        async with page(chromium, tmp_path / "profile", f"http://127.0.0.1:{live.sink.port}/") as tab:
+        async with page(chromium, f"http://127.0.0.1:{live.sink.port}/") as tab:
             await tab.until(PIXEL)
             live.close()
             await tab.until("document.getElementById('state').textContent === 'no connection'")

@@ -23,6 +23,7 @@ from hefkit.errors import ToolchainError, UsageError
 from hefkit.live.addresses import WebAddress
 from hefkit.live.state import Controls, LiveStats
 from hefkit.web import frames as webframes
+from hefkit.web import server
 from hefkit.web.server import Bounds
 from hefkit.web.sink import WebSink
 from hefkit.web.token_file import token_in
@@ -283,8 +284,9 @@ class TestAccess:
         printed = capfd.readouterr()
         assert TOKEN not in printed.err + printed.out + caplog.text
 
-    def test_a_browser_without_the_token_gets_a_form(self, serve: Serve) -> None:
+    def test_a_browser_without_the_token_gets_a_form(self, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
         """The form brings the cookie, a wrong token the form again; another site cannot send it."""
+        monkeypatch.setattr(server, "WRONG_TOKEN_S", 0.01)
         sink = serve(EVERYWHERE, token=TOKEN)
 
         form = ask(sink.port, "/", Accept="text/html,*/*;q=0.8")
