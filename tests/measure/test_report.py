@@ -49,6 +49,12 @@ def page(result: Validation, folder: Path) -> str:
     return (folder / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.fixture
+def no_curves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where matplotlib is missing; for tests of the other parts, because the curves take most of the time."""
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+
+
 @pytest.fixture(scope="module")
 def html(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A page that is only read."""
@@ -88,7 +94,7 @@ def test_the_verdict_comes_first(html: str) -> None:
     ids=["emulation", "Hailo's log", "of another program", "not measured", "no quality"],
 )
 def test_layers_that_lose_most(
-    result: Validation, tmp_path: Path, quality: dict[str, Any] | None, rows: list[str]
+    no_curves: None, result: Validation, tmp_path: Path, quality: dict[str, Any] | None, rows: list[str]
 ) -> None:
     """Where the compile measured its layers, the page has them, worst first; else it has no such table."""
     run = result.runs[0]
@@ -100,7 +106,7 @@ def test_layers_that_lose_most(
     assert places == sorted(places)
 
 
-def test_json_and_pictures_lie_beside_it(result: Validation, tmp_path: Path) -> None:
+def test_json_and_pictures_lie_beside_it(no_curves: None, result: Validation, tmp_path: Path) -> None:
     """report.json is what --json prints; panels are pictures, and later steps know that they are no photographs."""
     folder = tmp_path / "report"
     page(result, folder)
@@ -114,7 +120,7 @@ def test_json_and_pictures_lie_beside_it(result: Validation, tmp_path: Path) -> 
     assert len(find_images(folder)) == 13 and [i.path.name for i in find_items(str(folder))] == ["photograph.png"]
 
 
-def test_a_second_report_replaces_the_first(result: Validation, tmp_path: Path) -> None:
+def test_a_second_report_replaces_the_first(no_curves: None, result: Validation, tmp_path: Path) -> None:
     """Panels of pictures that are not shown any more go; foreign files stay."""
     folder = tmp_path / "report"
     page(result, folder)
@@ -127,17 +133,15 @@ def test_a_second_report_replaces_the_first(result: Validation, tmp_path: Path) 
     assert not old.exists() and foreign.read_bytes() == b"mine"
 
 
-def test_without_matplotlib(result: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_matplotlib(no_curves: None, result: Validation, tmp_path: Path) -> None:
     """Tables and pictures are there, and what is missing is said."""
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-
     html = page(result, tmp_path / "report")
 
     assert "<svg" not in html and "The curves are missing: the Python package matplotlib is not installed" in html
     assert "Where they differ most" in html
 
 
-def test_without_jinja2(result: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_jinja2(no_curves: None, result: Validation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """report.json and the pictures, with a sentence."""
     monkeypatch.setitem(sys.modules, "jinja2", None)
 
@@ -193,12 +197,12 @@ def test_few_or_equal_pictures() -> None:
 
 
 @pytest.mark.slow
-def test_it_fits_a_desk_and_a_phone(result: Validation, tmp_path: Path) -> None:
+def test_it_fits_a_desk_and_a_phone(html: str, tmp_path: Path) -> None:
     """At 1280 and 390 pixels, light and dark: nothing overflows, text is readable, the browser has no complaint."""
     program = find_chromium()
     if program is None:
         pytest.skip("no Chromium here")
-    page(result, tmp_path / "report")
+    (tmp_path / "report.html").write_text(html, encoding="utf-8")
 
     async def look() -> None:
         async with browser_tab(str(program), tmp_path / "profile") as tab:
@@ -207,7 +211,7 @@ def test_it_fits_a_desk_and_a_phone(result: Validation, tmp_path: Path) -> None:
                 await tab.call("Emulation.setEmulatedMedia", features=[feature])
                 for width in (1280, 390):
                     await tab.size(width, 900, mobile=width < 500)
-                    await tab.open((tmp_path / "report" / "report.html").as_uri())
+                    await tab.open((tmp_path / "report.html").as_uri())
                     assert await tab.evaluate("document.documentElement.scrollWidth") == width
                     assert await tab.evaluate("getComputedStyle(document.body).backgroundColor") == back
                     loaded = "[...document.images].every(i => i.complete && i.naturalWidth > 0)"
