@@ -19,7 +19,6 @@ PROCESSES_OF_THE_WORKSTATION = {
     "tests.scripts.test_real_road",
     "tests.examples.test_drone_dataset",
     "tests.scripts.test_real_precision",
-    "tests.scripts.test_real_sabotage",
     "tests.scripts.test_prepare_calibration",
 }  # they do not import the workshop, but run what does
 NEED_NO_LIBRARY = {"hefkit.hef", "hefkit.staging"}  # neither numpy nor OpenCV
