@@ -64,7 +64,12 @@ def _precision(pictures: np.ndarray, hit: np.ndarray, labels: np.ndarray, weight
         every = np.cumsum(np.add.reduceat(some[pictures], starts, axis=0), axis=0, dtype=np.float64)
         hits = np.cumsum(some[pictures[ends]], axis=0, dtype=np.float64)
         envelope = np.maximum.accumulate((hits / np.maximum(every, 1))[::-1], axis=0)[::-1]
-        envelope, hits = np.pad(envelope, ((0, 1), (0, 0))).T, np.ascontiguousarray(hits.T)
-        for i in np.flatnonzero(counts):
-            result[start + i] = envelope[i, np.searchsorted(hits[i] / counts[i], RECALLS)].mean()
+        envelope = np.pad(envelope, ((0, 1), (0, 0))).T
+        known = np.flatnonzero(counts)
+        # the place of the first hit that reaches a recall is the number of hits that do not
+        bins = len(RECALLS) + 1
+        missed = np.searchsorted(RECALLS, hits[:, known] / counts[known], side="right")
+        missed = np.bincount((missed + np.arange(len(known)) * bins).ravel(), minlength=len(known) * bins)
+        first = np.cumsum(missed.reshape(len(known), bins)[:, :-1], axis=1)
+        result[start + known] = np.take_along_axis(envelope[known], first, axis=1).mean(axis=1)
     return result
