@@ -66,7 +66,7 @@ def detected(folder: Path) -> list[Detections]:
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """The demo with eight calibration pictures; its JSON, what it said, and its folder.
+    """The demo with four calibration pictures; its JSON, what it said, and its folder.
 
     Its main() runs in this process; the scripts that it calls are forked.
     """
@@ -85,7 +85,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
         patch.setattr(script, "subprocess", SimpleNamespace(run=call))
-        code = script.main(["--output", str(folder), "--num-samples", "8", "--json"])
+        code = script.main(["--output", str(folder), "--num-samples", "4", "--json"])
     assert code == 0, err.getvalue()
     return {"result": json.loads(out.getvalue().splitlines()[-1]), "words": err.getvalue(), "folder": folder}
 
