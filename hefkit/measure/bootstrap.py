@@ -50,17 +50,26 @@ def weighted_map50(meter: AveragePrecision, weights: np.ndarray) -> np.ndarray:
 
 
 def _precision(pictures: np.ndarray, hit: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """(draws,) average precision of one class; `pictures` of its detections, best first, and of its labels."""
+    """(draws,) average precision of one class; `pictures` of its detections, best first, and of its labels.
+
+    The last detection is a hit. Precision is computed at the hits only: behind one it falls until the next.
+    """
     result = np.full(len(weights), np.nan)
+    ends = np.flatnonzero(hit)
+    starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
     step = max(CHUNK // max(len(pictures), 1), 1)
     for start in range(0, len(weights), step):
-        some = weights[start : start + step]
-        counts = some[:, labels].sum(axis=1)
-        drawn = some[:, pictures]
-        every = np.cumsum(drawn, axis=1, dtype=np.float64)
-        hits = np.cumsum(drawn * hit, axis=1, dtype=np.float64)
-        envelope = np.maximum.accumulate((hits / np.maximum(every, 1))[:, ::-1], axis=1)[:, ::-1]
-        envelope = np.pad(envelope, ((0, 0), (0, 1)))
-        for i in np.flatnonzero(counts):
-            result[start + i] = envelope[i, np.searchsorted(hits[i] / counts[i], RECALLS)].mean()
+        some = np.ascontiguousarray(weights[start : start + step].T)  # a row a picture
+        counts = some[labels].sum(axis=0)
+        every = np.cumsum(np.add.reduceat(some[pictures], starts, axis=0), axis=0, dtype=np.float64)
+        hits = np.cumsum(some[pictures[ends]], axis=0, dtype=np.float64)
+        envelope = np.maximum.accumulate((hits / np.maximum(every, 1))[::-1], axis=0)[::-1]
+        envelope = np.pad(envelope, ((0, 1), (0, 0))).T
+        known = np.flatnonzero(counts)
+        # the place of the first hit that reaches a recall is the number of hits that do not
+        bins = len(RECALLS) + 1
+        missed = np.searchsorted(RECALLS, hits[:, known] / counts[known], side="right")
+        missed = np.bincount((missed + np.arange(len(known)) * bins).ravel(), minlength=len(known) * bins)
+        first = np.cumsum(missed.reshape(len(known), bins)[:, :-1], axis=1)
+        result[start + known] = np.take_along_axis(envelope[known], first, axis=1).mean(axis=1)
     return result

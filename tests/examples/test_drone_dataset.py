@@ -17,9 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hefkit.measure.labels import label_path, read_labels
-from tests.conftest import ROOT, Finished
+from tests.conftest import ROOT, Finished, finished
 
 pytestmark = pytest.mark.slow
+drawn_once = pytest.mark.xdist_group("drone set")  # one process for both
 
 Run = Callable[..., Finished]
 SCRIPT = "examples/drone/make_dataset.py"
@@ -50,15 +51,27 @@ def files(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
 
-def test_the_same_seed_gives_the_same_bytes(run_script: Run, tmp_path: Path) -> None:
-    """Twice the same set; a larger set begins with the smaller one; another seed is another set."""
-    for name, count, seed in (("a", 1, 8), ("b", 1, 8), ("more", 2, 8), ("other", 1, 12)):
-        done = run_script(SCRIPT, "--output", tmp_path / name, "--train", count, "--val", 1, "--seed", seed, "--json")
-        assert (done.code, done.json["pictures"]) == (0, {"train": count, "val": 1}), done.err
-    a, b, more, other = (files(tmp_path / name) for name in ("a", "b", "more", "other"))
+def drawn(folder: Path, train: int, val: int, *flags: object) -> Path:
+    """The set that the script draws, in a new interpreter: with another seed of `hash`."""
+    words = ["--output", folder, "--train", train, "--val", val, "--json", *flags]
+    done = finished(SCRIPT, *words, cwd=folder.parent)
+    assert (done.code, done.json["pictures"]) == (0, {"train": train, "val": val}), done.err
+    return folder
 
-    assert a == b and len(a) == 5
-    assert a.items() <= more.items() and len(more) == 7
+
+@pytest.fixture(scope="module")
+def beginning(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The first pictures of the set of the sample; they are only read."""
+    return drawn(tmp_path_factory.mktemp("drawn") / "set", 2, 2)
+
+
+@drawn_once
+def test_the_same_seed_gives_the_same_bytes(beginning: Path, tmp_path: Path) -> None:
+    """A larger set, drawn by another process, begins with the smaller one; another seed is another set."""
+    a, other = (files(drawn(tmp_path / name, 1, 1, *seed)) for name, seed in (("a", ()), ("other", ("--seed", 12))))
+    more = files(beginning)
+
+    assert a.items() <= more.items() and (len(a), len(more)) == (5, 9)
     assert all(other[name] != data for name, data in a.items() if name.endswith(".jpg"))
     assert len(set(more.values())) == len(more), "every picture and every label is different"
 
@@ -179,18 +192,17 @@ def boxes_of(folder: Path, split: str) -> list[tuple[Any, np.ndarray]]:
     return rows
 
 
-def test_the_sample_is_the_beginning_of_the_set(run_script: Run, tmp_path: Path) -> None:
+@drawn_once
+def test_the_sample_is_the_beginning_of_the_set(beginning: Path) -> None:
     """The 48 committed pictures are the first of what the script draws: labels to the letter, pixels to what another
     release of OpenCV may round otherwise."""
-    assert run_script(SCRIPT, "--output", tmp_path / "set", "--train", 2, "--val", 2).code == 0
-
     for split in ("train", "val"):
-        for picture in sorted((tmp_path / "set" / "images" / split).glob("*.jpg")):
+        for picture in sorted((beginning / "images" / split).glob("*.jpg")):
             committed = SAMPLE / "images" / split / picture.name
             assert label_path(committed).read_bytes() == label_path(picture).read_bytes()
             change = cv2.absdiff(cv2.imread(str(committed)), cv2.imread(str(picture)))
             assert change.mean() < 1.5
-    assert (SAMPLE / "data.yaml").read_bytes() == (tmp_path / "set" / "data.yaml").read_bytes()
+    assert (SAMPLE / "data.yaml").read_bytes() == (beginning / "data.yaml").read_bytes()
 
 
 def test_the_sample_is_small_and_hard() -> None:

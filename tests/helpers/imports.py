@@ -20,7 +20,6 @@ PROCESSES_OF_THE_WORKSTATION = {
     "tests.scripts.test_real_road",
     "tests.examples.test_drone_dataset",
     "tests.scripts.test_real_precision",
-    "tests.scripts.test_real_sabotage",
     "tests.scripts.test_prepare_calibration",
 }  # they do not import the workshop, but run what does
 SMALL = {"xxhash", "yaml"}  # the same wherever they are installed

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -14,10 +12,10 @@ from types import TracebackType
 import cv2
 import numpy as np
 
+import compile_to_hef
 from hefkit.detect.engine import CpuSlots, Engine
 from hefkit.open_model import open_engine
 from hefkit.spec import ModelSpec
-from tests.conftest import ROOT
 
 CALIBRATED_ON = 16  # pictures; enough for these cells, and quick
 Batch = Callable[[np.ndarray], np.ndarray]
@@ -84,9 +82,8 @@ class Bench:
     def _emulate(self, name: str, pictures: np.ndarray) -> Path:
         """`compile_to_hef.py --emulate` on an (N, H, W, 3) uint8 RGB array."""
         np.save(self.folder / f"{name}.npy", pictures)
-        command = ["compile_to_hef.py", self.onnx, "--emulate", "--calib", self.folder / f"{name}.npy", "--output"]
-        command += [self.folder / name, "--run-dir", self.folder / "run", "--quiet"]
-        subprocess.run([sys.executable, str(ROOT / command[0]), *map(str, command[1:])], check=True)
+        flags = ["--emulate", "--calib", self.folder / f"{name}.npy", "--output", self.folder / name]
+        assert compile_to_hef.main([str(self.onnx), *map(str, flags), "--run-dir", str(self.folder), "--quiet"]) == 0
         return self.folder / f"{name}.emulated.onnx"
 
     def models(self) -> dict[str, Callable[[], Engine]]:

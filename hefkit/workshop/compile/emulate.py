@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -42,10 +42,6 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
     def measured_on() -> Iterator[np.ndarray]:
         return (calibration[i] for i in held_out)
 
-    def heads(some: Callable[[], Iterator[np.ndarray]]) -> FloatHeads:
-        assert run.file is not None and run.layout is not None
-        return FloatHeads(run.file, run.layout, some, in_sample=in_sample)
-
     with run.stage(1):
         with progress(len(train), "picture", delay_s=2.0) as bar:
             emulator.measure(lambda: bar.each(pictures()))
@@ -53,18 +49,19 @@ def emulate(run: Compilation, emulator: Emulator) -> str | None:
     with run.stage(2):
         model = emulator.quantize(pictures)
         _log_storage(emulator)
+        exact = FloatHeads(run.file, run.layout, measured_on, in_sample=in_sample)
         with progress(len(held_out), "picture", delay_s=2.0) as bar:
-            quality = compare_emulated(heads(lambda: bar.each(measured_on())), model, emulator.head_spec())
+            quality = compare_emulated(exact, model, emulator.head_spec(), bar)
         _, wide, weights = emulator.wide_weights()
         quality.update(level=emulator.level, tensors_16bit=emulator.wide_tensors(), weight_bytes=weights + wide)
         run.log_quality(quality)
         if quality["recall"] is None and run.options.gate is None:
             run.warn(no_boxes(quality))
         if emulator.grouped:
-            quality["quantization_groups"] = both_groupings(emulator, heads(measured_on), quality)
+            quality["quantization_groups"] = both_groupings(emulator, exact, quality)
             log.info("  %s", told_groupings(quality["quantization_groups"]))
         if quality["recall"] is not None and quality["recall"] < GOOD_RECALL:
-            quality.update(explain(emulator, heads, measured_on))
+            quality.update(explain(emulator, exact, quality))
             for sentence in sentences(quality):
                 run.warn(sentence)
     _finish_spec(run, emulator, len(train), quality)

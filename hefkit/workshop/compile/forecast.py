@@ -6,16 +6,14 @@ depthwise convolutions lose most at level 0. Which of its lines helps depends on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
-import numpy as np
-
 from hefkit.results.progress import progress
 from hefkit.text import one_line
-from hefkit.workshop.compile.quality import FloatHeads, compare_emulated
+from hefkit.workshop.compile.quality import FloatHeads, emulated_agreement
 from hefkit.workshop.emulator.build import Blame, Emulator, Precision
 
 GOOD_RECALL = 0.9
@@ -33,30 +31,26 @@ WEIGHTS = "the weights"
 MOSTLY = 2.0  # times the noise of the other kind
 DEPTHWISE_TO_BLAME = 0.25  # share of the noise
 
-Pictures = Callable[[], Iterator[np.ndarray]]
-Heads = Callable[[Pictures], FloatHeads]  # the float network's heads on some pictures
 
-
-def explain(emulator: Emulator, heads: Heads, pictures: Pictures) -> dict[str, Any]:
+def explain(emulator: Emulator, exact: FloatHeads, quality: Mapping[str, Any]) -> dict[str, Any]:
     """Why boxes are lost and what each cure keeps of them.
 
     Args:
-        heads: makes the reference for `pictures`.
-        pictures: (H, W, 3) uint8 RGB that agreement is measured on; the first TRIED_ON are used.
+        exact: the pictures that agreement is measured on; the first TRIED_ON are used.
+        quality: of the emulated model on all of them.
 
     Returns:
         `causes`: weights and tensors (noise over signal at the heads), depthwise (share), layers (the worst, with
         their shares); `what_if`: what was tried at level 0, with its recall and precision on the same pictures.
     """
     tried = _variants(emulator)
-    exact = heads(lambda: islice(pictures(), TRIED_ON))
     what_if = []
     with progress(len(tried) + 1, "variant", delay_s=2.0) as bar:
-        blame = emulator.blame(lambda: islice(pictures(), BLAMED_ON))
+        blame = emulator.blame(lambda: islice(exact.pictures(), BLAMED_ON))
         bar.step()
         for what, variant in tried.items():
-            model, head = emulator.variant(variant)
-            found = compare_emulated(exact, model, head)
+            known = what == AS_IT_IS and emulator.level == 0 and quality["images"] <= TRIED_ON
+            found = quality if known else _agreement(emulator, variant, exact, TRIED_ON)
             what_if.append({"what": what, "recall": found["recall"], "precision": found["precision"]})
             bar.step()
     return {"causes": _causes(blame), "what_if": what_if}
@@ -115,9 +109,16 @@ def both_groupings(emulator: Emulator, exact: FloatHeads, in_order: Mapping[str,
     Args:
         in_order: the `quality` of the emulated model, which groups in order.
     """
-    model, head = emulator.variant(replace(emulator.precision, groups_by_range=True))
-    found = {"in_order": in_order, "sorted": compare_emulated(exact, model, head)}
+    by_range = replace(emulator.precision, groups_by_range=True)
+    found = {"in_order": in_order, "sorted": _agreement(emulator, by_range, exact)}
     return {name: {key: q[key] for key in ("recall", "precision")} for name, q in found.items()}
+
+
+def _agreement(
+    emulator: Emulator, precision: Precision, exact: FloatHeads, most: int | None = None
+) -> Mapping[str, Any]:
+    """Recall and precision, among other figures, of another model from the same measurement."""
+    return emulated_agreement(exact, *emulator.variant(precision), most).figures()
 
 
 def told_groupings(groupings: Mapping[str, Any]) -> str:

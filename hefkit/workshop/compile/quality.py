@@ -7,17 +7,21 @@ and all boxes have one size (ultralytics, issue 25231). Agreement alone would on
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import onnx
 
-from hefkit.detect.decode import decode_all
+from hefkit.detect.decode import Decoder, DecodeSettings, decode_all
+from hefkit.detect.detections import Detections
 from hefkit.errors import ToolchainError
 from hefkit.hef.ranges import is_probability
-from hefkit.measure.accuracy import compare_heads
+from hefkit.measure.accuracy import Agreement, compare_heads
+from hefkit.results.progress import Progress
 from hefkit.spec import HeadSpec
 from hefkit.workshop.heads.discover import HeadLayout
 from hefkit.workshop.heads.proof import heads_to_hwc, to_network_input
@@ -37,7 +41,9 @@ Heads = tuple[list[np.ndarray], list[np.ndarray]]  # of one picture: the float n
 
 
 class FloatHeads:
-    """The pictures that quality is measured on, each with the float network's heads; computed again by each iteration.
+    """The pictures that quality is measured on, each with the float network's heads.
+
+    Heads are large, so each iteration computes them again; the boxes of a whole iteration are kept.
 
     Args:
         pictures: called for an iterator over (H, W, 3) uint8 RGB.
@@ -47,26 +53,56 @@ class FloatHeads:
     def __init__(self, file: OnnxFile, layout: HeadLayout, pictures: Pictures, *, in_sample: bool) -> None:
         self.spec = layout.to_head_spec()
         self.in_sample = in_sample
-        self._file, self._tensors, self._pictures = file, layout.tensors, pictures
+        self.pictures, self._file, self._tensors = pictures, file, layout.tensors
         self._session = open_session(cut(file.model, layout.tensors))
+        self._decode = Decoder(self.spec, DecodeSettings())
+        self._boxes: list[Detections] | None = None
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, list[np.ndarray]]]:
         """Each picture with its heads (H, W, C) float32, classes as logits."""
-        for picture in self._pictures():
+        boxes = []
+        for picture in self.pictures():
             feed = {self._file.input_name: to_network_input(picture[None], self._file.dtype)}
-            yield picture, heads_to_hwc(run_session(self._session, self._tensors, feed))
+            heads = heads_to_hwc(run_session(self._session, self._tensors, feed))
+            boxes.append(self._decode(heads))
+            yield picture, heads
+        self._boxes = boxes
+
+    def boxes(self) -> Iterator[tuple[np.ndarray, Detections]]:
+        """Each picture with what the float network finds in it, in pixels of the input."""
+        if self._boxes is None:
+            deque(self, maxlen=0)
+        assert self._boxes is not None
+        return zip(self.pictures(), self._boxes, strict=True)
 
 
-def compare_emulated(exact: FloatHeads, model: onnx.ModelProto, head: HeadSpec) -> dict[str, Any]:
+def compare_emulated(
+    exact: FloatHeads, model: onnx.ModelProto, head: HeadSpec, bar: Progress | None = None
+) -> dict[str, Any]:
     """The spec's `quality` object of our emulation; `head` is the emulated model's."""
-    session, names = open_session(model), [output.name for output in model.graph.output]
+    emulated = _Emulated(model)
+    pairs = ((reference, emulated(picture)) for picture, reference in (bar or Progress()).each(exact))
+    return compare_heads(pairs, exact.spec, head, in_sample=exact.in_sample)
 
-    def pictures() -> Iterator[Heads]:
-        for picture, reference in exact:
-            found = run_session(session, names, {model.graph.input[0].name: picture[None]})
-            yield reference, [tensor[0] for tensor in found]
 
-    return compare_heads(pictures(), exact.spec, head, in_sample=exact.in_sample)
+def emulated_agreement(exact: FloatHeads, model: onnx.ModelProto, head: HeadSpec, most: int | None = None) -> Agreement:
+    """Only the agreement of the boxes, on all pictures or the first `most`; the float network runs once for several."""
+    settings, emulated = DecodeSettings(), _Emulated(model)
+    decode, agreement = Decoder(head, settings), Agreement(settings.conf)
+    for picture, reference in islice(exact.boxes(), most):
+        agreement.add(reference, decode(emulated(picture)))
+    return agreement
+
+
+class _Emulated:
+    """An emulated model: (H, W, 3) uint8 RGB -> codes, (H, W, C) each, in the order of the heads."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self._session, self._input = open_session(model), model.graph.input[0].name
+        self._outputs = [output.name for output in model.graph.output]
+
+    def __call__(self, picture: np.ndarray) -> list[np.ndarray]:
+        return [tensor[0] for tensor in run_session(self._session, self._outputs, {self._input: picture[None]})]
 
 
 def sorted_outputs(tensors: Sequence[np.ndarray], order: Sequence[int], head: HeadSpec) -> list[np.ndarray]:

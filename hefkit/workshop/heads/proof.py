@@ -147,15 +147,18 @@ def _difference(
         xyxy, scores = decode_all(heads, head)
     if not all(np.isfinite(a).all() for a in (xyxy, scores, *raw)):
         raise ModelError(f"{file.path} computes NaN or infinite predictions; expected numbers; the weights are broken")
+    tables = [r.astype(np.float32, copy=False) for r in raw]
+    orders = _orders(head)
     best = (np.inf, np.inf)
-    for order in _orders(head):
-        for reading in READINGS:
-            with np.errstate(all="ignore"):  # a wrong reading may overflow
-                read = _read(raw, reading, file.size, head.num_classes)
-            if read is not None and len(read[0]) == len(xyxy):
-                boxes, classes = xyxy[order], scores[order]
-                found = (float(np.abs(read[0] - boxes).max()), float(np.abs(read[1] - classes).max()))
-                best = min(best, found)
+    for reading in READINGS:
+        with np.errstate(all="ignore"):  # a wrong reading may overflow
+            read = _read(tables, reading, file.size, head.num_classes)
+            if read is None or len(read[0]) != len(xyxy):
+                continue
+            for order in orders:
+                px = float(np.abs(read[0] - xyxy[order]).max())
+                if px <= best[0]:  # the scores of the other readings do not matter
+                    best = min(best, (px, float(np.abs(read[1] - scores[order]).max())))
     return best
 
 
@@ -170,7 +173,7 @@ def _read(
     raw: Sequence[np.ndarray], reading: _Reading, size: tuple[int, int], num_classes: int
 ) -> tuple[np.ndarray, np.ndarray] | None:
     """Raw predictions -> (N, 4) xyxy in pixels and (N, classes) scores; None where the shape does not fit."""
-    tables = [(r.T if reading.anchors_last else r).astype(np.float32) for r in raw]
+    tables = [r.T if reading.anchors_last else r for r in raw]
     if len(tables) == 2:
         boxes, scores = tables
     else:

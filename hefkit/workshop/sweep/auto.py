@@ -18,7 +18,7 @@ from hefkit.files import own_json, replacing
 from hefkit.text import counted, log
 from hefkit.workshop.compile.emulate import precision_of
 from hefkit.workshop.compile.forecast import BLAMED_ON, GOOD_RECALL, GROUPS, WEIGHTS, to_blame
-from hefkit.workshop.compile.quality import FloatHeads, compare_emulated
+from hefkit.workshop.compile.quality import FloatHeads, emulated_agreement
 from hefkit.workshop.compile.run import Compilation
 from hefkit.workshop.emulator.build import Emulator
 from hefkit.workshop.sweep.settings import Candidate, Settings
@@ -43,7 +43,7 @@ class Forecast:
         options = settings.applied(self._run.options)
         emulator = self._emulator(options.logits)
         model, head = emulator.variant(precision_of(options, len(self._layout.convs)))
-        return float(compare_emulated(self._heads, model, head)["f1"] or 0.0)
+        return emulated_agreement(self._heads, model, head).f1 or 0.0
 
     def blames_weights(self) -> bool:
         """Whether 8-bit weights, and not the tensors, are what loses boxes."""

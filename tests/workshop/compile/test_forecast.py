@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from hefkit.workshop.compile.forecast import explain, sentences
-from hefkit.workshop.compile.quality import FloatHeads
+from hefkit.workshop.compile.quality import FloatHeads, compare_emulated
 from hefkit.workshop.emulator.build import Emulator, Precision
 from hefkit.workshop.heads.discover import discover
 from hefkit.workshop.network.file import make_static
@@ -93,7 +93,7 @@ def test_names_of_layers_are_not_trusted() -> None:
 
 
 def explained(precision: Precision, level: int = 0) -> dict[str, Any]:
-    """The explanation of the toy."""
+    """The `quality` of the toy with its explanation."""
     file = make_static(Path("toy.onnx"), tiny_yolo(), "")
     layout = discover(file)
     emulator = Emulator(file, layout, (0, 0, 0), (255, 255, 255), precision, level=level)
@@ -102,8 +102,9 @@ def explained(precision: Precision, level: int = 0) -> dict[str, Any]:
         return (drawn((64, 64), i) for i in range(3))
 
     emulator.measure(pictures)
-    emulator.quantize(pictures)
-    return explain(emulator, lambda some: FloatHeads(file, layout, some, in_sample=True), pictures)
+    exact = FloatHeads(file, layout, pictures, in_sample=True)
+    found = compare_emulated(exact, emulator.quantize(pictures), emulator.head_spec())
+    return {**found, **explain(emulator, exact, found)}
 
 
 def test_everything_that_may_help_is_tried() -> None:
@@ -117,7 +118,7 @@ def test_everything_that_may_help_is_tried() -> None:
     shares = [layer["share"] for layer in causes["layers"]]
     assert len(shares) == 5 and shares == sorted(shares, reverse=True)
     assert 0 < causes["weights"] < 1 and 0 < causes["tensors"] < 1 and 0 < causes["depthwise"] < 1
-    assert len(sentences({"recall": 0.5, **found})) == 3
+    assert len(sentences({**found, "recall": 0.5})) == 3
 
 
 def test_only_what_is_new_is_tried() -> None:
@@ -126,3 +127,12 @@ def test_only_what_is_new_is_tried() -> None:
 
     assert [w["what"] for w in explained(every)["what_if"]] == ["as it is"]
     assert [w["what"] for w in explained(replace(every, auto=False))["what_if"]] == ["as it is", AUTO]
+
+
+def test_as_it_is_means_level_0() -> None:
+    """At level 0 those are the figures of the model itself; at level 1 they are those of level 0."""
+    plain, corrected = (explained(Precision(), level) for level in (0, 1))
+    shown = [next(w for w in found["what_if"] if w["what"] == "as it is") for found in (plain, corrected)]
+
+    assert shown[0] == shown[1] == {"what": "as it is", **{key: plain[key] for key in ("recall", "precision")}}
+    assert corrected["outputs"] != plain["outputs"]

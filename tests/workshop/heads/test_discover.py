@@ -1,4 +1,4 @@
-"""Discovery: heads are found in every kind of export by structure; other models are refused by name."""
+"""Discovery: heads are found in every kind of export by structure, and proven; other models are refused by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from onnx import helper
 
 from hefkit.errors import ModelError
 from hefkit.workshop.heads.discover import HeadLayout, discover
-from hefkit.workshop.heads.proof import prove
+from hefkit.workshop.heads.proof import HALF_LIMITS, prove
 from hefkit.workshop.network.file import OnnxFile, load_onnx
 from tests.conftest import ROOT
 from tests.helpers.exports import EXPORTS
@@ -44,7 +44,7 @@ def node_of(file: OnnxFile, tensor: str) -> str:
 
 
 @pytest.mark.parametrize("options", EXPORTS.values(), ids=EXPORTS.keys())
-def test_finds_the_heads_of_every_kind_of_export(options: dict[str, Any], opened: Open) -> None:
+def test_the_heads_of_every_kind_of_export_are_found_and_proven(options: dict[str, Any], opened: Open) -> None:
     """`head_tensors` knows where the builder put the heads; roles, shapes and strides follow from the options."""
     strides = options.get("strides", (8, 16, 32))
     height, width = options.get("size", (64, 64))
@@ -66,6 +66,13 @@ def test_finds_the_heads_of_every_kind_of_export(options: dict[str, Any], opened
         for s in strides
         for role, channels in (("box", 4 * reg_max), ("cls", classes))
     ]
+
+    proof = prove(file, layout)
+
+    # float32 has far less to round than the limits allow; test_proof.py is about the limits themselves
+    px, score = HALF_LIMITS if options.get("half") else (1e-3, 1e-5)
+    assert proof.max_abs_px <= px and proof.max_abs_score <= score
+    assert proof.to_json() == {"max_abs_px": proof.max_abs_px, "max_abs_score": proof.max_abs_score, "images": 2}
 
 
 def test_names_do_not_matter(opened: Open) -> None:
