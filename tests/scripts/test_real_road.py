@@ -20,11 +20,6 @@ pytestmark = pytest.mark.slow
 Run = Callable[..., Finished]
 
 
-# few photographs: those that are measured have many objects
-CALIBRATE = ("airplane_0", "cat_1", "dog_1", "humans_4", "object_7")
-MEASURE = ("bus", "city_1", "city_3", "city_5", "peds_0")
-
-
 def overlap(a: list[float], b: list[float]) -> float:
     """IoU of two xyxy boxes."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
@@ -78,12 +73,12 @@ def road(
 
 
 def test_blood_cells(run_script: Run, shared: Path, tmp_path: Path) -> None:
-    """bccd_416, calibrated on 16 pictures of train, on 12 of val: recall 0.983 and precision 0.979 were measured.
+    """bccd_416, calibrated on 16 pictures of train, on 18 of val: recall 0.988 and precision 0.979 were measured.
 
     An ordinary YOLOv8 keeps its boxes at level 0, and has nothing to be advised.
     """
     data = shared / "datasets" / "bccd"
-    pictures = sorted((data / "images" / "val").glob("*.jpg"))[::3]
+    pictures = sorted((data / "images" / "val").glob("*.jpg"))[::2]
     (tmp_path / "val.txt").write_text("".join(f"{p}\n" for p in pictures))
     folders, done = road(
         run_script, shared / "models" / "bccd_416.onnx", 416, data / "data.yaml", tmp_path / "val.txt", 16, tmp_path
@@ -97,22 +92,23 @@ def test_blood_cells(run_script: Run, shared: Path, tmp_path: Path) -> None:
 
 
 def test_a_depthwise_network(run_script: Run, shared: Path, tmp_path: Path) -> None:
-    """leyolo_nano_640, calibrated on 5 of the photographs, on 5 others: recall 0.714, precision 0.900 of 63 boxes.
+    """leyolo_nano_640, calibrated on 8 of the photographs, on 12 others: recall 0.674, precision 0.886 of 46 boxes.
 
-    The bounds are two standard deviations of a share of so few boxes (0.057, 0.042). More than the upper one would be
+    The bounds are two standard deviations of a share of so few boxes (0.07, 0.05). More than the upper one would be
     as wrong as less than the lower: one weight scale a layer costs a depthwise network a third of its boxes.
     """
-    for name, chosen in (("calibrate", CALIBRATE), ("measure", MEASURE)):
-        (tmp_path / f"{name}.txt").write_text("".join(f"{shared / 'images' / photo}.jpg\n" for photo in chosen))
+    photos = sorted((shared / "images").glob("*.jpg"))
+    for name, chosen in (("calibrate", photos[0:48:6]), ("measure", photos[1:48:4])):
+        (tmp_path / f"{name}.txt").write_text("".join(f"{p}\n" for p in chosen))
     folders, done = road(
         run_script, shared / "models" / "leyolo_nano_640.onnx", 640, tmp_path / "calibrate.txt",
-        tmp_path / "measure.txt", len(CALIBRATE), tmp_path,
+        tmp_path / "measure.txt", 8, tmp_path,
     )  # fmt: skip
 
     recall, precision, boxes = agreement(*folders)
 
     assert boxes > 30
-    assert 0.60 <= recall <= 0.82 and precision >= 0.82, f"recall {recall:.3f}, precision {precision:.3f} of {boxes}"
+    assert 0.53 <= recall <= 0.82 and precision >= 0.78, f"recall {recall:.3f}, precision {precision:.3f} of {boxes}"
     # a scale for four groups of similar channels wins back what single scales lose
     tried = {w["what"]: w["recall"] for w in done["quality"]["what_if"]}
     assert tried["4 quantization groups, channels sorted by range"] > tried["as it is"] + 0.2, tried

@@ -20,14 +20,14 @@ GATES = Gates(kept=0.95, recall=0.95)
 
 @pytest.fixture(scope="module")
 def measured(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Validation:
-    """All models on 12 labelled pictures, in one run."""
+    """All models on 18 labelled pictures, in one run."""
     with pytest.MonkeyPatch.context() as patch:
         prove_once(patch)
         bench = Bench(shared, tmp_path_factory.mktemp("bench"))
         models = bench.models()
     items, names = labelled_pictures(str(bench.data), "val")
     ours = [Path(name) for name in models if name != "float"]
-    return validate(ours, Path("float"), items[::3], lambda path: bench.open(models, path), labelled=True, names=names)
+    return validate(ours, Path("float"), items[::2], lambda path: bench.open(models, path), labelled=True, names=names)
 
 
 def figures(measured: Validation, name: str) -> dict[str, object]:

@@ -6,6 +6,7 @@ graphs come through the driver: end nodes, names, orders, shapes, scripts, HARs,
 
 from __future__ import annotations
 
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -64,14 +65,17 @@ def test_real_networks(
     free: bool,
     recall: float | None,
 ) -> None:
-    """Prepare one picture, compile, inspect; the spec is that of the graph, and fits the HEF."""
+    """Prepare two pictures, compile, inspect; the spec is that of the graph, and fits the HEF."""
     model = shared / "models" / file
     imgsz = side or exported_size(model)
     source = shared / "datasets" / "bccd" / "images" / "val"
-    if "bccd" not in file:  # a street with many objects
-        source = shared / "images" / "city_1.jpg"
+    if "bccd" not in file:  # two streets with many objects
+        source = tmp_path / "photographs"
+        source.mkdir()
+        for name in ("bus.jpg", "city_1.jpg"):
+            shutil.copy(shared / "images" / name, source)
     calib, sdk = tmp_path / "set", make_sdk(tmp_path)
-    flags = [source, "--num-samples", 1, "--imgsz", imgsz, "--output", calib]
+    flags = [source, "--num-samples", 2, "--imgsz", imgsz, "--output", calib]
     assert run_main(prepare_calibration.main, list(map(str, flags))) == 0
 
     done = compiled(
