@@ -204,8 +204,10 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Con
     matplotlib's list of fonts takes half a second, so it stays for the next run.
     """
     os.environ["XDG_CACHE_HOME"] = str(tmp_path_factory.mktemp("cache"))
-    if pytestconfig.cache is not None:
-        os.environ["MPLCONFIGDIR"] = str(pytestconfig.cache.mkdir("matplotlib"))
+    cache = getattr(pytestconfig, "cache", None)  # a plugin of pytest, which may be switched off
+    if cache is not None:
+        with contextlib.suppress(OSError):
+            os.environ["MPLCONFIGDIR"] = str(cache.mkdir("matplotlib"))
 
 
 @pytest.fixture(autouse=True)

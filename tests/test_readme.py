@@ -127,7 +127,8 @@ def reader(tmp_path: Path) -> Iterator[Path]:
     """The folder of somebody who follows the document; `python3` is the Python of the tests."""
     home = tmp_path / "hefkit"
     for folder in ("hefkit", "examples"):
-        shutil.copytree(ROOT / folder, home / folder)  # with what Python has compiled
+        # with what Python has compiled, but not what it is writing
+        shutil.copytree(ROOT / folder, home / folder, ignore=shutil.ignore_patterns("*.pyc.*"))
     for path in (*ROOT.glob("*.py"), *ROOT.glob("*.mscript")):
         shutil.copy(path, home)
     for k, picture in enumerate(sorted((home / "examples" / "drone" / "images").rglob("*.jpg"))):

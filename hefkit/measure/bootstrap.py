@@ -26,7 +26,7 @@ def paired_interval(reference: AveragePrecision, found: AveragePrecision, seed: 
         raise ValueError(f"expected the same pictures, got {reference.images} and {found.images}")
     detections = max(len(reference.found), len(found.found), 1)
     draws = int(np.clip(WORK // detections, *DRAWS))
-    weights = draw_weights(reference.images, draws, seed)
+    weights = np.ascontiguousarray(draw_weights(reference.images, draws, seed).T)
     exact, ours = weighted_map50(reference, weights), weighted_map50(found, weights)
     known = exact > 0
     if not known.any():
@@ -35,9 +35,10 @@ def paired_interval(reference: AveragePrecision, found: AveragePrecision, seed: 
 
 
 def weighted_map50(meter: AveragePrecision, weights: np.ndarray) -> np.ndarray:
-    """(draws,) mAP50 where every picture counts as often as its weight; NaN for a draw without labels."""
+    """(pictures, draws) -> (draws,) mAP50 where every picture counts as often as its weight; NaN without labels."""
     labels = meter.labels[meter.labels["counts"][:, 0]]
-    table = np.full((meter.num_classes, len(weights)), np.nan)
+    draws = weights.shape[1]
+    table = np.full((meter.num_classes, draws), np.nan)
     for class_id in np.unique(labels["class_id"]).tolist():
         mine = meter.ranked(class_id)
         hit = (mine["hit"][:, 0] & 1).astype(bool)
@@ -46,7 +47,7 @@ def weighted_map50(meter: AveragePrecision, weights: np.ndarray) -> np.ndarray:
         table[class_id] = _precision(mine["picture"][:last], hit[:last], places, weights)
     known = ~np.isnan(table)
     total = np.where(known, table, 0.0).sum(axis=0)
-    return np.divide(total, known.sum(axis=0), out=np.full(len(weights), np.nan), where=known.any(axis=0))
+    return np.divide(total, known.sum(axis=0), out=np.full(draws, np.nan), where=known.any(axis=0))
 
 
 def _precision(pictures: np.ndarray, hit: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -54,12 +55,13 @@ def _precision(pictures: np.ndarray, hit: np.ndarray, labels: np.ndarray, weight
 
     The last detection is a hit. Precision is computed at the hits only: behind one it falls until the next.
     """
-    result = np.full(len(weights), np.nan)
+    draws = weights.shape[1]
+    result = np.full(draws, np.nan)
     ends = np.flatnonzero(hit)
     starts = np.concatenate([[0], ends[:-1] + 1])[: len(ends)]
     step = max(CHUNK // max(len(pictures), 1), 1)
-    for start in range(0, len(weights), step):
-        some = np.ascontiguousarray(weights[start : start + step].T)  # a row a picture
+    for start in range(0, draws, step):
+        some = weights[:, start : start + step]
         counts = some[labels].sum(axis=0)
         every = np.cumsum(np.add.reduceat(some[pictures], starts, axis=0), axis=0, dtype=np.float64)
         hits = np.cumsum(some[pictures[ends]], axis=0, dtype=np.float64)

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import tempfile
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -58,28 +59,35 @@ def started(workers: int) -> Iterator[Any]:
     import dask
     from distributed import Client, LocalCluster
 
-    quiet = {
+    settings = {
         "logging.distributed": "critical",  # what fails is ours to report
         # Dask's watch over itself takes a twentieth of a core, each worker's as much
         "distributed.worker.profile.enabled": False,
         "distributed.admin.tick.interval": "1s",
+        # these workers cannot be lost alone, but all are silent while the machine or this process is halted
+        "distributed.scheduler.worker-ttl": None,
+        # else the link has an address that does not answer
+        "distributed.dashboard.link": f"{{scheme}}://{LOOPBACK}:{{port}}/status",
     }
-    with (
-        tempfile.TemporaryDirectory(prefix="hefkit-dask-", ignore_cleanup_errors=True) as folder,
-        dask.config.set(quiet),
-        LocalCluster(
-            n_workers=workers,
-            threads_per_worker=1,
-            processes=False,
-            dashboard_address=f"{LOOPBACK}:0",
-            worker_dashboard_address=f"{LOOPBACK}:0",
-            memory_limit=0,  # what needs memory are the candidates' processes, which Dask does not count
-            local_directory=folder,
-            silence_logs=logging.CRITICAL,
-        ) as cluster,
-        Client(cluster, timeout=CONNECT_SECONDS) as client,
-    ):
-        yield client
+    with contextlib.ExitStack() as opened:
+        prefix = "hefkit-dask-"
+        folder = opened.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
+        opened.enter_context(dask.config.set(settings))
+        with warnings.catch_warnings():
+            # it looks for an address that others reach, and none of it is used
+            warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address", RuntimeWarning)
+            cluster = LocalCluster(
+                n_workers=workers,
+                threads_per_worker=1,
+                processes=False,
+                dashboard_address=f"{LOOPBACK}:0",
+                worker_dashboard_address=f"{LOOPBACK}:0",
+                memory_limit=0,  # what needs memory are the candidates' processes, which Dask does not count
+                local_directory=folder,
+                silence_logs=logging.CRITICAL,
+            )
+        opened.enter_context(cluster)
+        yield opened.enter_context(Client(cluster, timeout=CONNECT_SECONDS))
 
 
 def dashboard(client: Any) -> str | None:

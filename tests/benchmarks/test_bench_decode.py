@@ -14,7 +14,7 @@ import pytest
 from hefkit.detect.decode import Decoder, DecodeSettings
 from hefkit.errors import DataError
 from hefkit.spec import HeadSpec
-from tests.conftest import Finished
+from tests.conftest import ROOT, Finished
 from tests.helpers.heads import make_head, plain_decode, random_tensors
 
 BENCH = "benchmarks/bench_decode.py"
@@ -112,7 +112,7 @@ def test_bad_folders_are_one_line(
     spoil(recorded[0])
 
     with pytest.raises(DataError) as refused:
-        module_at(Path(BENCH).resolve()).main([str(recorded[0]), "--runs", "1"])
+        module_at(ROOT / BENCH).main([str(recorded[0]), "--runs", "1"])
 
     assert refused.value.exit_code == 3 and "\n" not in str(refused.value) and capsys.readouterr() == ("", "")
 
@@ -136,7 +136,7 @@ def test_bad_flags(run_script: Run, flags: list[str]) -> None:
 def test_the_baseline_is_the_pinned_one(folder: str, shared: Path) -> None:
     """The float decode that ours is held against gives, bit by bit, what the decode beside the project gives."""
     pinned = module_at(shared / "bench" / "reference_decode.py")
-    bench = module_at(Path(BENCH).resolve())
+    bench = module_at(ROOT / BENCH)
     head, tensors = bench.read_tensors(shared / "bench" / folder)
 
     ours = bench.float_decode(head, tensors)
@@ -148,7 +148,7 @@ def test_the_baseline_is_the_pinned_one(folder: str, shared: Path) -> None:
 @pytest.mark.parametrize("reg_max", [1, 16])
 def test_the_baseline_decodes_what_we_decode(reg_max: int) -> None:
     """On heads with and without bins the two that are timed find the same."""
-    bench = module_at(Path(BENCH).resolve())
+    bench = module_at(ROOT / BENCH)
     head = make_head((64, 96), (8, 16), 3, reg_max)
     tensors = random_tensors(head, np.random.default_rng(2))
 

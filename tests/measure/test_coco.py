@@ -215,7 +215,7 @@ def test_weights_are_repeated_pictures() -> None:
     weights = draw_weights(12, 20, seed=3)
     expected = [repeated(images, row).figures()["map50"] for row in weights]
 
-    found = weighted_map50(repeated(images, np.ones(12)), weights)
+    found = weighted_map50(repeated(images, np.ones(12)), weights.T)
 
     np.testing.assert_allclose(found, expected, atol=1e-9)
 

@@ -142,6 +142,7 @@ def test_a_lost_worker_a_failure_and_a_second_call(
         second = sweep(text, *flags)
 
     assert (first.code, second.code) == (0, 0), first.err + second.err
+    assert "its worker was lost; it starts again on another one" in first.err
     rows = {row["name"]: row for row in first.json["rows"]}
     assert {name: row["status"] for name, row in rows.items()} == {
         "level0": "done", "logits": "done", "broken": "failed"
