@@ -28,6 +28,12 @@ SCAN = JPEG.index(b"\xff\xda") + 100
 PIXELS = PNG.index(b"IDAT") + 40
 
 
+@pytest.fixture(autouse=True)
+def no_decoder() -> None:
+    """A reader or a camera that an earlier test has left may still be decoding, until its own time limit."""
+    wait_for(lambda: not [t for t in threading.enumerate() if t.name.startswith(("reader", "call ", "grabber"))], 40)
+
+
 def chunk(name: bytes, data: bytes) -> bytes:
     """A chunk of a PNG."""
     return len(data).to_bytes(4, "big") + name + data + zlib.crc32(name + data).to_bytes(4, "big")
@@ -71,8 +77,6 @@ def test_nothing_is_printed(capfd: pytest.CaptureFixture[str]) -> None:
 
 def test_what_others_print(capfd: pytest.CaptureFixture[str]) -> None:
     """Python prints also meanwhile; C code prints again afterwards, also after nested blocks and errors."""
-    # a reader that an earlier test has left may still be decoding
-    wait_for(lambda: not any(thread.name.startswith("reader") for thread in threading.enumerate()))
     libc = ctypes.CDLL(None)
     perror = lambda: libc.perror(b"from C")  # noqa: E731
     with contextlib.suppress(ZeroDivisionError), quiet.quiet_codecs():
