@@ -1,6 +1,6 @@
 """Decides which output of a HEF is a box tensor and which a class tensor, and says why. No other module decides this.
 
-Two outputs at every stride belong together. The first of these that leaves one assignment decides:
+Two outputs at every stride belong together. The first of these that allows exactly one assignment decides:
 
 1. the names of the ONNX nodes: ultralytics calls the box module `cv2` and the class module `cv3`
 2. the channels: 64 (4 sides x 16 bins) and 4 (4 distances) are usual for boxes
@@ -141,7 +141,7 @@ def read_heads(path: Path, group: Group, names: Mapping[int, str] | None) -> tup
 
 
 def _couples(group: Group) -> list[tuple[int, VStream, VStream]]:
-    """(stride, one output, the other), ascending; empty where there are not two alike at every stride."""
+    """(stride, one output, the other), ascending; empty unless every stride has two, everywhere alike."""
     if len(group.inputs) != 1 or len(group.inputs[0].shape) != 3:
         return []
     height, width, _ = group.inputs[0].shape
@@ -179,14 +179,14 @@ def _pairs(
     if len(found) != 1:
         return (), "", []
     classes = found[0][0].cls.shape[2]
-    assumed = f"boxes come before classes, so there are {classes} classes; if it finds nonsense, give it --names"
+    assumed = f"boxes come before classes, so there are {classes} classes; if the boxes are wrong, give it --names"
     return found[0], "their order in the file", [assumed]
 
 
 def _consistent(
     couples: list[tuple[int, VStream, VStream]], fits: Callable[[VStream, VStream], bool]
 ) -> Iterator[tuple[Pair, ...]]:
-    """The assignments, of two a stride, that fit everywhere and have the same channels everywhere."""
+    """Those of the two assignments at each stride that fit everywhere and have the same channels everywhere."""
     choices = [[Pair(s, *p) for p in ((a, b), (b, a)) if fits(*p)] for s, a, b in couples]
     for first in choices[0]:
         form = (first.box.shape[2], first.cls.shape[2])

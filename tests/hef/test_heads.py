@@ -49,7 +49,7 @@ def both(path: Path) -> HeadSpec:
     head = found.spec.head
     bins = f"{head.reg_max} bins a side" if head.reg_max > 1 else "direct distances"
     classes = "1 class" if head.num_classes == 1 else f"{head.num_classes} classes"
-    nms = "it needs no NMS" if head.nms_free else "NMS is left to us"
+    nms = "it needs no NMS" if head.nms_free else "hefkit computes NMS"
     strides = ", ".join(map(str, head.strides))
     assert said[1] == f"raw YOLO heads, strides {strides}; boxes with {bins}, {classes}; {nms}"
     assert said[2 : 2 + len(found.facts)] == list(found.facts)
@@ -176,7 +176,7 @@ def test_a_spec_beside_the_file_decides_for_both(tmp_path: Path, nms_free: bool)
 
     found, said = match(read_hef(tmp_path / "m.hef")), describe(read_hef(tmp_path / "m.hef"), spec)
 
-    nms = "it needs no NMS" if nms_free else "NMS is left to us"
+    nms = "it needs no NMS" if nms_free else "hefkit computes NMS"
     assert found.spec.head.nms_free == nms_free
     assert said[1:] == [f"raw YOLO heads, strides 8, 16, 32; boxes with 16 bins a side, 64 classes; {nms}"]
 
