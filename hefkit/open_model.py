@@ -137,7 +137,7 @@ def load(
         agnostic_nms: boxes of different classes suppress each other.
         multi_label: keep every class of an anchor, not only the best.
         names: class names instead of the model's: {0: "drone"}, or a list in the order of the ids.
-        batch_size: frames that `stream` gives the chip at once.
+        batch_size: frames that `stream` gives the chip in one batch.
 
     Raises:
         HefkitError: one of its subclasses, see `hefkit.errors`. A wrong argument is a UsageError.

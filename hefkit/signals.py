@@ -13,7 +13,7 @@ import sys
 
 from hefkit.errors import EXIT_INTERRUPTED
 
-TYPE_CHECKING = False  # that of `typing` takes some milliseconds too
+TYPE_CHECKING = False  # an import of `typing` takes some milliseconds too
 if TYPE_CHECKING:
     import subprocess
     import threading

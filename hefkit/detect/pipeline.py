@@ -69,7 +69,7 @@ class Pipeline:
     Args:
         frames: read and closed by the first thread.
         detector: its engine must not be used elsewhere meanwhile.
-        depth: batches in flight at once; None: as many as the engine has slots. Fewer batches give younger results.
+        depth: batches in flight at a time; None: as many as the engine has slots. Fewer batches give younger results.
         ahead: results that may wait for the caller.
         young: take a frame only shortly before the engine is free, so that a camera gives a newer one.
     """

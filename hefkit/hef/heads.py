@@ -81,11 +81,11 @@ def judge(group: Group, names: Mapping[int, str] | None = None) -> Judgement:
         return Judgement(strides, problem=fault)
     pairs, how, assumed = _pairs(group, couples, names)
     if not pairs:
-        return Judgement(strides, problem="the file does not tell boxes from classes")
+        return Judgement(strides, problem="the file does not show which outputs are boxes and which are classes")
     channels, classes = pairs[0].box.shape[2], pairs[0].cls.shape[2]
     if channels % 4 or channels // 4 > MAX_REG_MAX:
         return Judgement(strides, problem=f"the box tensors have {channels} channels, expected 4 x the number of bins")
-    facts, outputs = [f"boxes and classes are told apart by {how}"], []
+    facts, outputs = [f"boxes and classes are distinguished by {how}"], []
     for pair in pairs:
         activation, reason = activation_of(*value_range(pair.cls))
         if not activation:
@@ -119,7 +119,7 @@ def read_heads(path: Path, group: Group, names: Mapping[int, str] | None) -> tup
     """The heads as a decoder needs them, and the judgement behind them.
 
     Raises:
-        ModelError: there are no such heads, or nothing tells boxes from classes or logits from probabilities.
+        ModelError: there are no such heads, or nothing distinguishes boxes and classes, or logits and probabilities.
     """
     found = judge(group, names)
     if not found.strides:
@@ -206,7 +206,7 @@ def _usual(box: VStream, cls: VStream) -> bool:
 
 
 def _different(box: VStream, cls: VStream) -> bool:
-    """Usual for boxes, and not as many channels as the classes: equal ones can only be told apart by their ranges."""
+    """Usual for boxes, and not as many channels as the classes: only the ranges distinguish equal ones."""
     return _usual(box, cls) and box.shape[2] != cls.shape[2]
 
 

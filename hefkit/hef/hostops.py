@@ -87,7 +87,7 @@ def _logits(op: Message, inputs: list[Layer]) -> VStream:
 
 
 def _logits_quantisation(source: VStream, features: int) -> tuple[Numbers, Numbers]:
-    """Scale and zero point of the input, as HailoRT reports them, whatever the output pad has."""
+    """Scale and zero point of the input, as HailoRT reports them, even if the output pad has others."""
     if isinstance(source.scale, tuple) and len(source.scale) != features:
         return None, None
     return source.scale, source.zero_point

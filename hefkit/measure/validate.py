@@ -58,7 +58,7 @@ class Validation:
         log.warning("%s", text)
 
     def class_names(self, run: ModelRun) -> dict[int, str]:
-        """The model's names, and those of the labels where it has none."""
+        """The model's class names; a class without one has the name of the labels."""
         given = self.names or {}
         return {i: given.get(i, name) if name == f"class{i}" else name for i, name in run.spec.names.items()}
 

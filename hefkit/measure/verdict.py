@@ -18,7 +18,7 @@ GOOD_KEPT, BAD_KEPT = 0.95, 0.90  # of the float model's mAP
 GOOD_RECALL, BAD_RECALL = 0.90, 0.70  # agreement
 SAME_SIZE = (0.95, 1.05)  # median width and height ratio
 ENOUGH_BOXES = 20  # of the float model, for a word about agreement
-HOPELESS = 0.05  # mAP50 that no detector should have, whatever the float model gives
+HOPELESS = 0.05  # mAP50; a model below it is bad, also without a float model
 LEVELS = ("good", "unknown", "look", "bad")  # ascending: the worst of several models is reported
 
 
