@@ -46,7 +46,7 @@ MAX_BATCH = 63  # HailoRT's own limit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; every value is checked. No file is opened, except to see whether the source is a video."""
+    """The command line; every value is checked. Of a file only its kind is read."""
     parser = cli.Parser(__doc__, usage="%(prog)s [--model] MODEL [--source] SOURCE [options]")
     add_model_and_source(parser, "an image, a folder, a 'glob', a text list, - for a list on stdin, or a video")
     add_detection_flags(parser)

@@ -238,7 +238,7 @@ def open_window(args: argparse.Namespace, desk: Desk) -> Callable[[], None]:
 
 
 def open_video(args: argparse.Namespace) -> FileCamera:
-    """Open a video file, before the chip is opened: a wrong file is an error on a machine without a chip, too."""
+    """Open a video file, before the chip is opened: a wrong file must not need a chip."""
     from hefkit.cameras.file import FileCamera
 
     return FileCamera(args.camera, loop=args.loop)

@@ -32,7 +32,7 @@ What runs on the Raspberry Pi as well (standard library, numpy and cv2 only), in
     web         the live page
     mqtt        messages for MQTT and Home Assistant
 
-The part for the workstation, which is not copied to the Pi, and the one module that opens every kind of model:
+For the workstation only, and the one module that opens every kind of model:
 
     workshop    ONNX files, calibration sets, the INT8 emulator, Hailo's compiler
     open_model  a model file -> an engine: chip, emulation or float network; the Python API

@@ -191,8 +191,8 @@ def print_json(result: dict[str, Any]) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int], terminated: int = EXIT_TERMINATED) -> NoReturn:
     """Run a script's main() and end the process with its exit code; `terminated` is the one after SIGTERM."""
-    ending = [1]  # stays where main() raises an exception that is a bug
-    atexit.register(_leave, ending)  # the function that is registered first is called last
+    ending = [1]  # a bug, unless main() ends
+    atexit.register(_leave, ending)  # registered first, so called last
     try:
         ending[0] = run_main(main, None, terminated, at_end=ignore_signals)
     except SystemExit as exc:  # argparse

@@ -26,7 +26,7 @@ BETTER = 0.03  # recall by which a changed float model must agree better; equal 
 BELIEVED = 0.7  # recall that the changed float model must reach
 DARK = (0.8, 1.25)  # span on nearly black pictures / span of the codes; a healthy model has 0.6 and less
 SHORT_REACH = 0.75  # of the float tensor's span; a healthy model reaches 0.9 and more
-DEAD = 0.01  # reach; a tensor below it is not judged: a class tensor without an object in these pictures
+DEAD = 0.01  # reach; a class tensor below it shows no object in these pictures
 FEW_PICTURES = 16
 SPREAD = (0.95, 1.05)  # 5th and 95th percentile of width ratios at the same anchors; healthy: 0.98 to 1.02
 LEVEL = re.compile(r"optimization_level\s*=\s*(\d)")

@@ -29,7 +29,7 @@ from hefkit.text import log, one_line
 UNKNOWN = "None"
 ONLINE, OFFLINE = "online", "offline"
 MAX_NAME = 60  # characters of an entity's name
-AWAY_S = 3.0  # a class has left after so long without an object: a detector misses objects in single frames
+AWAY_S = 3.0  # a class has left after so long without an object: objects are missed in single frames
 BLIND_S = 5.0  # without a frame for so long, the counts are unknown
 ALL_CLASSES = 20  # in a model with more, a class gets its entity when it is first seen
 MAX_CLASSES = 100  # classes with an entity

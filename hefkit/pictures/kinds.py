@@ -110,7 +110,7 @@ def _is_raw_stream(head: bytes) -> bool:
 
 
 def _cut_off_mp4(file: BinaryIO, size: int) -> str:
-    """Why an MP4 is not complete: it has no index (`moov`), which is written last, or is shorter than its parts say."""
+    """Why an MP4 is not complete: no index (`moov`), which is written last, or shorter than its parts say."""
     at, names = 0, set()
     for _ in range(MAX_ATOMS):
         file.seek(at)

@@ -45,7 +45,7 @@ class Bounds:
     viewers: int = 16  # of the stream
     connections: int = 64  # those of viewers included
     stuck_s: float = 10.0  # a viewer that has not taken a whole frame after so long is dropped
-    silent_s: float = 10.0  # a connection without a complete request after so long is closed
+    silent_s: float = 10.0  # so long without a complete request closes a connection
     repeat_s: float = 3.0  # without a new frame, the last one is sent again, which shows whether the viewer has gone
     stale_s: float = 10.0  # without a new frame for so long, /healthz answers 503
 
