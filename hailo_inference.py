@@ -46,7 +46,7 @@ MAX_BATCH = 63  # HailoRT's own limit
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    """The command line; every value is checked; only the kind of a video is looked at."""
+    """The command line; every value is checked. Of a file only its kind is read."""
     parser = cli.Parser(__doc__, usage="%(prog)s [--model] MODEL [--source] SOURCE [options]")
     add_model_and_source(parser, "an image, a folder, a 'glob', a text list, - for a list on stdin, or a video")
     add_detection_flags(parser)
@@ -62,7 +62,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--save-video", action="store_true", help="write the annotated video, NAME.mp4")
     parser.add_argument("--save-crop", action="store_true", help="write every object as crops/CLASS/NAME-N.jpg")
     parser.add_argument(
-        "--line-width", type=cli.whole_number(1, 100), metavar="N", help="width of box lines in pixels (by size)"
+        "--line-width",
+        type=cli.whole_number(1, 100),
+        metavar="N",
+        help="width of box lines in pixels (by picture size)",
     )
     parser.add_argument("--hide-labels", action="store_true", help="draw boxes without labels")
     parser.add_argument(
@@ -129,7 +132,7 @@ def look_into_video(args: argparse.Namespace) -> VideoFacts | None:
 
 
 def detect(args: argparse.Namespace, engine: Engine, plan: RunPlan, video: VideoFacts | None) -> tuple[Tally, float]:
-    """Detect in every picture and write the run folder; returns the counts and the seconds, with writing."""
+    """Detect in every picture and write the run folder; returns the counts and the seconds, writing included."""
     from hefkit.detect.detector import Detector
     from hefkit.pictures.frames import read_photographs
     from hefkit.pictures.video import read_video
@@ -192,7 +195,7 @@ def print_summary(args: argparse.Namespace, result: dict[str, Any], tally: Tally
         log.info("%s", line)
     log.info("%.1f %ss per second, reading and writing included", result["images_per_second"], unit)
     stages = ", ".join(f"{stage} {ms:.1f}" for stage, ms in result["stage_ms"].items())
-    log.info("median milliseconds of each: %s; sum per image: %.1f", stages, result["latency_ms"])
+    log.info("median milliseconds of each stage: %s; sum per image: %.1f", stages, result["latency_ms"])
     log.info("%s: %s", one_line(result["save_dir"]), ", ".join(written(args)))
 
 

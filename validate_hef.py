@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Is the model good enough? Or, with a HEF alone: its inputs, its outputs, the chip it is for.
+"""Is the model good enough? With a HEF alone: its inputs, its outputs and the chip that it is for.
 
     validate_hef.py best.emulated.onnx --data data.yaml --reference best.onnx --report report
     validate_hef.py best.hef --data data.yaml                      on the Pi: average precision on your labels
@@ -8,8 +8,8 @@
     validate_hef.py yolov8n.hef --device                           on the Pi: check driver, library and chip
     validate_hef.py yolov8n.hef --benchmark                        on the Pi: time chip and pipeline
 
-Measures average precision as COCO defines it, the share that is kept of the float model, and the boxes of both models
-one by one, and says in one sentence whether it is enough. A gate that is not reached ends with exit code 7.
+Measures average precision as COCO defines it, and how much of the float model's is kept. Compares the boxes of both
+models. Says in one sentence whether the model is good enough. A gate that is not reached ends with exit code 7.
 """
 
 from __future__ import annotations
@@ -53,8 +53,10 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     accuracy.add_argument("--source", metavar="IMAGES", help="pictures without labels; also for --benchmark")
     accuracy.add_argument("--report", type=Path, metavar="DIR", help="write report.html and report.json there")
     accuracy.add_argument("--gate-map50", type=cli.fraction, metavar="P", help="exit 7 when mAP50 is lower")
-    accuracy.add_argument("--gate-kept", type=cli.fraction, metavar="R", help="exit 7: share of the reference's mAP50")
-    accuracy.add_argument("--gate-recall", type=cli.fraction, metavar="R", help="exit 7: share of its boxes")
+    accuracy.add_argument("--gate-kept", type=cli.fraction, metavar="R", help="exit 7 when less of the mAP50 is kept")
+    accuracy.add_argument(
+        "--gate-recall", type=cli.fraction, metavar="R", help="exit 7 when fewer boxes are found again"
+    )
     chip = parser.add_argument_group("one HEF")
     chip.add_argument(
         "--device", action="store_true", help="check driver, library, firmware, PCIe link, and run the HEF once"
@@ -85,11 +87,11 @@ def misused(args: argparse.Namespace) -> str | None:
     if args.data is not None and args.source is not None:
         return "--data and --source both name pictures; expected one of them"
     if args.accuracy and args.data is None and args.reference is None and not several:
-        return "--source compares a model with --reference ONNX, or is for --benchmark"
+        return "--source needs --reference ONNX or --benchmark"
     if args.split is not None and args.data is None:
         return "--split is for --data"
     if several and not args.accuracy:
-        return "several models are for --data, or for --reference with --source"
+        return "several models need --data, or --reference with --source"
     compared = args.reference is not None or several
     for flag, value, possible, needs in (
         ("--report", args.report, args.accuracy, "--data, or --source and --reference"),
@@ -174,7 +176,7 @@ def inspect(args: argparse.Namespace) -> int:
     hef = read_hef(args.model)
     spec = args.model.with_suffix(".json")
     beside = None
-    if hef.digest_ok is not False:  # what a damaged file says proves nothing about its spec
+    if hef.digest_ok is not False:  # a damaged file proves nothing about its spec
         beside = spec_beside(args.model)
     if beside is not None:
         check_spec(hef, beside)
@@ -202,7 +204,7 @@ def inspect(args: argparse.Namespace) -> int:
 
 
 def photographs(args: argparse.Namespace) -> list[Item]:
-    """The pictures of --source, found before the chip is opened; an empty list: pictures are drawn."""
+    """The pictures of --source, found before the chip is opened; an empty list means that pictures are drawn."""
     from hefkit.pictures.sources import find_items
 
     return find_items(args.source) if args.source is not None else []
@@ -258,7 +260,7 @@ def device_lines(report: Report) -> Iterator[str]:
 
 
 def check_model(model: Path) -> Path:
-    """The HEF, in a folder its only one; refuses (exit 4) a file that cannot be a HEF, before it is opened."""
+    """The HEF; of a folder, its only one; refuses (exit 4) a file that cannot be a HEF, before it is opened."""
     from hefkit.open_model import check_model_file
 
     model = check_model_file(model)

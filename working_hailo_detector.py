@@ -67,8 +67,8 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--record", type=Path, metavar="FILE.mp4", help="write an annotated video")
     add("--save-dir", type=Path, metavar="DIR", help="save annotated pictures of frames with detections")
-    add("--save-max", type=cli.whole_number(1), metavar="N", help=f"pictures to keep there ({SAVE_MAX})")
-    add("--save-every", type=cli.seconds, metavar="S", help=f"minimum seconds between two ({SAVE_EVERY_S:g})")
+    add("--save-max", type=cli.whole_number(1), metavar="N", help=f"pictures to keep in --save-dir ({SAVE_MAX})")
+    add("--save-every", type=cli.seconds, metavar="S", help=f"minimum seconds between two pictures ({SAVE_EVERY_S:g})")
     add("--jsonl", metavar="FILE|-", help="append one flushed JSON line a frame; - is standard output")
     add("--mqtt", type=parse_mqtt_url, metavar="URL", help="mqtt[s]://host[:port]; credentials: environment or file")
     add("--mqtt-topic", type=parse_topic, metavar="T", help=f"beginning of the topics ({TOPIC})")
@@ -182,7 +182,7 @@ def check_lines(path: Path) -> None:
         begins = file.read(MAX_LINE_BYTES)
     if begins.strip() and not begins.startswith(b'{"source"') and b', "latency_ms": ' not in begins:
         raise UsageError(
-            f"--jsonl {path}: the file holds something else; expected a new file or earlier lines; choose another"
+            f"--jsonl {path}: the file holds other data; expected a new file, or one with earlier lines; choose another"
         )
 
 
@@ -204,7 +204,7 @@ def open_sinks(
 
     desk = Desk(controls, args.save_dir or FOLDER, recorder)
     stack.callback(desk.close)
-    poll = open_window(args, desk)  # first: OpenCV's first window hangs where PyAV is imported already
+    poll = open_window(args, desk)  # first: OpenCV's first window hangs if PyAV was imported before
     if args.record is not None:
         desk.add(recorder())
     if args.web is not None:
@@ -238,7 +238,7 @@ def open_window(args: argparse.Namespace, desk: Desk) -> Callable[[], None]:
 
 
 def open_video(args: argparse.Namespace) -> FileCamera:
-    """Open a video file, before a chip is looked for: a wrong file must not need one."""
+    """Open a video file, before the chip is opened: a wrong file must not need a chip."""
     from hefkit.cameras.file import FileCamera
 
     return FileCamera(args.camera, loop=args.loop)

@@ -10,7 +10,7 @@ What every package uses:
 
     errors      what can go wrong, and the exit code of each failure
     text        words for people: the logger, one printable line of any text
-    signals     Ctrl-C and SIGTERM become exceptions, at moments that can bear them
+    signals     Ctrl-C and SIGTERM become exceptions, but never in the middle of an import
     files       temporary name first, rename last
     staging     several files in place together, whatever kills the run
     cli         shared flags, logging, error -> exit code
@@ -22,7 +22,7 @@ What every package uses:
 What runs on the Raspberry Pi as well (standard library, numpy and cv2 only), in reading order:
 
     pictures    photographs, folders, lists and videos -> upright BGR pixels
-    detect      letterbox, engine, decode, NMS, and the pipeline that runs them at once
+    detect      letterbox, engine, decode, NMS, and the pipeline that runs them in parallel
     results     drawn pictures, JSON lines, CSV, COCO, label files of a run
     hef         read a HEF without HailoRT; which output is a box tensor, which a class tensor
     hailo       HailoRT and the chip
@@ -32,7 +32,7 @@ What runs on the Raspberry Pi as well (standard library, numpy and cv2 only), in
     web         the live page
     mqtt        messages for MQTT and Home Assistant
 
-The workstation's half, which is not copied to the Pi, and the one module that opens either:
+For the workstation only, and the one module that opens every kind of model:
 
     workshop    ONNX files, calibration sets, the INT8 emulator, Hailo's compiler
     open_model  a model file -> an engine: chip, emulation or float network; the Python API

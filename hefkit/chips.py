@@ -25,9 +25,9 @@ class Chip:
     name: str  # HailoRT's word in lower case
     line: int  # 3: compiled by DFC 3.x, driven by HailoRT 4; 5: compiled by DFC 5.x, driven by HailoRT 5
     numbers: tuple[int, ...] = ()  # `Header.hw_arch` of its HEFs
-    hef_runs: str = ""  # where its HEFs run; completes "this HEF"
+    hef_runs: str = ""  # where its HEFs run: the words after "this HEF"
     runs: tuple[str, ...] = ()  # chips whose HEFs it runs; empty: not known, HailoRT decides
-    slow: tuple[str, ...] = ()  # those of them that are no faster than on their own chip
+    slow: tuple[str, ...] = ()  # those of `runs` whose HEFs run only as fast as on their own chip
     target: bool = True  # --hw-arch takes it
     partial: bool = False  # its HEFs hold the network several times: a layout for each set of clusters
     same_number: str = ""  # the chip with which it shares a number in the HEFs of HailoRT 5
@@ -50,7 +50,7 @@ _TABLE = (
     ),
     Chip(
         "hailo15h", 5, (103, 104, 105),
-        "is for a Hailo-10H or 15H, one number in the file; needs HailoRT 5 (on a Raspberry Pi: "
+        "is for a Hailo-10H or 15H, which have the same number in a HEF; needs HailoRT 5 (on a Raspberry Pi: "
         "sudo apt install hailo-h10-all)",
         runs=("hailo15h", "hailo15m", "hailo10h"), same_number="hailo10h",
     ),
@@ -77,7 +77,7 @@ def is_line_3(name: str | None) -> bool:
 
 
 def same_arch(one: str, other: str) -> bool:
-    """Whether a HEF for one is a HEF for the other: HailoRT 5 gives the 10H and the 15H one number in the file."""
+    """Whether a HEF for `one` is also a HEF for `other`: in HEFs the 10H and the 15H have the same number."""
     return one == other or (one in CHIPS and CHIPS[one].same_number == other)
 
 
@@ -102,5 +102,5 @@ def check_chip(path: Path, hef_arch: str, chip: str) -> None:
 
 
 def is_slow(hef_arch: str, chip: str) -> bool:
-    """Whether the chip could run the model faster if it were compiled for it."""
+    """Whether the chip would run the model faster from a HEF that was compiled for this chip."""
     return chip in CHIPS and hef_arch in CHIPS[chip].slow

@@ -147,7 +147,7 @@ def set_up_logging(quiet: bool) -> None:
 
     class Plain(logging.Formatter):
         def format(self, record: logging.LogRecord) -> str:
-            # names in files may hold terminal escapes; only a message of ours has several lines
+            # names in files may hold terminal escapes; only our own messages have several lines
             text = printable(record.getMessage(), keep="\n" if "\n" in str(record.msg) and record.args else "")
             return text if record.levelno == logging.INFO else f"{record.levelname.lower()}: {text}"
 
@@ -191,8 +191,8 @@ def print_json(result: dict[str, Any]) -> None:
 
 def run(main: Callable[[Sequence[str] | None], int], terminated: int = EXIT_TERMINATED) -> NoReturn:
     """Run a script's main() and end the process with its exit code; `terminated` is the one after SIGTERM."""
-    ending = [1]  # a bug
-    atexit.register(_leave, ending)  # the first one is called last
+    ending = [1]  # a bug, unless main() ends
+    atexit.register(_leave, ending)  # registered first, so called last
     try:
         ending[0] = run_main(main, None, terminated, at_end=ignore_signals)
     except SystemExit as exc:  # argparse
@@ -202,7 +202,7 @@ def run(main: Callable[[Sequence[str] | None], int], terminated: int = EXIT_TERM
 
 
 def _leave(ending: list[int]) -> None:
-    """End the process here: Python's own end aborts it where a daemon thread is inside of a C++ library."""
+    """End the process here: Python's own end aborts it while a daemon thread is inside a C++ library."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError, ValueError):
             stream.flush()
@@ -218,7 +218,7 @@ def run_main(
     """Run main(argv), print an expected failure in one line, and return the exit code.
 
     Args:
-        terminated: the exit code after SIGTERM; 0: that is a normal end.
+        terminated: the exit code after SIGTERM; 0: SIGTERM is a normal end.
         at_end: is called when main() has ended, while Ctrl-C and SIGTERM still become exit codes.
     """
     try:
@@ -262,13 +262,13 @@ def _exit_code(main: Callable[[Sequence[str] | None], int], argv: Sequence[str] 
 
 
 def _drop(stream: Any) -> None:
-    """Send what a stream still holds to nowhere: Python writes it at the end, which would fail again."""
+    """Discard what a stream still holds: Python would write it at its end, and fail again."""
     with contextlib.suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _open_standard_streams() -> None:
-    """Where the caller closed stdin, stdout or stderr, open something: else the next file gets that number.
+    """Replace stdin, stdout and stderr where the caller closed them: else the next opened file gets their number.
 
     A closed stdout becomes a pipe without a reader, so a result that cannot be printed is an error.
     """

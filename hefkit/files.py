@@ -1,4 +1,4 @@
-"""Write files so that a failed or killed run leaves the old ones, and files that are not ours stay.
+"""Write files so that a failed or killed run leaves the old ones. Files that hefkit did not write stay.
 
 One file: `replacing(path)`. Several files that belong together: `hefkit.staging`. Both write under a temporary name in
 the target folder (the same file system), wait until that is on the disk, and rename at the end.
@@ -41,7 +41,9 @@ def explained(path: Path) -> Iterator[None]:
                 f"{path} would be larger than the disk or `ulimit -f` allows (4 GB on FAT32); choose another output"
             ) from exc
         if exc.errno == errno.EIO:
-            raise DataError(f"the disk reports an error while writing {path}; check it, or choose another") from exc
+            raise DataError(
+                f"the disk reports an error while writing {path}; check the disk, or choose another"
+            ) from exc
         if exc.errno in _NOT_WRITABLE:
             raise UsageError(f"cannot write {path}: {exc.strerror}; choose another output") from exc
         raise
@@ -98,7 +100,7 @@ def check_appendable(path: Path) -> None:
 
 
 def own_json(path: Path) -> dict[str, Any]:
-    """The content of a JSON file that hefkit wrote; {} where there is none, or another program's."""
+    """The content of a JSON file that hefkit wrote; {} for a missing file and for one of another program."""
     try:
         raw = read_start(path, MAX_JSON_BYTES + 1)
         value = json.loads(raw) if len(raw) <= MAX_JSON_BYTES else {}
@@ -153,7 +155,7 @@ def sync(path: Path) -> None:
 
 
 def is_running(left: Path) -> bool:
-    """Whether the process that made a temporary name still runs; our own id counts as an earlier process's."""
+    """Whether the process that made a temporary name still runs; False for our own id, which an earlier process had."""
     pid = left.name[len(PARTIAL) :].partition("-")[0]
     if not (pid.isascii() and pid.isdigit()) or int(pid) == os.getpid():
         return False
@@ -167,7 +169,7 @@ def is_running(left: Path) -> bool:
 
 
 def cache_folder(name: str) -> Path:
-    """Where hefkit keeps what it can make again: NAME below XDG_CACHE_HOME, else ~/.cache. It may not exist yet."""
+    """Where hefkit keeps files that it can make again: NAME below XDG_CACHE_HOME or ~/.cache. It may not exist yet."""
     base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return Path(base, "hefkit", name)
 

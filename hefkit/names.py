@@ -70,7 +70,7 @@ def model_names(given: Mapping[int, str] | None, spec: ModelSpec) -> dict[int, s
         return class_names(spec.names, count)
     fitted = _fitted(given, count)
     if fitted != given:
-        log.warning("--names: class 0 is %s; the file counts from 1 or begins with a name for no class", fitted[0])
+        log.warning("--names: class 0 is %s; the file counts from 1, or its first name is not a class", fitted[0])
     wrong = wrong_count(fitted, count, "--names")
     if max(fitted) >= count:
         raise UsageError(wrong)
@@ -84,7 +84,7 @@ def wrong_count(names: Mapping[int, str], count: int, where: str) -> str:
     if names and max(names) >= count:
         return (
             f"{where} has a name for class {max(names)}, but the model has {count} classes; "
-            "expected the names it was trained with"
+            "expected the names that the model was trained with"
         )
     if names and len(names) < count:
         return f"{where} has names for {len(names)} of the model's {count} classes; the others get numbers"
@@ -92,7 +92,7 @@ def wrong_count(names: Mapping[int, str], count: int, where: str) -> str:
 
 
 def _fitted(given: Mapping[int, str], count: int) -> Mapping[int, str]:
-    """Names whose ids are one too high: without a leading `unlabeled`, or of a file that counts from 1."""
+    """Ids from 0, where `given` counts from 1 or begins with `unlabeled`: {1: "a", 2: "b"} -> {0: "a", 1: "b"}."""
     ids = sorted(given)
     if max(ids) < count:
         return given
@@ -263,7 +263,7 @@ def plain_yaml(text: str | bytes) -> Any:
     depth = 0
     for bracket in re.findall(r"[\[\]{}]", text if isinstance(text, str) else text.decode("latin-1")):
         depth += 1 if bracket in "[{" else -1
-        if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with its square
+        if depth > MAX_YAML_DEPTH:  # PyYAML's time grows with the square of the depth
             raise ValueError("it is nested too deeply")
     try:
         return yaml.load(text, Loader=yaml.BaseLoader)  # (safer than safe_load)

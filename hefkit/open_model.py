@@ -35,7 +35,7 @@ EXPORT = "yolo export model={} format=onnx imgsz=640 opset=13"  # ultralytics' c
 
 
 def check_model_file(model: Path) -> Path:
-    """The model file, in a folder its only HEF. Refuses (exit 4) what is not a model, before a package is imported."""
+    """The model file; of a folder, its only HEF. Refuses (exit 4) what is not a model, before a package is imported."""
     if model.is_dir():
         return _only_hef(model)
     if model.suffix.lower() in (".pt", ".pth"):
@@ -73,8 +73,8 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
     Raises:
         UsageError: names for classes that the model does not have.
         ModelError: the file does not exist or is not a detector, or its spec is missing or does not fit.
-        ToolchainError: onnx or onnxruntime is not installed, or the package that needs them.
-        DeviceError: a HEF, but the chip or HailoRT is missing or fails.
+        ToolchainError: for an ONNX: onnx, onnxruntime or the package hefkit/workshop is missing.
+        DeviceError: for a HEF: the chip or HailoRT is missing or fails.
     """
     model = check_model_file(model)
     options = options or EngineOptions()
@@ -99,7 +99,7 @@ def open_engine(model: Path, options: EngineOptions | None = None) -> Engine:
 
 @contextlib.contextmanager
 def model_first(model: Path, options: EngineOptions) -> Iterator[None]:
-    """Errors of the model (exit 4) come before those of data (3) and packages (5) that the block raises.
+    """An error of the model (exit 4) replaces errors of data (3) and packages (5) that the block raises.
 
     Only opening the model shows whether it is good. That takes seconds, so it is done only after an error in the block.
     """
@@ -132,15 +132,15 @@ def load(
         model: a .hef (on the chip), a .emulated.onnx, a float .onnx, or a folder with exactly one .hef.
         conf: minimum score, 0 to 1.
         iou: NMS threshold, 0 to 1.
-        max_det: most detections of a frame.
+        max_det: largest number of detections in a frame.
         classes: only these class ids or names; None: all.
         agnostic_nms: boxes of different classes suppress each other.
-        multi_label: every class of an anchor, not only the best.
+        multi_label: keep every class of an anchor, not only the best.
         names: class names instead of the model's: {0: "drone"}, or a list in the order of the ids.
-        batch_size: frames that `stream` gives the chip at once.
+        batch_size: frames that `stream` gives the chip in one batch.
 
     Raises:
-        HefkitError: one of its kinds, see `hefkit.errors`. A wrong argument is a UsageError.
+        HefkitError: one of its subclasses, see `hefkit.errors`. A wrong argument is a UsageError.
     """
     path = Path(os.fspath(model))
     for key, value in (("conf", conf), ("iou", iou)):
@@ -261,7 +261,7 @@ class Model:
 def annotate(
     frame_bgr: np.ndarray, found: Detections, *, line_width: int | None = None, hide_labels: bool = False
 ) -> np.ndarray:
-    """A copy of the frame, (h, w, 3) uint8 BGR, with boxes and labels; an emulated model's says that it is one.
+    """A copy of the frame, (h, w, 3) uint8 BGR, with boxes and labels, and with a stamp if the model is emulated.
 
     Args:
         found: what `detect` or `stream` returned for this frame, or a selection of it, such as `found[:5]`.

@@ -13,7 +13,7 @@ import sys
 
 from hefkit.errors import EXIT_INTERRUPTED
 
-TYPE_CHECKING = False  # that of `typing` takes some milliseconds too
+TYPE_CHECKING = False  # an import of `typing` takes some milliseconds too
 if TYPE_CHECKING:
     import subprocess
     import threading
@@ -38,7 +38,7 @@ def hold_signals() -> None:
 
 
 def handle_signals() -> None:
-    """From now on Ctrl-C raises KeyboardInterrupt and SIGTERM Terminated; also one that has waited."""
+    """From now on Ctrl-C raises KeyboardInterrupt, and SIGTERM raises Terminated; signals that have waited, too."""
     import signal
     import threading
 
@@ -102,7 +102,7 @@ def _send(number: int) -> None:
 class SignalsHeld:
     """Within the block Ctrl-C and SIGTERM wait; those that came arrive at its end.
 
-    pthread_sigmask would not do: one of numpy's threads would receive the signal, and Python handles it anyway.
+    pthread_sigmask is not enough: one of numpy's threads would receive the signal, and Python handles it anyway.
     """
 
     def __enter__(self) -> None:
@@ -128,7 +128,7 @@ class SignalsHeld:
 def run_process(
     command: Sequence[str], timeout: float, cwd: str | None = None, env: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """As subprocess.run with captured text and no input; but it also ends if a signal comes while it is started.
+    """Like subprocess.run with captured text and no input; the process also ends if a signal comes while it starts.
 
     Raises:
         OSError: it cannot be started.

@@ -1,6 +1,6 @@
 """Reads the spec of a model: `NAME.json` beside `NAME.hef`, `NAME.emulated.json` beside `NAME.emulated.onnx`.
 
-Everything is checked here, so that no decoder meets a contradiction later; what is wrong is refused with exit code 4.
+Everything is checked here, so that no decoder meets a contradiction later. A wrong spec is refused with exit code 4.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def read_spec(path: Path) -> ModelSpec:
 
 
 def spec_beside(hef: Path) -> ModelSpec | None:
-    """The spec beside a HEF, NAME.json; None without one, and for a JSON of another program, which is named.
+    """The spec beside a HEF, NAME.json; None without one. A JSON of another program is ignored with a warning.
 
     Raises:
         ModelError: a spec that cannot be used.
@@ -54,7 +54,7 @@ def spec_beside(hef: Path) -> ModelSpec | None:
     if not existing(path):
         return None
     value = _json_in(path)
-    # format 1 always has a head; another number may be a later hefkit's, which is refused and not ignored
+    # format 1 always has a head; another number may come from a later hefkit: such a spec is refused, not ignored
     ours = isinstance(value, dict) and (
         "head" in value or str(value.get("tool", "")).startswith("hefkit") or value.get("format", 1) in range(2, 100)
     )

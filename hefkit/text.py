@@ -15,7 +15,7 @@ def one_line(value: object, limit: int = 300) -> str:
 
 
 def printable(text: str, keep: str = "") -> str:
-    """The text with control characters, terminal escapes and halves of characters escaped, but for those in `keep`."""
+    """The text with control characters, terminal escapes and halves of characters escaped, except those in `keep`."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)

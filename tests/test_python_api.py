@@ -217,7 +217,7 @@ def test_views_are_frames(model_file: Path) -> None:
         pytest.param({"classes": []}, "classes is empty", id="no class"),
         pytest.param({"classes": ["dron"]}, "classes: the model has no class 'dron'; did you mean 'drone'", id="class"),
         pytest.param({"names": "a,b"}, "names is the text 'a,b'", id="names"),
-        pytest.param({"names": {"0": "a"}}, "names holds something else", id="names by text"),
+        pytest.param({"names": {"0": "a"}}, "names does not hold texts", id="names by text"),
     ],
 )
 def test_wrong_options(model_file: Path, options: dict[str, Any], words: str) -> None:

@@ -1,4 +1,4 @@
-"""Cameras: the Pi's connector (csi), USB, network, and video files played as one.
+"""Cameras: the Pi's connector (csi), USB, network, and video files that are read like a camera.
 
     source    SOURCE of the live detector -> which camera it means; no password is ever shown
     camera    the protocol Camera, and one frame of it

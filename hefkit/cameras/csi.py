@@ -54,7 +54,7 @@ class CsiCamera:
         return Shot(picture, small)
 
     def close(self) -> None:
-        """Stop the camera; a driver that hangs is left to a thread of its own."""
+        """Stop the camera; a call that hangs goes on in a thread of its own."""
         with contextlib.suppress(Exception):
             within(CLOSE_S, f"{self.name} closing", functools.partial(_close, self._camera))
 
@@ -158,13 +158,15 @@ def _configure(camera: Any, spec: InputSpec, size_wh: tuple[int, int], fps: floa
     lores = granted["lores"]
     if (lores["format"], lores["size"]) == (SMALL, isp_size(granted["main"]["size"], spec)):
         return small_wh
-    log.warning("the camera scales to %dx%d %s, which does not fit; the letterbox scales", *lores["size"], SMALL)
+    log.warning(
+        "the camera scales to %dx%d %s, which does not fit; the letterbox scales instead", *lores["size"], SMALL
+    )
     _apply(camera, size_wh, None, fps)
     return None
 
 
 def _apply(camera: Any, size_wh: tuple[int, int], small_wh: tuple[int, int] | None, fps: float) -> Any:
-    """Configure the camera and return what libcamera made of it: it adjusts what the camera does not have."""
+    """Configure the camera; returns the configuration as libcamera adjusted it to what the camera has."""
     configuration = camera.create_video_configuration(
         main={"size": size_wh, "format": PICTURE},
         lores={"size": small_wh, "format": SMALL} if small_wh else None,
@@ -196,7 +198,7 @@ def _log_streams(camera: Any, name: str, small_wh: tuple[int, int] | None, fps: 
 
 
 def _start_failure(source: CameraSource, exc: BaseException) -> str:
-    """One sentence from the chain of exceptions; picamera2's own, the last one, says least."""
+    """One sentence from the chain of exceptions; the last one, picamera2's own, gives the least information."""
     words = " ".join(_chain(exc))
     if "busy" in words.lower() or "acquire" in words:
         return (

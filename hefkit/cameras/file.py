@@ -35,7 +35,7 @@ class FileCamera:
         """The next frame; None at the end."""
         frame = next(self._frames, None)
         if frame is None and self._loop:
-            # a file with fewer frames than its header says was named once; do not name it in every loop
+            # without `frames` the warning about fewer frames than the header says comes once, not in every loop
             self._video = replace(self._video, frames=None)
             self._frames = read_video(self._video)
             frame = next(self._frames, None)

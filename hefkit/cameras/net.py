@@ -32,7 +32,7 @@ OPTIONS = {"rtsp_transport": "tcp", "analyzeduration": "1000000"}  # microsecond
 ONE_THREAD_PIXELS = 1920 * 1088  # larger pictures may be too much for one core
 
 SENDER = (
-    "nothing comes that OpenCV's FFmpeg reads; start the sender first (on a Pi: rpicam-vid -t 0 --inline -l -o "
+    "no stream comes that OpenCV's FFmpeg can read; start the sender first (on a Pi: rpicam-vid -t 0 --inline -l -o "
     "tcp://0.0.0.0:8888), and check host and port"
 )
 SHORTER = "let the camera send a key frame every 1 to 2 s, and restart it"
@@ -58,7 +58,7 @@ def open_net(source: CameraSource) -> CvCamera:
         capture, first = _opened(source, OPEN_S if source.kind == "http" else KEY_FRAME_S)
     except Late:
         raise DeviceError(_message(source, f"no picture came within {KEY_FRAME_S:g} s; {SHORTER}")) from None
-    if first is None and source.kind == "stream":  # asking would take the only place of a client
+    if first is None and source.kind == "stream":  # a question could take the sender's only connection
         raise DeviceError(_message(source, SENDER))
     if first is None:
         raise DeviceError(_message(source, explain(_asked(source, ask), source.url)))

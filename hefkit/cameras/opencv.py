@@ -45,7 +45,7 @@ class CvCamera:
         return None if picture is None or stalled else Shot(picture)
 
     def close(self) -> None:
-        """Close the device or the connection; a driver that hangs is left to a thread of its own."""
+        """Close the device or the connection; a call that hangs goes on in a thread of its own."""
         release(self._capture, self.name)
 
 
@@ -63,6 +63,6 @@ def read_with_retries(capture: cv2.VideoCapture, seconds: float = RETRY_S) -> np
 
 
 def release(capture: cv2.VideoCapture, name: str) -> None:
-    """Close a capture; a driver that hangs is left to a thread of its own. Never raises."""
+    """Close a capture; a call that hangs goes on in a thread of its own. Never raises."""
     with contextlib.suppress(Exception):
         within(CLOSE_S, f"{name} closing", capture.release)

@@ -59,7 +59,7 @@ def ask(url: str, timeout_s: float) -> Answer:
 
 
 def explain(answer: Answer, url: str) -> str:
-    """Why a stream that FFmpeg could not open, and whose server gave this answer, fails; and what to do."""
+    """Why FFmpeg could not open the stream of a server that gave this answer, and what to do."""
     if answer.status in (401, 403):
         if urlsplit(url).username is None:
             return (
@@ -68,7 +68,7 @@ def explain(answer: Answer, url: str) -> str:
             )
         return "it wants a login; check the user name, the password and the path"
     if answer.status == 404:
-        return "it has no stream of this path; look the path up in the camera's manual"
+        return "it has no stream at this path; look the path up in the camera's manual"
     if not 200 <= answer.status < 300:
         return f"it answers with status {answer.status}; check the path and the camera's settings"
     if answer.content_type.startswith("text/"):
@@ -84,7 +84,7 @@ def _ask(parts: SplitResult, method: str, timeout_s: float) -> Answer:
             with _secured(plain, parts) as connection:
                 return _exchange(connection, _question(parts, method))
         except TimeoutError:
-            raise Unreachable("it accepts the connection and says nothing; restart the camera") from None
+            raise Unreachable("it accepts the connection but does not answer; restart the camera") from None
     except socket.gaierror:
         raise Unreachable("its host name is not known; check the spelling and the network") from None
     except ConnectionRefusedError:

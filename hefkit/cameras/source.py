@@ -1,7 +1,7 @@
 """SOURCE of the live detector -> which camera it means. Nothing is opened. Standard library only.
 
     csi            the Pi's camera connector; csi:1 is the second camera
-    usb            the first USB camera that delivers; 0, /dev/video0 or /dev/v4l/by-id/... one of them
+    usb            the first USB camera that gives pictures; 0, /dev/video0 or /dev/v4l/by-id/...: this one
     rtsp://...     a network camera; also rtsps://, http://, https://
     tcp://...      a stream of another program, such as `rpicam-vid -l -o tcp://0.0.0.0:8888`; also udp://
     flight.mp4     a video file
@@ -51,12 +51,12 @@ class CameraSource:
     kind: str  # "csi" | "usb" | "rtsp" | "http" | "stream" | "file"
     name: str  # for messages and results; without passwords
     number: int = 0  # csi: which camera
-    path: Path | None = None  # of the file or the USB device; None: the first USB camera that delivers
+    path: Path | None = None  # of the file or the USB device; None: the first USB camera that gives pictures
     url: str = field(default="", repr=False)  # rtsp, http, stream: with its password, so it must never be shown
 
     @property
     def live(self) -> bool:
-        """Whether it has no end and gives frames at its own rate; a file does not."""
+        """Whether the source has no end and gives frames at its own rate; a file is not live."""
         return self.kind != "file"
 
 
@@ -81,7 +81,7 @@ def parse_source(text: str) -> CameraSource:
 
 
 def with_login(source: CameraSource, username: str | None, password: str | None) -> CameraSource:
-    """The source with a login from elsewhere than the command line, which every user of the machine can read.
+    """The source with a login that is not on the command line, because every user of the machine can read that.
 
     Args:
         source: from `parse_source`; cameras without an address stay as they are.

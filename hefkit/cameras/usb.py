@@ -1,6 +1,6 @@
 """USB cameras through OpenCV's V4L2: compressed pictures, one buffer.
 
-OpenCV only says "not opened", whatever is wrong. So the kernel is asked for the reason, before and after.
+OpenCV says "not opened" for every fault. So the kernel is asked for the reason, before and after.
 """
 
 from __future__ import annotations

@@ -18,13 +18,13 @@ from typing import NamedTuple
 QUERYCAP = 0x80685600  # _IOR('V', 0, struct v4l2_capability)
 CAPABILITY = struct.Struct("=16s32s32sIII12x")  # driver, card, bus_info, version, capabilities, device_caps
 CAP_VIDEO_CAPTURE = 0x00000001
-CAP_DEVICE_CAPS = 0x80000000  # device_caps speaks of this node, capabilities of the whole device
+CAP_DEVICE_CAPS = 0x80000000  # device_caps describes this node, capabilities the whole device
 
 REQBUFS = 0xC0145608  # _IOWR('V', 8, struct v4l2_requestbuffers)
 REQUEST = struct.Struct("=IIIII")  # count, type, memory, capabilities, flags
 TYPE_VIDEO_CAPTURE, MEMORY_MMAP = 1, 1
 
-LOOPBACK = "v4l2 loopback"  # a driver for cameras that a program plays
+LOOPBACK = "v4l2 loopback"  # a driver for virtual cameras: a program gives their pictures
 
 
 class Device(NamedTuple):

@@ -1,4 +1,4 @@
-"""Checks of what a program passes to the Python API: frames, numbers, classes, names. A wrong one gets a sentence.
+"""Checks of what a program passes to the Python API: frames, numbers, classes, names. Errors say what to do.
 
 Standard library only at import.
 """
@@ -42,7 +42,7 @@ def checked_frame(frame: Any) -> np.ndarray:
 
 
 def check_number(name: str, value: Any, low: int, high: int, *, whole: bool = True) -> None:
-    """Refuse (UsageError) what is not a number from `low` to `high`; numpy's numbers are numbers."""
+    """Refuse (UsageError) what is not a number from `low` to `high`; numpy's numbers are allowed."""
     kind = numbers.Integral if whole else numbers.Real
     if isinstance(value, bool) or not isinstance(value, kind) or not low <= value <= high:  # type: ignore[operator]
         what = "whole number" if whole else "number"
@@ -51,7 +51,7 @@ def check_number(name: str, value: Any, low: int, high: int, *, whole: bool = Tr
 
 
 def class_words(classes: Sequence[int | str] | int | str) -> list[str]:
-    """Class ids and names as the command line has them; one alone is a list of one."""
+    """Class ids and names as texts, as on the command line; a single one gives a list of one."""
     items = [classes] if isinstance(classes, int | str) else list(classes)
     if not items:
         raise UsageError("classes is empty; expected class ids or names, or None for all")
@@ -66,5 +66,5 @@ def names_by_id(given: Mapping[int, str] | Sequence[str] | None) -> dict[int, st
         raise UsageError(f"names is the text {one_line(given, 40)!r}; expected a list of names or {{0: 'drone'}}")
     names = dict(given) if isinstance(given, Mapping) else dict(enumerate(given))
     if not names or not all(isinstance(key, int) and key >= 0 and isinstance(name, str) for key, name in names.items()):
-        raise UsageError("names holds something else than texts by class id; expected a list of names or {0: 'drone'}")
+        raise UsageError("names does not hold texts by class id; expected a list of names or {0: 'drone'}")
     return names

@@ -1,4 +1,4 @@
-"""A bounded queue between two threads that either side can end; `queue.Queue` can do that only from Python 3.13 on."""
+"""A bounded queue between two threads; both sides can end it; `queue.Queue` can do that only from Python 3.13 on."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Detections:
 
 @dataclass(frozen=True)
 class NamedDetections(Detections):
-    """The detections that the Python API returns: they know the names of their model's classes, and what found them.
+    """The detections that the Python API returns: with the names of the model's classes and the kind of engine.
 
     Attributes:
         all_names: class id -> name, of every class of the model.

@@ -25,7 +25,7 @@ class EngineOptions:
     """What must be known before a model is opened.
 
     Attributes:
-        names: class names that replace those of the model; a class without a name gets `class3`.
+        names: class names that replace those of the model; class 3 without a name is called `class3`.
         batch_size: pictures per slot.
         conf, iou: thresholds for models with NMS inside: HailoRT needs them before it configures the chip. Other
             engines ignore them; there the decoder applies them.
@@ -54,7 +54,7 @@ class Engine(Protocol):
 
     kind: str  # "hailort" | "emulated" | "float": printed in every result
     spec: ModelSpec
-    slots: Sequence[Slot]  # as many as there should be batches in flight
+    slots: Sequence[Slot]  # one for each batch that may be submitted at the same time
 
     def submit(self, slot: Slot, count: int) -> None:
         """Start `slot.inputs[:count]` and return; the slot must not be changed until `result`.
@@ -73,7 +73,7 @@ class Engine(Protocol):
         """
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
-        """(N, H, W, 3) uint8 RGB -> the same for each picture, without slots; for callers without a pipeline."""
+        """(N, H, W, 3) uint8 RGB -> for each picture its tensors, without slots; for callers without a pipeline."""
 
     def close(self) -> None:
         """Free the model; calling it twice is allowed."""

@@ -29,7 +29,7 @@ def add_model_and_source(parser: cli.Parser, source_help: str) -> None:
 
 
 def model_and_source(parser: cli.Parser, args: argparse.Namespace) -> tuple[Path, str]:
-    """Both from flags or both from places; one of each is refused, because it would be ambiguous."""
+    """Both with flags or both without; a mix is refused, because it would be ambiguous."""
     by_flag = [args.model, args.source]
     if args.given and any(by_flag):
         parser.error("expected --model MODEL --source SOURCE, or MODEL SOURCE without flags; do not mix the two")
@@ -53,14 +53,14 @@ def add_detection_flags(parser: cli.Parser) -> None:
     parser.add_argument(
         "--agnostic-nms", action="store_true", help="NMS across classes: boxes of different classes suppress each other"
     )
-    parser.add_argument("--multi-label", action="store_true", help="every class of an anchor, not only the best")
+    parser.add_argument("--multi-label", action="store_true", help="keep every class of an anchor, not only the best")
     parser.add_argument(
         "--names", metavar="FILE|A,B,C", help="class names instead of the model's: one a line, or a,b,c"
     )
 
 
 def decode_settings(args: argparse.Namespace, spec: ModelSpec) -> DecodeSettings:
-    """The detection flags as settings for this model; raises UsageError for a class that it does not have."""
+    """The detection flags as settings for this model; raises UsageError for a class that the model does not have."""
     from hefkit.detect.decode import DecodeSettings
     from hefkit.names import find_classes
 

@@ -67,7 +67,7 @@ class NmsDecoder:
         offset, counts, rows = 0, [], []
         for class_id in range(self.num_classes):
             count = flat[offset]
-            if not 0 <= count <= self.nms.max_per_class:  # (nor NaN)
+            if not 0 <= count <= self.nms.max_per_class:  # (also refuses NaN)
                 raise DeviceError(
                     f"HailoRT's output is damaged: it counts {count} boxes of class {class_id}; expected at most "
                     f"{self.nms.max_per_class}; check that driver and library have the same version "

@@ -3,16 +3,16 @@
 Greedy NMS gives one unique set. We guess it with a grid, then verify the guess exactly; a wrong guess costs time,
 never correctness.
 
-Unique: going through the boxes best first, a box is suppressed by a better box that was kept and overlaps it. So the
-kept boxes are the only set in which no two overlap, and outside of which each box is overlapped by a better box of
-the set.
+Unique: boxes are taken best first. A box is suppressed by a better box that was kept and overlaps it. So the kept boxes
+are the only set with two properties: no two of them overlap, and each other box overlaps a better box of the set.
+Example: A is better than B, B than C; A overlaps B, B overlaps C. A suppresses B. C is kept, because B was not kept.
 
 Guess: a detector returns a dozen similar boxes for one object. Boxes whose corners lie in the same cells of a grid are
 taken as similar, and the best box of each cell is the guessed suppressor of the others. Only these best boxes are
 compared pair by pair.
 
-Verify: each box is compared with its suppressor. The boxes that do not overlap theirs join the pairwise comparison, and
-the step is repeated until there are none.
+Verify: each box is compared with its suppressor. The boxes that do not overlap it join the pairwise comparison, and the
+step is repeated until there are none.
 """
 
 from __future__ import annotations

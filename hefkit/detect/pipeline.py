@@ -1,4 +1,4 @@
-"""Frames through a detector, four stages at once: read | letterbox and submit | result and decode | the caller.
+"""Frames through a detector, four stages in parallel: read | letterbox and submit | result and decode | the caller.
 
     with contextlib.closing(detect(frames, detector)) as results:
         for result in results:  # in the order of the frames
@@ -69,7 +69,7 @@ class Pipeline:
     Args:
         frames: read and closed by the first thread.
         detector: its engine must not be used elsewhere meanwhile.
-        depth: batches in flight at once; None: as many as the engine has slots. Fewer batches give younger results.
+        depth: batches in flight at a time; None: as many as the engine has slots. Fewer batches give younger results.
         ahead: results that may wait for the caller.
         young: take a frame only shortly before the engine is free, so that a camera gives a newer one.
     """
@@ -89,7 +89,7 @@ class Pipeline:
         self._flying: Channel[_Batch] = Channel(len(slots))
         self._results: Channel[Result] = Channel(ahead)
         self._undone: deque[Callable[[], None]] = deque()  # `done` of the frames that were read, in order
-        self._taken = False  # the caller has the first of them
+        self._taken = False  # whether the caller has the first of them now
         self._error: BaseException | None = None
         self._lock = threading.Lock()
         self._young, self._stopped = young, threading.Event()
@@ -104,7 +104,7 @@ class Pipeline:
             thread.start()
 
     def take(self, timeout_s: float | None = None) -> Result | None:
-        """The next result, or None when the source has ended. The frame of the result before it is `done`.
+        """The next result, or None when the source has ended. Calls `done` of the frame of the result before.
 
         Raises:
             TimeoutError: there was none in time; call again.
@@ -146,7 +146,7 @@ class Pipeline:
         self._free_pictures()
 
     def _free_pictures(self, most: int | None = None) -> None:
-        """Call `done` of the oldest frames, of all by default: the source may wait for it before it reads the next."""
+        """Call `done` of the `most` oldest frames, by default of all: the source may wait before its next read."""
         with self._lock:
             count = len(self._undone) if most is None else min(most, len(self._undone))
             calls = [self._undone.popleft() for _ in range(count)]

@@ -118,7 +118,7 @@ class BoxReader:
     def _grid(self) -> tuple[np.ndarray, np.ndarray]:
         """Two (anchors, 4) float32 arrays in pixels: centres x, y, x, y; steps of one cell left, up, right, down.
 
-        Made at the first call. Then tensors of this size exist, so a wrong spec cannot make us allocate more than they.
+        Made at the first call. Tensors of this size exist then, so a wrong spec cannot make us allocate more.
         """
         centres, steps = [], []
         for spec in self.specs:
@@ -175,7 +175,7 @@ def scores_of(values: np.ndarray, spec: OutputSpec) -> np.ndarray:
 
 
 def _meaning(spec: OutputSpec) -> tuple[object, ...]:
-    """What decides which score a code means."""
+    """The values that decide which score a code has."""
     return spec.dtype, spec.activation, spec.scale, spec.zero_point
 
 
@@ -186,8 +186,8 @@ def _score_table(spec: OutputSpec, conf: float) -> tuple[np.ndarray | None, np.g
     table, and the second value is the lowest number.
     """
     if spec.dtype == "float32":
-        # slightly below the threshold, in p for the flat top of the curve and in x for the rest: the few entries that
-        # pass are compared exactly afterwards
+        # slightly below the threshold: by 1e-6 in the score, which counts at the flat top of the curve, and by 1e-3 in
+        # the logit, which counts elsewhere; the few entries that pass are compared exactly afterwards
         return None, np.float32(conf if spec.activation == "sigmoid" else _logit(max(conf - 1e-6, 0.0)) - 1e-3)
     features = max(np.size(spec.scale), np.size(spec.zero_point))
     codes = np.arange(CODE_DTYPES[spec.dtype] + 1)[:, None]

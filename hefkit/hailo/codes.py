@@ -54,7 +54,9 @@ ADVICE = {
     ),
     15: Advice("UNSUPPORTED_CONTROL_PROTOCOL_VERSION", "firmware and library use different protocols", SAME_VERSIONS),
     16: Advice("UNSUPPORTED_FW_VERSION", "the chip's firmware is older than the library", SAME_VERSIONS),
-    18: Advice("FW_CONTROL_FAILURE", "the chip's firmware refused a command; it may be too hot, or hang", POWER_CYCLE),
+    18: Advice(
+        "FW_CONTROL_FAILURE", "the chip's firmware refused a command; the chip may be too hot, or it hangs", POWER_CYCLE
+    ),
     25: Advice("INVALID_FRAME", "the data from the chip is damaged", f"{KERNEL_LOG}; check the flat cable"),
     26: Advice(
         "INVALID_HEF",
@@ -189,7 +191,7 @@ def failure(exc: BaseException, doing: str) -> HefkitError:
 
 
 def _numpy_2() -> str:
-    """What status 6 most likely means where numpy is newer than HailoRT 4 knows; empty elsewhere.
+    """The likely cause of status 6 where numpy is too new for HailoRT 4; else an empty text.
 
     An extension that was built with an old pybind11 (2.10) can be imported, but with numpy 2 every buffer reaches the
     library with size 0.

@@ -66,7 +66,7 @@ class HailoEngine:
         if tuple(stream.shape) != (*self.spec.input.size, 3) or found != {n: s for n, (s, _) in outputs.items()}:
             raise ModelError(
                 f"HailoRT and hefkit read different shapes in {path}: {found}, expected {outputs}; please report it "
-                "with what validate_hef.py prints of the file"
+                "with the output of validate_hef.py for this file"
             )
         self._model.set_batch_size(options.batch_size)
         stream.set_format_type(dtypes["uint8"])
@@ -136,7 +136,7 @@ class HailoEngine:
         return copies
 
     def temperature_c(self) -> float | None:
-        """Of the chip, in degrees Celsius; None where it is not known."""
+        """Temperature of the chip in degrees Celsius; None where it is not known."""
         return None if self._chip is None else self._chip.temperature_c()
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ from hefkit.hailo.codes import TIMEOUT, failure, is_abort, release_frames, statu
 from hefkit.text import log
 
 ANSWER_S = 10.0  # a chip that takes longer hangs
-ROOM_POLL_MS = 500  # one wait for space; after each we look whether the run has failed
+SPACE_POLL_MS = 500  # one wait for space; after each we look whether the run has failed
 CAUSE_S = 1.0  # a failure may arrive this long after the aborts that follow from it
 IN_FLIGHT = 8  # pictures; hides the jitter of our threads, even at a few milliseconds each
 SPARE_SLOTS = 2  # not in flight: one is filled, one is decoded
@@ -47,9 +47,9 @@ def slot_count(queue_size: int, batch_size: int) -> int:
 
 
 def page_aligned(shape: tuple[int, ...]) -> np.ndarray:
-    """Zeroed uint8 array that begins at a memory page (16 KiB on a Pi 5): HailoRT need not copy its head for the DMA.
+    """Zeroed uint8 array that begins at a memory page (16 KiB on a Pi 5).
 
-    The array keeps the pages alive.
+    So HailoRT does not copy its first bytes for the DMA. The array keeps the pages alive.
     """
     size = math.prod(shape)
     return np.frombuffer(mmap.mmap(-1, max(size, 1)), np.uint8)[:size].reshape(shape)
@@ -118,7 +118,7 @@ class Ring:
             raise ValueError(f"expected 1 to {len(slot.inputs)} pictures, got {count}")
         if slot.count:
             raise ValueError("this slot is in flight already")
-        self._wait_for_room(count)
+        self._wait_for_space(count)
         try:
             self._last_job = self._model.run_async(slot.bindings[:count], callback=slot.callback)
         except self._errors as exc:
@@ -166,13 +166,13 @@ class Ring:
         with contextlib.suppress(*self._errors):  # a failed model may fail again here
             model.__exit__(None, None, None)
 
-    def _wait_for_room(self, count: int) -> None:
+    def _wait_for_space(self, count: int) -> None:
         deadline = time.monotonic() + ANSWER_S
         while True:
             if self._failure is not None:
                 raise self._failure
             try:
-                self._model.wait_for_async_ready(timeout_ms=ROOM_POLL_MS, frames_count=count)
+                self._model.wait_for_async_ready(timeout_ms=SPACE_POLL_MS, frames_count=count)
                 return
             except self._errors as exc:
                 if status_of(exc) != TIMEOUT:

@@ -4,9 +4,9 @@
         engine.infer(pictures)
 
 It uses the asynchronous InferModel, the only interface that lets other threads run while the chip computes. Settings
-are made before `configure()`. The scheduler is named explicitly, because Python's default in 4.x is none. Paths are
-passed as str. Everything is freed in the order of ownership. Source: HailoRT 4.23; docs/hailort-assumptions.md lists
-what has not been tried on a chip.
+are made before `configure()`. The scheduler is named explicitly, because in Python the default of 4.x is no scheduler.
+Paths are passed as str. Everything is freed in the order of ownership. Source: HailoRT 4.23;
+docs/hailort-assumptions.md lists what has not been tried on a chip.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Chip:
             release_frames(exc)
 
     def temperature_c(self) -> float | None:
-        """Of the chip, in degrees Celsius, the warmer of its two sensors; None where it is not known."""
+        """Temperature of the chip in degrees Celsius, the warmer of its two sensors; None where it is not known."""
         return temperature_c(self.platform, self._devices[0]) if self._devices else None
 
     def close(self) -> None:
@@ -182,12 +182,12 @@ def temperature_c(platform: Platform, device: Any) -> float | None:
 
 
 def open_hef(path: Path, options: EngineOptions) -> HailoEngine:
-    """Open a HEF on the chip of this machine. The file is checked first, so its faults show without HailoRT.
+    """Open a HEF on the chip of this machine. The file is checked first, so its faults are reported without HailoRT.
 
     Raises:
         UsageError: names or other flags that do not fit the model.
         ModelError: the file or its spec cannot be used.
-        DeviceError: HailoRT is missing, there is no chip, it is in use, or the HEF is for another one.
+        DeviceError: HailoRT is missing, there is no chip, it is in use, or the HEF is for another chip.
     """
     hef = read_hef(path)
     if hef.digest_ok is False:
@@ -218,7 +218,7 @@ def _log_match(hef: Hef, matched: Matched, facts: DeviceFacts, options: EngineOp
     if matched.assumed:
         log.warning("%s has no spec beside it; assumed: %s", path, "; ".join(matched.assumed))
     if is_slow(hef.arch, facts.arch or ""):
-        log.info("%s is compiled for a Hailo-8L; on this Hailo-8 it runs, but no faster than there", path)
+        log.info("%s is compiled for a Hailo-8L; on this Hailo-8 it runs only as fast as on a Hailo-8L", path)
     if matched.spec.nms is not None and not matched.spec.nms.boxes_only:
         _log_thresholds(path, matched.spec.nms, options)
 

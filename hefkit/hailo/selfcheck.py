@@ -41,8 +41,8 @@ GEN2 = (
 )
 
 MIXED_UP = (
-    "the outputs do not follow the pictures: the same picture gave other outputs, or another picture the same; please "
-    "report it with these lines"
+    "the outputs do not follow the pictures: the same picture gave other outputs, or another picture gave the same; "
+    "please report it with these lines"
 )
 
 
@@ -187,7 +187,10 @@ def _run(report: Report, chip: Chip, hef: Hef) -> None:
         return  # neither picture has boxes, and the bytes behind the counts are old ones
     ok = _equal(gray, again) and not _equal(gray, black)
     report.add(
-        "repeat", ok, "the same picture gives the same outputs, another one others" if ok else MIXED_UP, needed=False
+        "repeat",
+        ok,
+        "the same picture gives the same outputs, another picture gives others" if ok else MIXED_UP,
+        needed=False,
     )
 
 

@@ -1,7 +1,7 @@
-"""Facts about a Hailo chip, and those of them that the kernel knows without HailoRT.
+"""Facts about a Hailo chip; the kernel knows some of them without HailoRT.
 
-The kernel knows the chip by its PCI vendor, 1e60. A Hailo-8 and an 8L look alike there; only the firmware tells them
-apart. The paths of the driver's files come from hailort-drivers 4.23.
+The kernel knows the chip by its PCI vendor, 1e60. A Hailo-8 and an 8L are the same there; only the firmware says
+which one it is. The paths of the driver's files come from hailort-drivers 4.23.
 """
 
 from __future__ import annotations

@@ -124,14 +124,14 @@ class Crc32:
         self._value = zlib.crc32(data, self._value)
 
     def digest(self) -> bytes:
-        """Big endian."""
+        """The CRC-32, big endian."""
         return self._value.to_bytes(4, "big")
 
 
 def digest_fits(file: BinaryIO, container: Container) -> bool | None:
     """Hash everything after the header, piece by piece, and compare; None where no package computes this hash.
 
-    A file with a checksum of its protobuf message is compared with that alone, as HailoRT 5.2 does.
+    If the header has a checksum of the protobuf message, only that message is hashed, as HailoRT 5.2 does.
     """
     hasher = _hasher(container.version)
     if hasher is None:

@@ -4,7 +4,7 @@
     hef.arch                        # "hailo8"
     hef.groups[0].outputs[0].shape  # (80, 80, 64)
 
-What HailoRT 4.23 refuses of the fields that are read here is refused as well; unknown fields are skipped. One thing
+A field that is read here is refused where HailoRT 4.23 refuses it; unknown fields are skipped. One thing
 differs: an otherwise readable file with a wrong digest is read, and `digest_ok` is False. Container versions 2 and 3
 have an XXH3 digest; without the optional package xxhash it is not checked, and `digest_ok` is None. The chip's
 instructions, its weights and the connections between its own layers are not read.

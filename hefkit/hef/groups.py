@@ -77,7 +77,7 @@ def _group(group: Message, arch: str, features: Features) -> Group:
     inputs = [stream for layer in layers if not layer.output for stream in layer.vstreams]
     fused = bool(whole.message("fused_layers_metadata").number("network_has_fused_layers"))
     ordered = _sorted([*outputs, *ops.vstreams], _order(group, whole, features), fused)
-    # HailoRT reports the names in the ONNX of the first layout, whichever it shows
+    # HailoRT reports the ONNX names of the first layout, even if it shows another layout
     first = {stream.name: stream.original_names for layer in layouts[0][2] for stream in layer.vstreams}
     named_inputs, named_outputs = (
         [replace(stream, original_names=first.get(stream.name, stream.original_names)) for stream in streams]

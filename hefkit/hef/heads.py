@@ -1,6 +1,6 @@
 """Decides which output of a HEF is a box tensor and which a class tensor, and says why. No other module decides this.
 
-Two outputs at every stride belong together. The first of these that leaves one assignment decides:
+Two outputs at every stride belong together. The first of these that allows exactly one assignment decides:
 
 1. the names of the ONNX nodes: ultralytics calls the box module `cv2` and the class module `cv3`
 2. the channels: 64 (4 sides x 16 bins) and 4 (4 distances) are usual for boxes
@@ -81,11 +81,11 @@ def judge(group: Group, names: Mapping[int, str] | None = None) -> Judgement:
         return Judgement(strides, problem=fault)
     pairs, how, assumed = _pairs(group, couples, names)
     if not pairs:
-        return Judgement(strides, problem="the file does not tell boxes from classes")
+        return Judgement(strides, problem="the file does not show which outputs are boxes and which are classes")
     channels, classes = pairs[0].box.shape[2], pairs[0].cls.shape[2]
     if channels % 4 or channels // 4 > MAX_REG_MAX:
         return Judgement(strides, problem=f"the box tensors have {channels} channels, expected 4 x the number of bins")
-    facts, outputs = [f"boxes and classes are told apart by {how}"], []
+    facts, outputs = [f"boxes and classes are distinguished by {how}"], []
     for pair in pairs:
         activation, reason = activation_of(*value_range(pair.cls))
         if not activation:
@@ -119,7 +119,7 @@ def read_heads(path: Path, group: Group, names: Mapping[int, str] | None) -> tup
     """The heads as a decoder needs them, and the judgement behind them.
 
     Raises:
-        ModelError: there are no such heads, or nothing tells boxes from classes or logits from probabilities.
+        ModelError: there are no such heads, or nothing distinguishes boxes and classes, or logits and probabilities.
     """
     found = judge(group, names)
     if not found.strides:
@@ -141,7 +141,7 @@ def read_heads(path: Path, group: Group, names: Mapping[int, str] | None) -> tup
 
 
 def _couples(group: Group) -> list[tuple[int, VStream, VStream]]:
-    """(stride, one output, the other), ascending; empty where there are not two alike at every stride."""
+    """(stride, one output, the other), ascending; empty unless every stride has two, everywhere alike."""
     if len(group.inputs) != 1 or len(group.inputs[0].shape) != 3:
         return []
     height, width, _ = group.inputs[0].shape
@@ -179,14 +179,14 @@ def _pairs(
     if len(found) != 1:
         return (), "", []
     classes = found[0][0].cls.shape[2]
-    assumed = f"boxes come before classes, so there are {classes} classes; if it finds nonsense, give it --names"
+    assumed = f"boxes come before classes, so there are {classes} classes; if the boxes are wrong, give it --names"
     return found[0], "their order in the file", [assumed]
 
 
 def _consistent(
     couples: list[tuple[int, VStream, VStream]], fits: Callable[[VStream, VStream], bool]
 ) -> Iterator[tuple[Pair, ...]]:
-    """The assignments, of two a stride, that fit everywhere and have the same channels everywhere."""
+    """Those of the two assignments at each stride that fit everywhere and have the same channels everywhere."""
     choices = [[Pair(s, *p) for p in ((a, b), (b, a)) if fits(*p)] for s, a, b in couples]
     for first in choices[0]:
         form = (first.box.shape[2], first.cls.shape[2])
@@ -206,7 +206,7 @@ def _usual(box: VStream, cls: VStream) -> bool:
 
 
 def _different(box: VStream, cls: VStream) -> bool:
-    """Usual for boxes, and not as many channels as the classes: equal ones can only be told apart by their ranges."""
+    """Usual for boxes, and not as many channels as the classes: only the ranges distinguish equal ones."""
     return _usual(box, cls) and box.shape[2] != cls.shape[2]
 
 

@@ -87,7 +87,7 @@ def _logits(op: Message, inputs: list[Layer]) -> VStream:
 
 
 def _logits_quantisation(source: VStream, features: int) -> tuple[Numbers, Numbers]:
-    """Scale and zero point of the input, as HailoRT reports them, whatever the output pad has."""
+    """Scale and zero point of the input, as HailoRT reports them, even if the output pad has others."""
     if isinstance(source.scale, tuple) and len(source.scale) != features:
         return None, None
     return source.scale, source.zero_point
@@ -172,7 +172,7 @@ def _whole(parts: Message, key: str, name: str) -> float:
 
 
 def _check_decoders(kind: str, decoders: list[Message], inputs: list[Layer], pads: dict[int, Layer]) -> None:
-    """Refuse decoders at which HailoRT would crash: of tensors that are not there, or that do not belong together."""
+    """Refuse decoders that crash HailoRT: their tensors do not exist, or do not belong together."""
     names = {layer.name for layer in inputs}
     for decoder in decoders:
         indices = [decoder.number(key) for key in PADS_OF_DECODERS.get(kind, ())]
@@ -186,10 +186,10 @@ def _check_decoders(kind: str, decoders: list[Message], inputs: list[Layer], pad
 
 
 def _check_pair(layers: list[Layer], names: set[str]) -> None:
-    """Boxes and classes of one stride."""
+    """Refuse box and class tensors of one stride that do not belong together."""
     other = next((layer.name for layer in layers if layer.name not in names), None)
     if other is not None:
-        raise ModelError(f"the NMS decodes {other}, which is not an input of it")
+        raise ModelError(f"the NMS decodes {other}, which is not one of its inputs")
     if len({layer.form for layer in layers}) > 1:
         raise ModelError(f"the NMS joins {' and '.join(layer.name for layer in layers)}, which differ in form")
     if layers[0].shape[2] % 4:

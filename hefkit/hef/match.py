@@ -125,7 +125,7 @@ def _has_decoded_boxes(group: Group) -> bool:
 
 
 def _nms(path: Path, group: Group) -> tuple[NmsSpec, HeadSpec]:
-    """NMS on the host (`group.nms`), or on the chip: of that one only the shape of its output is known."""
+    """NMS on the host (`group.nms`), or on the chip, where only the shape of the output is known."""
     if len(group.outputs) != 1:
         raise ModelError(f"{path} has more outputs than its NMS: {listed(group.outputs)}; expected one")
     [stream], nms = group.outputs, group.nms
@@ -155,6 +155,6 @@ def _nms(path: Path, group: Group) -> tuple[NmsSpec, HeadSpec]:
 
 def _nms_facts(nms: NmsSpec) -> list[str]:
     if nms.boxes_only:
-        return ["HailoRT decodes the boxes of all anchors, the NMS is ours"]
+        return ["HailoRT decodes the boxes of all anchors, hefkit computes the NMS"]
     where = "HailoRT's" if nms.adjustable else "the chip's"
     return [f"NMS is {where}: every class of an anchor counts, at most {nms.max_per_class} boxes a class"]

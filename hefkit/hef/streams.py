@@ -168,7 +168,7 @@ class LayerReader:
         """NMS on the chip; several layers may be parts of one fused result."""
         numeric = info.message("numeric_info")
         if self.per_feature and not numeric.count("qp_scales") == numeric.count("qp_zps") == NMS_SCALES:
-            raise ModelError(f"{name} has not two scales and two zero points")
+            raise ModelError(f"{name} does not have two scales and two zero points")
         nms = info.message("edge_layer_base").message("additional_info").message("nms_info")
         if self.fused and nms.number("is_defused"):
             whole = self.fused.get(nms.message("defuse_info").text("original_name"))

@@ -34,7 +34,7 @@ def describe(hef: Hef, spec: ModelSpec | None = None) -> list[str]:
         if wide:
             lines.append(f"{where}16-bit outputs: {_listed(wide)}")
     if hef.resources:
-        lines.append(f"with files inside, as language models have them: {_listed(hef.resources)}")
+        lines.append(f"with other files inside, as in a language model: {_listed(hef.resources)}")
     return lines
 
 
@@ -72,7 +72,7 @@ def _judged(hef: Hef, group: Group) -> Iterator[str]:
 
 def _heads_words(head: HeadSpec) -> str:
     kind = f"{head.reg_max} bins a side" if head.family == "dfl" else "direct distances"
-    nms = "it needs no NMS" if head.nms_free else "NMS is left to us"
+    nms = "it needs no NMS" if head.nms_free else "hefkit computes NMS"
     strides = f"strides {', '.join(map(str, head.strides))}"
     return f"raw YOLO heads, {strides}; boxes with {kind}, {_classes(head.num_classes)}; {nms}"
 
@@ -80,7 +80,7 @@ def _heads_words(head: HeadSpec) -> str:
 def _nms_words(nms: Nms) -> str:
     at = f", strides {', '.join(map(str, nms.strides))}" if nms.strides else ""
     if nms.boxes_only:
-        return f"boxes decoded by HailoRT ({nms.kind}){at}, {_classes(nms.classes)}; NMS is left to us"
+        return f"boxes decoded by HailoRT ({nms.kind}){at}, {_classes(nms.classes)}; hefkit computes NMS"
     return (
         f"NMS inside ({nms.kind}, computed by HailoRT){at}, {_classes(nms.classes)}; scores from "
         f"{nms.score_threshold:.3g}, IoU up to {nms.iou_threshold:.3g}, at most {nms.max_per_class} boxes a class"

@@ -22,7 +22,7 @@ from hefkit.errors import UsageError
 LOOPBACK = "127.0.0.1"
 MQTT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 MAX_TOPIC_BYTES = 200  # the protocol allows 65535; we append a few words
-MAX_SECRET_FILE_BYTES = 4096  # larger files are not what was meant
+MAX_SECRET_FILE_BYTES = 4096  # a larger file cannot be a secret
 _HOST = re.compile(r"[A-Za-z0-9_.-]{1,253}")
 _IPV6 = re.compile(r"\[([0-9A-Fa-f:.]{2,45}(?:%[A-Za-z0-9_.-]{1,16})?)\]")
 

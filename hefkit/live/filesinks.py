@@ -26,7 +26,7 @@ from hefkit.text import counted, log, one_line
 
 LEAST_FREE_BYTES = 256 << 20  # a disk with less counts as full: the system needs some space itself
 SEGMENT_S = 300.0  # of a recording; a kill or a power cut loses the file that is not closed yet
-LONGEST_GAP_S = 10.0  # seconds for which a recording repeats a frame at most, however long the camera was away
+LONGEST_GAP_S = 10.0  # longest time for which a recording repeats a frame, even if the camera was away longer
 
 
 class JsonlSink:
@@ -112,7 +112,7 @@ class Recorder(ThreadSink):
     """`--record`: annotated frames in an .mp4, written as NAME.part.mp4 and renamed when it is complete.
 
     Where a video cannot be written in fragments (see VideoWriter), it can only be played once it is closed; then the
-    recording goes on in a new file, NAME-2.mp4 ..., every SEGMENT_S. What a killed run left open is named at the
+    recording goes on in a new file, NAME-2.mp4 ..., every SEGMENT_S. Files that a killed run left are reported at the
     start. A full disk ends the file, which is kept; when there is space again, the next file begins.
 
     Args:
@@ -128,7 +128,7 @@ class Recorder(ThreadSink):
         opencv_path(fresh_file(path))
         check_writable(path.parent)
         _name_cut_off(path)
-        codec()  # found out now, which takes a second, and not while frames wait
+        codec()  # now, because it takes a second and no frame waits yet
         self._wanted, self._fps, self._nominal_fps = path, fps, nominal_fps
         self._path = path
         self._video: VideoWriter | None = None
@@ -239,10 +239,10 @@ def _name_cut_off(path: Path) -> None:
         if part.is_file() and not in_use(part):
             try:
                 open_video(part, one_line(part))
-                advice = "plays up to there; rename it to keep it"
+                advice = "can be played up to that moment; rename it to keep it"
             except DataError:
                 advice = "cannot be played; delete it"
-            log.warning("%s is left of a run that was killed, and %s", one_line(part), advice)
+            log.warning("%s was left by a run that was killed; it %s", one_line(part), advice)
 
 
 def part_of(path: Path) -> Path:

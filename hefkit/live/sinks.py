@@ -1,7 +1,7 @@
-"""What all sinks of the live detector share: a thread of their own, and saying once that something fails.
+"""What all sinks of the live detector share: a thread of their own, and one warning for a lasting failure.
 
 Trouble       one warning when something stops working, one when it works again
-ThreadSink    a sink whose slow work (encoding, disks) must not hold detection back
+ThreadSink    a sink whose slow work (encoding, disks) must not delay detection
 """
 
 from __future__ import annotations

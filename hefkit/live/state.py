@@ -58,7 +58,7 @@ class LiveResult:
     def annotated(self) -> np.ndarray:
         """(h, w, 3) uint8 BGR with boxes, labels and the stamp; do not change it.
 
-        Two threads that ask at once may draw twice, which costs time only.
+        Two threads that ask at the same time may draw twice, which costs only time.
         """
         return annotate(self.picture, self.detections, self.names, stamp=self.stamp)
 
@@ -81,7 +81,7 @@ class LiveSink(Protocol):
 
 
 class Controls:
-    """Stop and pause, which a person may ask for from any thread."""
+    """Stop and pause; any thread may set them."""
 
     def __init__(self, stop: threading.Event | None = None) -> None:
         self.stop = stop or threading.Event()

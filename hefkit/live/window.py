@@ -38,7 +38,7 @@ class Window:
             cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO | cv2.WINDOW_GUI_NORMAL)
         except cv2.error as exc:
             raise UsageError(
-                "--show: this OpenCV cannot open a window; opencv-python has windows, opencv-python-headless has not; "
+                "--show: this OpenCV cannot open a window; opencv-python has windows, opencv-python-headless has none; "
                 "use --web instead"
             ) from exc
 

@@ -17,7 +17,7 @@ from hefkit.detect.quant import dequantize, sigmoid
 from hefkit.measure.draws import share_interval
 from hefkit.spec import HeadSpec
 
-IOU = 0.5  # from which two boxes match
+IOU = 0.5  # from this on two boxes match
 
 
 def box_iou(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -96,7 +96,7 @@ class Agreement:
 
     @property
     def f1(self) -> float | None:
-        """Share of the boxes of both models that the other one has too; None if there are none."""
+        """Share of the boxes of both models that the other model finds too; None if there are none."""
         boxes = self.boxes_float + self.boxes_quantized
         return 2 * self.matched / boxes if boxes else None
 
@@ -111,7 +111,7 @@ class Agreement:
         return self._width_ratio
 
     def figures(self) -> dict[str, Any]:
-        """What validate_hef.py prints: the spread of box sizes as well; null where nothing was matched."""
+        """The figures that validate_hef.py prints, with the spread of box sizes; null where nothing was matched."""
         return {
             "images": self.images,
             "boxes_reference": self.boxes_float,

@@ -1,8 +1,8 @@
 """How sure is the share that a quantised model keeps? A paired bootstrap over the pictures.
 
-Both models have seen the same pictures. Each draw takes as many pictures again, with replacement and the same ones for
-both models, and computes mAP50 of both. The spread of the ratio is the interval. The draws are seeded, so the same
-detections give the same interval.
+Both models have seen the same pictures. Each draw takes the same number of pictures at random, with replacement and the
+same ones for both models, and computes mAP50 of both. The spread of the ratio is the interval. The draws are seeded,
+so the same detections give the same interval.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def weighted_map50(meter: AveragePrecision, weights: np.ndarray) -> np.ndarray:
 def _precision(pictures: np.ndarray, hit: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """(draws,) average precision of one class; `pictures` of its detections, best first, and of its labels.
 
-    The last detection is a hit. Precision is computed at the hits only: behind one it falls until the next.
+    The last detection is a hit. Precision is computed at the hits only: after a hit it falls until the next one.
     """
     draws = weights.shape[1]
     result = np.full(draws, np.nan)

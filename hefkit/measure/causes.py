@@ -1,12 +1,12 @@
-"""The likely causes of a bad result, each with its evidence and its cure. Only what was measured or written is named.
+"""The likely causes of a bad result, each with its evidence and its cure. A cause without evidence is not named.
 
-| cause | what it leaves |
+| cause | evidence |
 |---|---|
 | red and blue swapped | the float model with swapped colours agrees better with the quantised one |
-| stretched, or letterboxed | the same with the other fit; the two models' `fit` differ |
+| stretched, or letterboxed | the float model with the other fit agrees better; the two models' `fit` differ |
 | calibrated on 0..1 | the codes of the box tensors span what the float model gives on nearly black pictures |
-| classes in another order | boxes match when classes are ignored, and one class is mostly called another |
-| clipped box branch | the box tensors of one stride or more do not reach the float model's values; classes do |
+| classes in another order | boxes match when classes are ignored, and most boxes of a class have another class |
+| clipped box branch | box tensors do not reach the float model's values; all class tensors do |
 | few pictures | the number in the spec; tensors that do not reach the float model's values |
 | level 1 | the level in the script, and boxes that are worse than the scores |
 """
@@ -26,7 +26,7 @@ BETTER = 0.03  # recall by which a changed float model must agree better; equal 
 BELIEVED = 0.7  # recall that the changed float model must reach
 DARK = (0.8, 1.25)  # span on nearly black pictures / span of the codes; a healthy model has 0.6 and less
 SHORT_REACH = 0.75  # of the float tensor's span; a healthy model reaches 0.9 and more
-DEAD = 0.01  # reach below it: a class tensor without an object in these pictures says nothing
+DEAD = 0.01  # reach; a class tensor below it shows no object in these pictures
 FEW_PICTURES = 16
 SPREAD = (0.95, 1.05)  # 5th and 95th percentile of width ratios at the same anchors; healthy: 0.98 to 1.02
 LEVEL = re.compile(r"optimization_level\s*=\s*(\d)")
@@ -46,7 +46,7 @@ def find_causes(
 
     Args:
         evidence: None without a float model.
-        called: class of the reference or of the labels -> what most of its boxes are called; see `other_names`.
+        called: class of the reference or of the labels -> class of most of its boxes in the model; see `other_names`.
         reference: of the float model.
         spec: of the quantised model.
     """
@@ -78,14 +78,14 @@ def _experiments(evidence: Evidence, reference: ModelSpec, spec: ModelSpec) -> l
     if best == swapped:
         return [
             f"wrong colour order: with red and blue swapped the float model agrees on {_percent(swapped)} of its "
-            f"boxes, without on {_percent(plain)}; feed RGB, and remove a bgr conversion from the model script or the "
-            "export"
+            f"boxes, not swapped on {_percent(plain)}; feed RGB, and remove a bgr conversion from the model script or "
+            "the export"
         ]
     ours = "stretched" if reference.input.fit == "letterbox" else "letterboxed"
     known = f" (its spec says {spec.input.fit})" if spec.input.fit != reference.input.fit else ""
     return [
         f"wrong fit: the model is used on {ours} pictures{known}; with {ours} pictures the float model agrees on "
-        f"{_percent(fitted)} of its boxes, as it was measured on {_percent(plain)}; make the calibration set with "
+        f"{_percent(fitted)} of its boxes, with the other fit on {_percent(plain)}; make the calibration set with "
         f"--fit {reference.input.fit} and compile again"
     ]
 
@@ -122,7 +122,8 @@ def _level(evidence: Evidence, spec: ModelSpec) -> list[str]:
         return []
     return [
         "optimization level 1: boxes are worse than scores, and level 1 is known to ruin the boxes of DFL heads with "
-        "few pictures (mAP50 0.548 to 0.069 in public); compile with --optimization-level 2 and more pictures, or 0"
+        "few pictures (in a public report mAP50 fell from 0.548 to 0.069); compile with --optimization-level 2 and "
+        "more pictures, or 0"
     ]
 
 
@@ -139,7 +140,9 @@ def _few(evidence: Evidence, spec: ModelSpec) -> list[str]:
     if not isinstance(count, int) or count >= FEW_PICTURES:
         return []
     short = [o["reach"] for o in evidence.outputs if (o["reach"] or 0) > DEAD]
-    reach = f", and its tensors reach down to {_percent(min(short))} of the float model's values" if short else ""
+    reach = (
+        f", and the model's worst tensor reaches {_percent(min(short))} of the float model's values" if short else ""
+    )
     return [
         f"too few calibration pictures: {counted(count, 'picture')}{reach}; take 64 and more that differ "
         "(prepare_calibration.py chooses them)"
@@ -147,14 +150,15 @@ def _few(evidence: Evidence, spec: ModelSpec) -> list[str]:
 
 
 def _noise(evidence: Evidence) -> list[str]:
-    """Nothing else fits: where the noise is."""
+    """The last cause, where nothing else fits: the tensor with the most noise."""
     known = [o for o in evidence.outputs if o["snr_db"]]
     if not known:
         return []
     worst = min(known, key=lambda o: o["snr_db"])
     return [
-        f"quantisation noise: {worst['snr_db']:.0f} dB at the {worst['role']} tensor of stride {worst['stride']} is "
-        "the least; try --precision-16 outputs, then --precision-16 auto, and --optimization-level 2 with the SDK"
+        f"quantisation noise: the {worst['role']} tensor of stride {worst['stride']} has the most "
+        f"({worst['snr_db']:.0f} dB signal to noise); try --precision-16 outputs, then --precision-16 auto, and "
+        "--optimization-level 2 with the SDK"
     ]
 
 

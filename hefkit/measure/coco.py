@@ -1,7 +1,7 @@
 """Average precision as COCO defines it, of detections against labels (cocodataset/cocoapi, cocoeval.py), in numpy.
 
 The area under precision over recall, at 101 recalls and ten IoU thresholds from 0.50 to 0.95, of the best `max_det`
-detections of each class and picture. A picture adds about 28 bytes a detection, so thousands of pictures fit a Pi.
+detections of each class and picture. A picture adds about 28 bytes a detection, so a Pi can hold thousands of pictures.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hefkit.measure.accuracy import box_iou
 
 IOUS = np.linspace(0.5, 0.95, 10)
 RECALLS = np.linspace(0, 1, 101)
-AREAS = {  # square pixels of the photograph; a box of exactly 32 x 32 is small and medium
+AREAS = {  # square pixels of the photograph; a box of exactly 32 x 32 counts as small and as medium
     "all": (0.0, 1e10),
     "small": (0.0, 32.0**2),
     "medium": (32.0**2, 96.0**2),

@@ -1,4 +1,4 @@
-"""Pictures drawn again and again, with replacement and seeded: the base of every bootstrap."""
+"""Random samples of the pictures, with replacement and seeded: the base of every bootstrap."""
 
 from __future__ import annotations
 

@@ -1,9 +1,10 @@
-"""What tells why a quantised model differs from its float model, measured on a few pictures.
+"""Measurements on a few pictures that show why a quantised model differs from its float model.
 
 Three kinds of evidence. Experiments: the float model is run on the same pictures with one mistake made on purpose (red
-and blue swapped, the other fit); if the quantised model agrees better with that, it was made or is fed that way. The
-raw heads: noise and reach of each output tensor, and what both models say at the same anchors, where boxes can be
-compared although they do not overlap. Classes: which class the quantised model calls each class.
+and blue swapped, the other fit); if the quantised model agrees better with that, it was compiled or is used with this
+mistake. The raw heads: noise and reach of each output tensor, and the boxes and scores of both models at the same
+anchors, where boxes can be compared although they do not overlap. Classes: the class that the quantised model gives to
+most boxes of each class.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from hefkit.spec import CODE_DTYPES, HeadSpec, OutputSpec
 SAMPLE, SAMPLE_OF_GOOD = 16, 8  # pictures, spread over all; fewer are enough for the noise of a good model's outputs
 CONF = 0.25
 SWAPPED, OTHER_FIT = "swapped", "other fit"
-FAINT = 0.05  # span of a class tensor that shows nothing
+FAINT = 0.05  # span; a class tensor with less shows no object
 MIN_CLASS_PAIRS = 5  # boxes of a class, from which its other name is believed
 
 
@@ -40,7 +41,7 @@ class Evidence:
     recall: float | None = None  # of the float model's boxes, on these pictures
     experiments: dict[str, float | None] = field(default_factory=dict)  # name -> recall against the changed float model
     outputs: list[dict[str, Any]] = field(default_factory=list)  # role, stride, snr_db, reach (model's span / float's)
-    dark: float | None = None  # the box tensors' span on nearly black pictures / what the quantised model can express
+    dark: float | None = None  # the box tensors' span on nearly black pictures / the span of their codes
     width_ratio: list[float] = field(default_factory=list)  # at the anchors where the float model finds something
     score_shift: list[float] = field(default_factory=list)
     score_drop: float | None = None  # at those anchors, share whose score fell below half

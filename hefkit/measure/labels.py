@@ -73,7 +73,7 @@ def labels_in(raw: bytes, path: Path, size_wh: tuple[int, int], num_classes: int
 class LabelFiles:
     """Reads the label files of a dataset as trainers write them, and counts what is unusual in them.
 
-    A wrong line is left out and the other lines of its file count, where `read_labels` refuses the file.
+    A wrong line is left out, and the other lines of its file count; `read_labels` refuses such a file.
     """
 
     def __init__(self, num_classes: int) -> None:
@@ -153,7 +153,7 @@ def _not_readable(path: Path, exc: Exception) -> DataError:
 
 
 def _lines(text: str) -> dict[str, int]:
-    """Line -> its first number; a repeated line is one object, and empty lines do not count."""
+    """Line -> number of the first such line; a repeated line is one object, and empty lines do not count."""
     lines: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():

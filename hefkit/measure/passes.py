@@ -1,6 +1,6 @@
 """One pass of a model over the pictures: everything that accuracy and agreement need, and no picture is kept.
 
-A picture is decoded twice: with a confidence of 0.001 and several classes an anchor, as average precision wants it,
+The outputs are decoded twice: with a confidence of 0.001 and several classes an anchor, as average precision wants it,
 and as a user detects (0.25, the best class), for agreement. Memory grows by a few kB a picture.
 """
 
@@ -31,7 +31,7 @@ from hefkit.results.progress import Progress
 from hefkit.spec import ModelSpec
 from hefkit.text import log, one_line
 
-LOW_CONF = 0.001  # as in the validation of ultralytics: what is below hardly changes average precision
+LOW_CONF = 0.001  # as in the validation of ultralytics: lower scores hardly change average precision
 
 
 @dataclass

@@ -18,7 +18,7 @@ class Gates:
     recall: float | None = None
 
     def refusals(self, result: Validation) -> list[str]:
-        """Why the result is refused, one text a gate and model; what was not measured is refused."""
+        """Why the result is refused, one text a gate and model; a value that was not measured is refused."""
         texts = []
         for run, figures in result.judged:
             kept, agreement = figures["kept"], figures["agreement"]

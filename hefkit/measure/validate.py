@@ -58,19 +58,19 @@ class Validation:
         log.warning("%s", text)
 
     def class_names(self, run: ModelRun) -> dict[int, str]:
-        """The model's names, and those of the labels where it has none."""
+        """The model's class names; a class without one has the name of the labels."""
         given = self.names or {}
         return {i: given.get(i, name) if name == f"class{i}" else name for i, name in run.spec.names.items()}
 
     @property
     def judged(self) -> list[tuple[ModelRun, dict[str, Any]]]:
-        """The models that the verdict and the gates are about: all but the reference, or it alone."""
+        """The models that the verdict and the gates are about: all but the reference, or only the reference."""
         pairs = list(zip(self.runs, self.figures, strict=True))
         return [pair for pair in pairs if pair[0] is not self.reference] or pairs
 
     @property
-    def told(self) -> tuple[ModelRun, dict[str, Any]]:
-        """The model that the verdict is about."""
+    def decisive(self) -> tuple[ModelRun, dict[str, Any]]:
+        """The model whose verdict is the verdict of the validation."""
         return next((pair for pair in self.judged if judge(pair[1]).level == self.verdict.level), self.judged[0])
 
 
@@ -91,7 +91,7 @@ def validate(
         items: the pictures.
         open_model: a file -> its engine.
         labelled: measure average precision against the label files of the pictures.
-        names: of the classes of the labels; a model with other names is warned of.
+        names: of the classes of the labels; a model with other names gets a warning.
     """
     result = Validation(items, labelled, names)
     with ExitStack() as stack:
@@ -152,7 +152,7 @@ def _run(result: Validation, model: Path, engine: Engine, labels: LabelFiles | N
 
 
 def _check_names(result: Validation, names: Mapping[int, str] | None) -> None:
-    """Warn where a class has another name in the data.yaml than in a model: labels and model may be out of order."""
+    """Warn where a class has another name in the data.yaml than in a model: their orders may differ."""
     if names is None:
         return
     for run in result.runs:
@@ -163,14 +163,14 @@ def _check_names(result: Validation, names: Mapping[int, str] | None) -> None:
         ]
         if other:
             more = f" and {len(other) - 1} more" if len(other) > 1 else ""
-            result.warn(f"{other[0]}{more}; expected one order of classes in both")
+            result.warn(f"{other[0]}{more}; expected the same order of classes in both")
 
 
 def _no_labels(result: Validation, labels: LabelFiles) -> DataError:
     for note in labels.notes():
         result.warn(note)
     return DataError(
-        "the pictures have no labels at all; expected a label file beside images/ in labels/ for each; "
+        "the pictures have no labels at all; expected a label file for each, in labels/ beside images/; "
         "without labels use --source and --reference"
     )
 
@@ -192,7 +192,7 @@ def _assess(result: Validation) -> None:
 
 
 def _pairs(run: ModelRun, exact: ModelRun | None) -> list[tuple[Any, Any]]:
-    """What a model found beside what it should have found: the float model's boxes, or the labels."""
+    """(expected, found) for each picture; expected are the float model's boxes, or the labels."""
     if exact is not None:
         return [(a, b) for a, b in zip(exact.found, run.found, strict=True) if a is not None and b is not None]
     return [(a, b) for a, b in zip(run.truth, run.found, strict=True) if b is not None]

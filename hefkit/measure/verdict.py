@@ -1,9 +1,9 @@
 """One sentence: is the quantised model good enough?
 
 The limits and their reasons. Hailo's own compiled YOLOs keep 95 to 98 % of their mAP, and users who calibrated on 128
-pictures of their own kept 93 to 100 % of mAP50. So a share of 0.95 is what a good conversion reaches, and below 0.90
-something is wrong that can be cured. The lower end of the interval must not lie below 0.90 either: else the pictures
-are too few to say. mAP50-95 is asked as well, because it falls first where boxes become coarse.
+pictures of their own kept 93 to 100 % of mAP50. So a good conversion reaches a share of 0.95, and below 0.90 there is
+a fault that can be cured. The lower end of the interval must not lie below 0.90 either: else the pictures are too few
+to say. mAP50-95 is checked as well, because it falls first where boxes become coarse.
 Without labels only the agreement is known: the boxes of a float model that are found again at IoU 0.5.
 """
 
@@ -18,8 +18,8 @@ GOOD_KEPT, BAD_KEPT = 0.95, 0.90  # of the float model's mAP
 GOOD_RECALL, BAD_RECALL = 0.90, 0.70  # agreement
 SAME_SIZE = (0.95, 1.05)  # median width and height ratio
 ENOUGH_BOXES = 20  # of the float model, for a word about agreement
-HOPELESS = 0.05  # mAP50 that no detector should have, whatever the float model gives
-LEVELS = ("good", "unknown", "look", "bad")  # ascending: the worst of several models is told
+HOPELESS = 0.05  # mAP50; a model below it is bad, also without a float model
+LEVELS = ("good", "unknown", "look", "bad")  # ascending: the worst of several models is reported
 
 
 class Verdict(NamedTuple):
@@ -37,11 +37,11 @@ def judge(figures: Mapping[str, Any]) -> Verdict:
     if agreement is not None:
         return _by_agreement(agreement)
     if figures["map50"] is None:
-        return Verdict("unknown", "unknown: nothing was measured that tells whether the model is good enough")
+        return Verdict("unknown", "unknown: nothing was measured that shows whether the model is good enough")
     text = f"mAP50 is {figures['map50']:.3f} on {counted(figures['images'], 'picture')}"
     if figures["map50"] < HOPELESS:
-        return Verdict("bad", f"bad: {text}: it finds next to nothing of what is labelled")
-    return Verdict("unknown", f"unknown: {text}; --reference ONNX tells what share of the float model's this is")
+        return Verdict("bad", f"bad: {text}: it finds almost none of the labelled objects")
+    return Verdict("unknown", f"unknown: {text}; with --reference ONNX it is compared with the float model")
 
 
 def _by_labels(figures: Mapping[str, Any], kept: Mapping[str, Any], agreement: Mapping[str, Any] | None) -> Verdict:
@@ -56,7 +56,7 @@ def _by_labels(figures: Mapping[str, Any], kept: Mapping[str, Any], agreement: M
         return Verdict("bad", f"bad: {text}; a good conversion keeps {100 * GOOD_KEPT:.0f} %")
     doubt = None if agreement is None else _doubt(agreement)
     if share >= BAD_KEPT and low < BAD_KEPT and high >= GOOD_KEPT and doubt is None:
-        return Verdict("unknown", f"unknown: {text}; {pictures} are too few to tell, take more labelled pictures")
+        return Verdict("unknown", f"unknown: {text}; {pictures} are too few; take more labelled pictures")
     if share < GOOD_KEPT or low < BAD_KEPT:
         more = f", and {doubt}" if doubt else ""
         return Verdict("look", f"look at it: {text}{more}; a good conversion keeps {100 * GOOD_KEPT:.0f} %")
@@ -65,7 +65,7 @@ def _by_labels(figures: Mapping[str, Any], kept: Mapping[str, Any], agreement: M
     if doubt:
         return Verdict("look", f"look at it: {text}, but {doubt}")
     blind = 100 * max(share - low, 0.0)
-    return Verdict("good", f"good: {text}; {pictures} are too few to tell a loss below {blind:.1f} points")
+    return Verdict("good", f"good: {text}; with {pictures} a loss below {blind:.1f} points cannot be seen")
 
 
 def _by_agreement(agreement: Mapping[str, Any]) -> Verdict:
@@ -79,13 +79,13 @@ def _by_agreement(agreement: Mapping[str, Any]) -> Verdict:
     precision = agreement["precision"] or 0.0
     text = (
         f"the model finds {100 * recall:.1f} % of the float model's {boxes} boxes, and {100 * precision:.1f} % of its "
-        f"own are the float model's ({counted(agreement['images'], 'picture')}, no labels)"
+        f"own boxes are the float model's ({counted(agreement['images'], 'picture')}, no labels)"
     )
     if recall < BAD_RECALL or precision < BAD_RECALL:
         return Verdict("bad", f"bad: {text}")
     if doubt := _doubt(agreement):
         return Verdict("look", f"look at it: {text}; {doubt}")
-    return Verdict("good", f"good: {text}; labels (--data) tell more")
+    return Verdict("good", f"good: {text}; labels (--data) would show more")
 
 
 def _doubt(agreement: Mapping[str, Any]) -> str | None:
@@ -107,5 +107,5 @@ def _doubt(agreement: Mapping[str, Any]) -> str | None:
 
 
 def worst(verdicts: list[Verdict]) -> Verdict:
-    """The one that is told where several models were measured."""
+    """The verdict of the validation, where several models were measured."""
     return max(verdicts, key=lambda verdict: LEVELS.index(verdict.level))

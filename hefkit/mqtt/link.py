@@ -1,7 +1,7 @@
 """A connection to an MQTT broker that reconnects by itself; the only module that imports paho-mqtt (1.6 and 2.x).
 
-paho's thread connects, reconnects, sends and pings. Here is what it lacks: the reason of a failure for the log, a bound
-on the memory of messages that wait, a bound on the time to close, and errors that would otherwise end its thread.
+paho's thread connects, reconnects, sends and pings. This module adds: the reason of a failure for the log, a bound on
+the memory of messages that wait, a bound on the time to close, and care for errors that would end paho's thread.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class Link:
         if self.connections == 0:
             log.info("connected to the MQTT broker %s", self._broker)
         self._connected = True
-        self.connections += 1  # last: who sees it may publish
+        self.connections += 1  # last: a thread that sees the new number may publish
         self._changed()
 
     def _on_disconnect(self, client: Any, userdata: Any, *more: Any) -> None:
@@ -170,7 +170,7 @@ def _hang_up(client: Any) -> None:
 
 
 class _TlsSocket(ssl.SSLSocket):
-    """Closed when its handshake fails, which paho forgets, and after HANDSHAKE_S, where paho 1.6 waits KEEPALIVE_S."""
+    """Closes when its handshake fails (paho leaves it open) or takes HANDSHAKE_S (paho 1.6 waits KEEPALIVE_S)."""
 
     def do_handshake(self, block: bool = False) -> None:
         self.settimeout(HANDSHAKE_S)

@@ -29,10 +29,10 @@ from hefkit.text import log, one_line
 UNKNOWN = "None"
 ONLINE, OFFLINE = "online", "offline"
 MAX_NAME = 60  # characters of an entity's name
-AWAY_S = 3.0  # a class has left after so long without an object: a detector misses single frames
+AWAY_S = 3.0  # a class has left after so long without an object: objects are missed in single frames
 BLIND_S = 5.0  # without a frame for so long, the counts are unknown
-ALL_CLASSES = 20  # of a model with more, a class gets its entity when it is first seen
-MAX_CLASSES = 100  # with an entity
+ALL_CLASSES = 20  # in a model with more, a class gets its entity when it is first seen
+MAX_CLASSES = 100  # classes with an entity
 
 Message = tuple[str, str]  # topic and payload
 
@@ -121,7 +121,7 @@ class PeakCounts:
                 self._by_class[class_id] = max(self._by_class.get(class_id, 0), count)
 
     def take(self) -> Counts | None:
-        """The counts since the last call; None without a new frame, unless the last one is BLIND_S old."""
+        """The counts since the last call; None without a new frame; unknown counts if the last frame is BLIND_S old."""
         with self._lock:
             if self._frames == 0:
                 return Counts(None, {}) if time.monotonic() - self._last > BLIND_S else None
@@ -154,9 +154,9 @@ class Presence:
 
 
 class Entities:
-    """One detector's entities: what announces them, and their states.
+    """One detector's entities: the messages that announce them, and their states.
 
-    Of a small model every class has a sensor; of a large one those that were seen, up to MAX_CLASSES.
+    In a model with at most ALL_CLASSES every class has a sensor; else those that were seen, up to MAX_CLASSES.
 
     Args:
         model: path of the model.
@@ -189,7 +189,7 @@ class Entities:
         return self._announced
 
     def states(self, counts: Counts) -> list[Message]:
-        """The states of all entities that count."""
+        """The states of the entities that depend on counts."""
         if counts.total is None:
             return [(topic, UNKNOWN) for topic in (self._topics.total, self._topics.present, *self._counted.values())]
         return [
@@ -211,7 +211,7 @@ class Entities:
             self._announced.append(self._counter(f"count_{word}", name, self._topics.count(word)))
 
     def _general(self) -> list[Message]:
-        """What announces the entities that every detector has."""
+        """The messages that announce the entities that every detector has."""
         topics, diagnostic = self._topics, {"entity_category": "diagnostic", "state_class": "measurement"}
         return [
             self._entity("binary_sensor", "present", "Object present", topics.present, device_class="occupancy"),

@@ -1,4 +1,4 @@
-"""`--mqtt`: what is published when. Every frame: its detections. Each second: counts, events. Then snapshot, state."""
+"""`--mqtt`: what is published, and when. Each frame: detections. Each second: counts, events. Then snapshot, state."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class MqttSink:
         self._peaks = PeakCounts()
         self._model: tuple[Mapping[int, str], str] | None = None  # names and engine
         self._entities: Entities | None = None
-        self._connection = 0  # that `_retained` belongs to
+        self._connection = 0  # the one that `_retained` belongs to
         self._retained: dict[str, str] = {}  # topic -> payload that the broker has
         self._presence = Presence()
         self._seen: LiveResult | None = None  # the newest with objects that was not published as a snapshot

@@ -18,17 +18,17 @@ from hefkit.text import counted, decoded, log, one_line
 YAML_SUFFIXES = (".yaml", ".yml")
 NOTHING = ("", "~", "null", "Null", "NULL")  # how YAML writes that there is no value
 SPLITS = ("train", "val", "test")
-DETECT_ON = ("val", "test", "train")  # the split that detection takes: the first that is there
+DETECT_ON = ("val", "test", "train")  # detection takes the first of these splits that exists
 
 
 @dataclass(frozen=True)
 class DataYaml:
-    """What a data.yaml says of its pictures; nothing but itself has been opened."""
+    """What a data.yaml says about its pictures; no other file has been opened."""
 
     source: str  # as given
     places: dict[str, list[str]]  # split -> folders, lists or pictures, as written
     root: str | None  # its `path:`
-    described: dict[str, Any]  # all of it
+    described: dict[str, Any]  # the whole file
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -1,8 +1,8 @@
 """Which files are photographs: image files below a folder, without the pictures that hefkit itself made.
 
-Standard library only, and no image file is opened: files are known by their names, and hefkit's own pictures by the
-records beside them. A folder of results has a `run.json`, a calibration set a `manifest.json`; both list the files
-that belong to them. The pictures that the live detector saves are known by their names.
+Standard library only, and no image file is opened: files are recognised by their names, and hefkit's own pictures by
+the records beside them. A folder of results has a `run.json`, a calibration set a `manifest.json`; both list the files
+that belong to them. The pictures that the live detector saves are recognised by their names.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from hefkit.pictures.sources import Item
 
 READERS = 2  # threads that decode pictures; OpenCV releases the GIL
 AHEAD = 4  # pictures read before they are needed; bounds the memory
-HELD_BYTES = 1 << 28  # of pictures in memory; beyond it none is decoded: ten photographs of 9 million pixels
+HELD_BYTES = 1 << 28  # of pictures in memory (ten with 9 million pixels); beyond it no other picture is decoded
 
 Picture = np.ndarray | UnreadableImage  # (h, w, 3) uint8 BGR, upright, or the reason why it cannot be read
 
@@ -62,8 +62,8 @@ def read_photographs(items: Iterable[Item], readers: int = READERS) -> Generator
 
 
 class _Held:
-    """Bytes of the pictures that are in memory. They are counted in the order of the items, so that none waits for ever
-    behind a later one."""
+    """Bytes of the pictures that are in memory. They are counted in the order of the items, so that no picture waits
+    for ever for a later one."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()

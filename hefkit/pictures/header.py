@@ -12,11 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 MAX_PIXELS = 1 << 28  # 800 MB decoded; the largest phone cameras have 200 million pixels
-LARGE_PIXELS = 1 << 25  # of such pictures one is decoded at a time; 100 MB decoded, 200 to 330 MB meanwhile
+LARGE_PIXELS = (
+    1 << 25
+)  # larger pictures are decoded one at a time: 100 MB of pixels, 200 to 330 MB while they are decoded
 MAX_SCANS = 100  # of a progressive JPEG; encoders write about 10, and each is a pass over the picture
 PIXELS_PER_BYTE = 512  # of a JPEG at most: a block of 64 pixels takes at least one bit
 MAX_TAGS = 4096  # entries read of one TIFF directory; cameras write about 20
-MAX_WORDS = 1 << 12  # bytes of a PNM header, comments included
+MAX_PNM_HEADER = 1 << 12  # bytes of a PNM header, comments included
 ORIENTATION, WIDTH, HEIGHT = 274, 256, 257  # TIFF tags
 # bytes a pixel while a picture is decoded, measured: the pixels are there twice, because OpenCV copies what it returns;
 # the decoders of these kinds hold more
@@ -170,7 +172,7 @@ def _tiff(data: bytes) -> Header:
 
 
 def _pnm(data: bytes) -> Header:
-    found = _PNM_SIZE.match(data[:MAX_WORDS])
+    found = _PNM_SIZE.match(data[:MAX_PNM_HEADER])
     if found is None:
         raise UnreadableImage("damaged: the PNM file does not say its size")
     return Header(data, 1, int(found[1]), int(found[2]))

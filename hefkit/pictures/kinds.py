@@ -15,7 +15,7 @@ from typing import BinaryIO
 from hefkit.pictures.find import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 PHOTOGRAPH, VIDEO = "photograph", "video"
-HEAD = 1 << 16  # bytes; what tells one kind from another
+HEAD = 1 << 16  # bytes that show which kind a file is
 MJPEG_HEAD = 16 << 20  # bytes; space for the end of the first picture of an MJPEG stream
 MAX_ATOMS = 10_000  # of an MP4; a file has about five
 TS_PACKETS = ((0, 188), (4, 192))  # first byte of a packet's mark, bytes of a packet: MPEG-TS, M2TS
@@ -36,7 +36,7 @@ _NEXT_JPEG = re.compile(rb"\xff\xd9\0{0,64}\xff\xd8\xff")
 
 
 def kind_of(path: Path) -> str | None:
-    """PHOTOGRAPH or VIDEO; None where the content does not tell, or the file cannot be read."""
+    """PHOTOGRAPH or VIDEO; None where the content does not show it, or the file cannot be read."""
     try:
         if not os.path.isfile(path):  # opening a pipe would wait for ever
             return None
@@ -58,13 +58,13 @@ def kind_of(path: Path) -> str | None:
 
 
 def is_video_file(path: Path) -> bool:
-    """Whether a file is a video: by its content, and by its name where that does not tell, or the file is missing."""
+    """Whether a file is a video: by its content; by its name if the content does not show it or the file is missing."""
     kind = kind_of(path)
     return kind == VIDEO if kind else path.suffix.lower() in VIDEO_SUFFIXES
 
 
 def cut_off(path: Path) -> str:
-    """Why a recording is not complete; empty where it is, or where its kind does not tell."""
+    """Why a recording is not complete; empty if it is complete, or if files of its kind do not show it."""
     try:
         size = os.path.getsize(path)
         with open(path, "rb") as file:
@@ -110,7 +110,7 @@ def _is_raw_stream(head: bytes) -> bool:
 
 
 def _cut_off_mp4(file: BinaryIO, size: int) -> str:
-    """Without its index (`moov`), which is written last, or shorter than its parts say."""
+    """Why an MP4 is not complete: no index (`moov`), which is written last, or shorter than its parts say."""
     at, names = 0, set()
     for _ in range(MAX_ATOMS):
         file.seek(at)

@@ -3,7 +3,7 @@
 A `data.yaml` and a text list come with paths of the machine that made them. A path is tried
 
     as written, then with `\\` as `/`, without a drive letter, in another spelling of its accents
-        below the file, below `path:`, below the working directory
+        below the file's folder, below `path:`, below the working directory
     by its longest tail below the file's folder       /content/set-1/train/images -> train/images
     below the folders above the file's folder         cfg/ds.yaml: datasets/ds -> cfg/../datasets/ds
 
@@ -38,7 +38,7 @@ class Rule:
     spelling: Callable[[str], str]
     base: str  # the folder that the rest is relative to
     drop: int = 0  # leading parts of the path that are left out
-    guessed: bool = False  # the path is not there as written: say so
+    guessed: bool = False  # the path does not exist as written; the user is told
 
     def apply(self, text: str) -> str:
         """The path on this machine; empty where the rule does not fit the text."""
@@ -69,7 +69,7 @@ def find_place(text: str, folder: str, root: str | None = None) -> tuple[str, bo
 
 
 def find_lines(lines: Sequence[str], folder: str) -> tuple[list[str], bool]:
-    """The paths of a text list on this machine, and whether they were guessed; lines that are not found stay."""
+    """The paths of a text list on this machine, and whether they were guessed; lines without a rule stay as written."""
     step = max(1, len(lines) // SAMPLES)
     some = lines[::step][:SAMPLES]
     best, most = Rule(_written, folder), 0

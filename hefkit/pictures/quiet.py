@@ -2,8 +2,8 @@
 
 OpenCV itself is silenced when this is imported. But libpng and libjpeg write lines like "libpng warning: iCCP: known
 incorrect sRGB profile" and "Corrupt JPEG data: 2 extraneous bytes before marker 0xd9" to C's `stderr`, with some USB
-cameras for every frame, and OpenCV has no switch for it. To turn file descriptor 2 away would hide what Python and
-other threads print. So glibc's variable `stderr`, which only C code reads, points to /dev/null while a picture is
+cameras for every frame, and OpenCV has no switch for it. A redirected file descriptor 2 would also hide what Python
+and other threads print. So glibc's variable `stderr`, which only C code reads, points to /dev/null while a picture is
 decoded. With OPENCV_LOG_LEVEL everything is printed.
 """
 
@@ -45,7 +45,7 @@ def quiet_codecs() -> Iterator[None]:
 
 @functools.cache
 def _c_stderr() -> tuple[ctypes.c_void_p, int | None, int] | None:
-    """C's variable `stderr`, its value, and a FILE that goes nowhere; None where it cannot or must not be changed."""
+    """C's variable `stderr`, its value, and a FILE for /dev/null; None where it cannot or must not be changed."""
     if sys.platform != "linux" or "OPENCV_LOG_LEVEL" in os.environ:
         return None
     libc = ctypes.CDLL(None)

@@ -90,7 +90,7 @@ def decode(header: Header) -> np.ndarray:
     Colours as OpenCV converts them: grey and palettes become BGR, alpha is dropped, 16 bits are scaled to 8.
 
     Raises:
-        UnreadableImage: the file is damaged, or the memory that is free is not enough.
+        UnreadableImage: the file is damaged, or there is not enough free memory.
     """
     with in_turn(header):
         return TURNS[header.orientation](decode_stored(header, cv2.IMREAD_COLOR))

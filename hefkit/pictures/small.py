@@ -1,4 +1,4 @@
-"""A small copy of a picture, decoded fast: for a look at many pictures, not for their pixels."""
+"""A small copy of a picture, decoded fast: to compare or show many pictures, not to detect in them."""
 
 from __future__ import annotations
 

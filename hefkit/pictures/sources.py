@@ -1,4 +1,4 @@
-"""SOURCE on the command line -> the photographs that it means, in order, or one video. None of them is opened.
+"""SOURCE on the command line -> the photographs that it means, in order, or one video. No picture is decoded.
 
 SOURCE is an image, a folder (searched recursively), a glob, a text list, `-` for a list on stdin, or a video.
 """
@@ -148,7 +148,7 @@ def _fits(parts: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def _leave_out(videos: Sequence[Path], what: str) -> None:
-    """Name the videos among photographs."""
+    """Warn of videos among photographs."""
     if found := sorted(path for path in videos if kind_of(path) == VIDEO):
         log.warning(
             "%s: %s left out, such as %s; a video must be named as the source itself",

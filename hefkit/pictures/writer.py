@@ -1,7 +1,7 @@
 """Write annotated frames into an .mp4: by PyAV where it is installed, else by OpenCV.
 
-PyAV's H.264 comes in fragments of a second that are synced to the disk: a video that is cut off by a kill or a power
-cut plays up to there. OpenCV's videos can only be played when they are complete.
+PyAV's H.264 comes in fragments of one second that are synced to the disk: a video that is cut off by a kill or a power
+cut can be played up to its last fragment. OpenCV's videos can only be played when they are complete.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from hefkit.text import log
 
 FRAGMENTS, H264, MPEG4 = "fragments", "avc1", "mp4v"  # PyAV's H.264; what OpenCV calls H.264 and MPEG-4
 ENCODER = "libx264"
-FRAGMENT_S = 1.0  # between two key frames; as much is lost when a recording is cut off
+FRAGMENT_S = 1.0  # between two key frames; at most this is lost when a recording is cut off
 SYNC_S = 1.0  # between two syncs of the file to the disk
 # superfast: 1.6 times the work of MPEG-4 for half of its bytes; zerolatency: no frame waits in the encoder
 X264 = {"preset": "superfast", "tune": "zerolatency", "crf": "23", "threads": "2"}
@@ -52,7 +52,7 @@ def codec() -> str:
     errors.
     """
     if _pyav() is not None:
-        log.info("videos are written in H.264, by %s through PyAV; one that is cut off plays up to there", ENCODER)
+        log.info("videos are written in H.264, by %s through PyAV; a video that is cut off can be played", ENCODER)
         return FRAGMENTS
     with tempfile.TemporaryDirectory(prefix="hefkit-codec-") as folder:
         film = Path(folder) / "probe.mp4"
@@ -143,7 +143,7 @@ class _Fragments:
     def __init__(self, path: Path, fps: float, size_wh: tuple[int, int]) -> None:
         av = _pyav()
         self._frame = av.VideoFrame.from_ndarray
-        self._even = size_wh[0] & ~1, size_wh[1] & ~1  # H.264 with half the colour resolution has even sides
+        self._even = size_wh[0] & ~1, size_wh[1] & ~1  # H.264 with half the colour resolution needs even sides
         self._file = open(path, "wb", buffering=0)  # noqa: SIM115 (closed by release)
         self._synced = time.monotonic()
         options = {"movflags": MOVFLAGS, "flush_packets": "1"}

@@ -20,8 +20,8 @@ WHITE: BGR = (255, 255, 255)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 MIN_FONT_SCALE = 0.3  # capitals of six pixels; smaller letters are not readable
 SMALL = 200  # pixels, mean side of a picture; below it a line of one pixel is wide enough
-LABEL_SHARE = 4  # a label covers at most 1 / 4 of the picture, and nothing of an object that it could hide so far
-MAX_OBJECTS = 1000  # that labels keep free, the best ones; the work grows with the square
+LABEL_SHARE = 4  # a label covers at most 1/4 of the picture, and no object with less than 4 times its own area
+MAX_OBJECTS = 1000  # that labels do not cover, the best ones; the work grows with the square
 MAX_PLACED = 500  # labels that avoid each other; the work grows with the square
 
 
@@ -221,7 +221,7 @@ def _fitting(texts: list[str], scale: float, shape: tuple[int, ...]) -> Text | N
 def _place(
     box: Sequence[int], text: Text, taken: np.ndarray, small: np.ndarray, shape: tuple[int, ...]
 ) -> tuple[int, int] | None:
-    """Left and top of a label at its box, where it covers no small object, and the least of the labels before it.
+    """Left and top of a label at its box, where it covers no small object, and as little of earlier labels as possible.
 
     Args:
         taken: (n, 4) labels that are placed already.
@@ -259,7 +259,7 @@ def _place(
 
 
 def _touched(rectangles: np.ndarray, here: Rectangle) -> list[list[int]]:
-    """Those of (n, 4) rectangles that share pixels with one: of hundreds only a few, which Python compares faster."""
+    """Those of (n, 4) rectangles that share pixels with `here`: a few of hundreds, which Python compares faster."""
     left, top, right, bottom = rectangles.T
     touched: list[list[int]] = rectangles[
         (left < here[2]) & (right > here[0]) & (top < here[3]) & (bottom > here[1])

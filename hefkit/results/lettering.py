@@ -91,7 +91,7 @@ def _font_files() -> Iterator[str]:
 
 @functools.lru_cache(maxsize=4096)
 def _has(path: str, letter: str) -> bool:
-    """Whether a font has a letter of its own, and not the sign for a missing one."""
+    """Whether a font has a letter, and does not draw its sign for a missing one."""
     try:
         font = _font(path, 24)
         drawn, missing = _mask(font, letter), _mask(font, MISSING)

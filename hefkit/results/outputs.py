@@ -176,7 +176,7 @@ def _write_image(path: Path, image_bgr: np.ndarray) -> None:
 
 
 def _check_encoder(suffix: str, width: int, height: int) -> None:
-    """Raise NotEncoded for a picture that is too large for its kind of file, or for the memory that is free."""
+    """Raise NotEncoded for a picture that is too large for its kind of file, or for the free memory."""
     longest = MAX_SIDE.get(suffix)
     if longest is not None and max(width, height) > longest:
         raise NotEncoded(f"{width} x {height} pixels; a {suffix} has at most {longest} a side; convert it to PNG")

@@ -25,7 +25,7 @@ class Progress:
             self._bar.update()
 
     def each(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, a step behind each."""
+        """Yield the items, and count a step after each."""
         for item in items:
             yield item
             self.step()

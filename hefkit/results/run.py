@@ -41,7 +41,7 @@ def run(frames: Generator[Frame, None, None], detector: Detector, outputs: Outpu
         )
     if tally.narrow and detector.engine.spec.input.fit == "letterbox":
         bar.warn(
-            "%d of %d images are longer than %d:1; fitting them in shrinks what they show, and small objects get lost",
+            "%d of %d images are longer than %d:1; the letterbox makes them small, and small objects are not found",
             tally.narrow,
             tally.images,
             NARROW,

@@ -1,11 +1,11 @@
-"""The lock of a folder, and what killed runs left in it: a set that was being put in place is finished, the rest goes.
+"""The lock of a folder. What killed runs left in it: a set that was being put in place is finished, the rest removed.
 
 A run writes its files into a stage, a hidden folder in the target:
 
     TARGET/.hefkit-partial-PID-N/new/...       files that are not in place yet, with their final relative names
     TARGET/.hefkit-partial-PID-N/journal.json  exists from the commit on: {"last": name, "remove": [names]}
 
-Without a journal a stage of a dead run is rubbish. With a journal the new files are complete and on the disk, so the
+Without a journal a stage of a dead run is removed. With a journal the new files are complete and on the disk, so the
 next program that looks at the target moves the rest, then removes the old files, then the journal.
 """
 
@@ -140,7 +140,7 @@ def _leftovers(folder: Path) -> list[Path]:
 
 
 def write_journal(stage: Path, remove: list[PurePosixPath], last: str | None) -> None:
-    """Write the journal: from now on the new files count, whatever happens."""
+    """Write the journal: from now on the new files will be put in place, even after a kill."""
     temporary = stage / f"{JOURNAL}.part"
     value = {"tool": "hefkit journal", "last": last, "remove": [name.as_posix() for name in remove]}
     temporary.write_text(json.dumps(value, ensure_ascii=True), encoding="ascii")

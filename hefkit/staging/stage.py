@@ -35,8 +35,8 @@ class Staging:
             (stage.path / "a.txt").write_text("new")
             stage.commit()  # target / "a.txt"
 
-    Without a commit everything written is removed, and so are the folders that were made for it. What killed runs left
-    in the target is finished or removed at the start.
+    Without a commit everything that was written is removed, with the folders that were made for it. What killed runs
+    left in the target is finished or removed at the start.
     """
 
     _numbers = itertools.count(1)
@@ -72,7 +72,7 @@ class Staging:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """No other run commits into the target in the block; for what must fit the files that lie there."""
+        """No other run commits into the target in the block; for work that depends on the files in it."""
         if self._locked:
             yield
             return
@@ -122,7 +122,7 @@ class Staging:
 def fresh_folder(parent: Path, name: str) -> Path:
     """`parent/name`, or the first of `name-2`, `name-3` ... that does not exist.
 
-    A folder that holds nothing but what a killed run left is removed and its name taken.
+    A folder with only the leftovers of a killed run is removed, and its name is used.
     """
     candidate, number = parent / name, 2
     while candidate.exists() and not _removed(candidate):

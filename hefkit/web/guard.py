@@ -1,6 +1,6 @@
 """Who may see the web page, and how many connections there may be.
 
-With a token, a request needs the token or the cookie that it becomes. On loopback no token is needed, so that all
+With a token, a request needs the token, or the cookie that replaces it. On loopback no token is needed, so that all
 programs of this machine may ask. Pages of other web sites in this machine's browser may not: after DNS rebinding their
 requests have a foreign name in `Host`, and when they post, a foreign `Origin`.
 """
@@ -27,7 +27,7 @@ TOKEN_FIELD = "token"
 
 @dataclass(frozen=True)
 class Request:
-    """The parts of a request that decide; `headers` is case-insensitive."""
+    """The parts of a request that `Guard` reads; `headers` is case-insensitive."""
 
     method: str
     headers: Mapping[str, str]
@@ -180,7 +180,7 @@ class ConnectionLimit:
         return _Connection(self, self._make_protocol())
 
     def opened(self, transport: asyncio.Transport) -> bool:
-        """Count a new connection, perhaps at the cost of a stranger; False when there are too many."""
+        """Count a new connection; at a limit the oldest stranger is closed for it. False if there is none to close."""
         peer = transport.get_extra_info("peername")
         address = str(peer[0]) if isinstance(peer, tuple) and peer else ""
         neighbours = [other for other, theirs in self._strangers.items() if theirs == address]

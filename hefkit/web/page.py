@@ -1,6 +1,6 @@
 """The web page, `page.html` beside this file, the form that asks for its token, and the policies that come with them.
 
-A policy lets a browser run nothing but the page. Names of classes, models and cameras are shown as text, never as HTML.
+With them a browser runs only the page's script. Names of classes, models and cameras are shown as text, never as HTML.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 
-# where a browser without the token sends it; a password field, so that the browser offers to remember it
+# the form sends the token to this path; it has a password field, so that the browser offers to remember the token
 LOGIN_PATH = "/login"
 LOGIN = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">

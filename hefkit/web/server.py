@@ -45,7 +45,7 @@ class Bounds:
     viewers: int = 16  # of the stream
     connections: int = 64  # those of viewers included
     stuck_s: float = 10.0  # a viewer that has not taken a whole frame after so long is dropped
-    silent_s: float = 10.0  # so is a connection without a complete request
+    silent_s: float = 10.0  # so long without a complete request closes a connection
     repeat_s: float = 3.0  # without a new frame, the last one is sent again, which shows whether the viewer has gone
     stale_s: float = 10.0  # without a new frame for so long, /healthz answers 503
 
@@ -121,7 +121,7 @@ class WebServer:
             return self._form("This page needs the token.")
         if refusal is not None:
             response = self._web.Response(status=refusal.status, text=refusal.text + "\n")
-            response.force_close()  # who has no token keeps no connection
+            response.force_close()  # a connection without the token does not stay open
             return response
         self._limit.welcome(request.transport)
         if self._guard.enters(asked):

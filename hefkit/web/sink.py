@@ -33,8 +33,8 @@ class WebSink:
         address: where to listen; outside of loopback every request needs the token.
         stats: shown on the page.
         controls: what the button on the page pauses.
-        token: None: from HEFKIT_WEB_TOKEN or the file that HEFKIT_WEB_TOKEN_FILE names; if neither is set, a token is
-            made and printed, and on loopback none is needed.
+        token: None: from HEFKIT_WEB_TOKEN or the file that HEFKIT_WEB_TOKEN_FILE names; if neither is set, none is
+            needed on loopback, and elsewhere a token is made and printed.
         bounds: what viewers may use.
 
     Raises:

@@ -178,7 +178,7 @@ def test_what_libcamera_grants_is_looked_at(pi: Any, caplog: pytest.LogCaptureFi
     camera.close()
 
     assert shot is not None and shot.small is None
-    assert "the camera scales to 608x352 BGR888, which does not fit; the letterbox scales" in caplog.text
+    assert "the camera scales to 608x352 BGR888, which does not fit; the letterbox scales instead" in caplog.text
 
 
 def test_the_second_camera(pi: Any) -> None:

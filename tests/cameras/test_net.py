@@ -120,12 +120,12 @@ def test_a_server_that_stops_sending(rtsp: tuple[subprocess.Popen[str], int], mo
         pass
     soon(camera.close)
 
-    assert "it accepts the connection and says nothing" in refusal(f"rtsp://127.0.0.1:{port}/cam")
+    assert "it accepts the connection but does not answer" in refusal(f"rtsp://127.0.0.1:{port}/cam")
 
 
 def test_a_wrong_path(rtsp: tuple[subprocess.Popen[str], int]) -> None:
     """404 has its own sentence."""
-    assert "it has no stream of this path" in refusal(f"rtsp://127.0.0.1:{rtsp[1]}/elsewhere")
+    assert "it has no stream at this path" in refusal(f"rtsp://127.0.0.1:{rtsp[1]}/elsewhere")
 
 
 @pytest.mark.parametrize("kind", ["basic", "digest"])
@@ -144,7 +144,7 @@ def test_passwords(kind: str) -> None:
 
     assert f"rtsp://***@127.0.0.1:{port}/cam" in wrong and LOGIN in wrong
     assert "it wants a user name and a password" in none
-    assert "it has no stream of this path" in path
+    assert "it has no stream at this path" in path
     for text in (camera.name, wrong, none, path):
         assert PASSWORD not in text and USER not in text
 
@@ -206,7 +206,7 @@ def test_a_description_without_pictures(monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.mark.parametrize(
     "handler, words",
     [
-        (silent, "it accepts the connection and says nothing"),
+        (silent, "it accepts the connection but does not answer"),
         (saying(b"SSH-2.0-OpenSSH_9.2p1\r\n\r\n"), "its answer is neither RTSP nor HTTP"),
         (saying(b"RTSP/1.0 453 Not Enough Bandwidth\r\nCSeq: 1\r\n\r\n"), "it answers with status 453"),
         (lambda connection: None, "the connection broke"),
@@ -263,11 +263,11 @@ def test_http_that_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(net, "ASK_S", 0.3)
     page = b"HTTP/1.0 200 OK\r\nContent-Type: text/html\r\nContent-Length: 20\r\n\r\n<html>Hello!!</html>"
     with listening(mjpeg(3)) as port:
-        assert "it has no stream of this path" in refusal(f"http://127.0.0.1:{port}/elsewhere")
+        assert "it has no stream at this path" in refusal(f"http://127.0.0.1:{port}/elsewhere")
     with listening(saying(page)) as port:
         assert "it answers with text/html, which is not a picture" in refusal(f"http://127.0.0.1:{port}/")
     with listening(silent) as port:
-        assert "says nothing" in refusal(f"http://127.0.0.1:{port}/")
+        assert "does not answer" in refusal(f"http://127.0.0.1:{port}/")
     assert f"nothing listens at port {port}" in refusal(f"http://127.0.0.1:{port}/")
 
 

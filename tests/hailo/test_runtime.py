@@ -233,7 +233,7 @@ def test_an_8l_file_on_an_8_is_reported(open_hef: Open, caplog: pytest.LogCaptur
     """It runs, at the speed of an 8L."""
     with caplog.at_level(logging.INFO), open_hef(Recipe(arch="hailo8l")) as engine:
         assert marks(engine.infer(pictures(3))) == [3]
-    assert "on this Hailo-8 it runs, but no faster than there" in caplog.text
+    assert "on this Hailo-8 it runs only as fast as on a Hailo-8L" in caplog.text
 
 
 # --- misuse of ours --------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ def test_a_chip_that_hangs(chip: Any, open_hef: Open, monkeypatch: pytest.Monkey
 def test_a_queue_that_never_empties(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """The submitter waits for room again and again, but not forever."""
     monkeypatch.setattr(ring, "ANSWER_S", 0.3)
-    monkeypatch.setattr(ring, "ROOM_POLL_MS", 50)
+    monkeypatch.setattr(ring, "SPACE_POLL_MS", 50)
     chip.reset(queue_size=2, hang_after=0)
 
     with open_hef() as engine:
@@ -404,7 +404,7 @@ def test_a_queue_that_never_empties(chip: Any, open_hef: Open, monkeypatch: pyte
 
 def test_a_chip_that_is_slow_to_be_ready(chip: Any, open_hef: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     """A time-out of the wait alone is not a failure."""
-    monkeypatch.setattr(ring, "ROOM_POLL_MS", 10)
+    monkeypatch.setattr(ring, "SPACE_POLL_MS", 10)
     chip.reset(not_ready=5)
 
     with open_hef() as engine:

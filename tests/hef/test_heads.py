@@ -49,7 +49,7 @@ def both(path: Path) -> HeadSpec:
     head = found.spec.head
     bins = f"{head.reg_max} bins a side" if head.reg_max > 1 else "direct distances"
     classes = "1 class" if head.num_classes == 1 else f"{head.num_classes} classes"
-    nms = "it needs no NMS" if head.nms_free else "NMS is left to us"
+    nms = "it needs no NMS" if head.nms_free else "hefkit computes NMS"
     strides = ", ".join(map(str, head.strides))
     assert said[1] == f"raw YOLO heads, strides {strides}; boxes with {bins}, {classes}; {nms}"
     assert said[2 : 2 + len(found.facts)] == list(found.facts)
@@ -106,11 +106,11 @@ def test_both_ways_agree(
 
 # channels, quantisation of both, nodes -> the reason
 REFUSED: dict[str, tuple[tuple[int, int], Quantisation, Quantisation, tuple[str, str], str]] = {
-    "64/64, logits": ((64, 64), BOXES, LOGITS, ("", ""), "the file does not tell boxes from classes"),
-    "4/4, logits": ((4, 4), BOXES, LOGITS, ("", ""), "the file does not tell boxes from classes"),
-    "32/2, logits": ((32, 2), BOXES, LOGITS, ("", ""), "the file does not tell boxes from classes"),
-    "32/80, logits": ((32, 80), BOXES, LOGITS, ("", ""), "the file does not tell boxes from classes"),
-    "32/16, both probabilities": ((32, 16), PROBABILITIES, PROBABILITIES, ("", ""), "the file does not tell boxes"),
+    "64/64, logits": ((64, 64), BOXES, LOGITS, ("", ""), "the file does not show which outputs are boxes"),
+    "4/4, logits": ((4, 4), BOXES, LOGITS, ("", ""), "the file does not show which outputs are boxes"),
+    "32/2, logits": ((32, 2), BOXES, LOGITS, ("", ""), "the file does not show which outputs are boxes"),
+    "32/80, logits": ((32, 80), BOXES, LOGITS, ("", ""), "the file does not show which outputs are boxes"),
+    "32/16, both probabilities": ((32, 16), PROBABILITIES, PROBABILITIES, ("", ""), "the file does not show which"),
     "64/3, neither": ((64, 3), BOXES, SHORT, ("", ""), "class tensor y8 has values from 0 to 1.5, which are neither"),
     "30/3 with names": ((30, 3), BOXES, LOGITS, NODES, "the box tensors have 30 channels, expected 4 x the number"),
 }  # fmt: skip
@@ -171,12 +171,12 @@ def test_a_spec_beside_the_file_decides_for_both(tmp_path: Path, nms_free: bool)
     """64 classes as logits: the file alone does not tell, the spec does."""
     made = make_head(SIZE, num_classes=64, activation="none", nms_free=nms_free)
     spec = write_hef(tmp_path / "m.hef", make_spec(made, SIZE), None, Recipe(original_names=False))
-    assert "does not tell" in neither(tmp_path / "m.hef")
+    assert "does not show which outputs are boxes" in neither(tmp_path / "m.hef")
     (tmp_path / "m.json").write_text(json.dumps(spec.to_json()))
 
     found, said = match(read_hef(tmp_path / "m.hef")), describe(read_hef(tmp_path / "m.hef"), spec)
 
-    nms = "it needs no NMS" if nms_free else "NMS is left to us"
+    nms = "it needs no NMS" if nms_free else "hefkit computes NMS"
     assert found.spec.head.nms_free == nms_free
     assert said[1:] == [f"raw YOLO heads, strides 8, 16, 32; boxes with 16 bins a side, 64 classes; {nms}"]
 

@@ -230,7 +230,7 @@ WRONG_OPS = [
     ("no output", flow([field(5, field(12, YOLOV8))]), "no output"),
     ("output name of 128 bytes", flow([nms_op(12, YOLOV8, INPUTS, name="n" * 128)]), "longer than 127"),
     ("decoder of a pad that is not there", v8(f1=8, f2=99, f3=2), "pad 99"),
-    ("decoder of no input", v8(f1=8, f2=5, f3=6), "net/box32, which is not an input"),
+    ("decoder of no input", v8(f1=8, f2=5, f3=6), "net/box32, which is not one of its inputs"),
     ("boxes and classes of two sizes", v8(f1=8, f2=1, f3=4), "differ in form"),
     ("boxes of two channels", v8(f1=8, f2=2, f3=1), "2 channels"),
     ("YOLOv5 of a pad that is not there", flow([nms_op(7, decoders(4, {5: 9}), INPUTS)]), "pad 9"),

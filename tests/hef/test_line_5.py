@@ -50,7 +50,7 @@ def test_one_number_means_two_chips(as_hef: AsHef) -> None:
 
     assert found.arch == "hailo15h"
     assert describe(found)[0] == (
-        "this HEF is for a Hailo-10H or 15H, one number in the file; needs HailoRT 5 (on a Raspberry Pi: "
+        "this HEF is for a Hailo-10H or 15H, which have the same number in a HEF; needs HailoRT 5 (on a Raspberry Pi: "
         "sudo apt install hailo-h10-all)"
     )
     with pytest.raises(DeviceError, match="hailo-h10-all"):
@@ -61,7 +61,7 @@ def test_one_number_means_two_chips(as_hef: AsHef) -> None:
 def test_the_real_file(shared: Path) -> None:
     """../shared/field: compiled with --hw-arch hailo10h."""
     assert (
-        "a Hailo-10H or 15H, one number in the file"
+        "a Hailo-10H or 15H, which have the same number in a HEF"
         in describe(read_hef(shared / "field" / "05-hef-10h-words" / "ten_h.hef"))[0]
     )
 

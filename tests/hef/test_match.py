@@ -102,7 +102,7 @@ def test_settled_without_a_spec(
     assert form(found.spec) == IN_ORDER
     got = found.spec.head
     assert (got.family, got.num_classes, got.reg_max, got.nms_free) == (family, classes, bins, False)
-    assert f"boxes and classes are told apart by {how}" in found.facts
+    assert f"boxes and classes are distinguished by {how}" in found.facts
     assert found.spec.input == InputSpec(SIZE)
     assert found.assumed[0] == "pictures are letterboxed with gray 114"
     assert ("classes are called" in " ".join(found.assumed)) == (names is None)
@@ -123,7 +123,7 @@ REFUSED = {
 @pytest.mark.parametrize(("made", "recipe"), REFUSED.values(), ids=REFUSED)
 def test_refused_where_nothing_tells(match_file: Match, made: HeadSpec, recipe: Recipe) -> None:
     """The message lists all outputs, and names the spec that would settle it."""
-    with pytest.raises(ModelError, match="cannot be decoded: the file does not tell boxes from classes") as caught:
+    with pytest.raises(ModelError, match="cannot be decoded: the file does not show which outputs are boxes") as caught:
         match_file(made, recipe)
 
     assert all(f"net/conv{i} " in str(caught.value) for i in range(1, 7))
@@ -134,7 +134,7 @@ def test_names_that_contradict_are_no_evidence(match_file: Match) -> None:
     """A fused layer may carry both names; then channels decide."""
     found = match_file(head(3, nodes=("cv2", "cv2")))
 
-    assert "boxes and classes are told apart by their channels" in found.facts
+    assert "boxes and classes are distinguished by their channels" in found.facts
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_the_metadata_that_ultralytics_leaves_beside_a_model(match_file: Match, 
     mixed = Recipe(original_names=False, order=(0, 1, 3, 2, 4, 5))
     found = match_file(head(4, activation="none"), mixed)
     assert found.spec.names == {0: "a", 1: "b", 2: "c", 3: "d"} and found.spec.head.reg_max == 16
-    assert f"boxes and classes are told apart by {COUNT}" in found.facts
+    assert f"boxes and classes are distinguished by {COUNT}" in found.facts
     assert "the class names of the metadata.yaml beside it" in found.assumed
 
     other = match_file(head(3))
@@ -427,7 +427,7 @@ def test_samples_with_raw_heads(shared: Path, name: str) -> None:
         (role, stride, f"yolov8n/conv{next(numbers)}") for stride in (8, 16, 32) for role in ("box", "cls")
     ]
     assert (found.spec.head.num_classes, found.spec.input.size) == (2, (640, 640))
-    assert f"boxes and classes are told apart by {NAMES}" in found.facts
+    assert f"boxes and classes are distinguished by {NAMES}" in found.facts
 
 
 def test_sample_with_nms_inside(shared: Path) -> None:

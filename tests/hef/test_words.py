@@ -67,11 +67,11 @@ def test_nms_in_words(words: Callable[[bytes], str]) -> None:
 def test_other_kinds_in_words(words: Callable[[bytes], str]) -> None:
     """NMS on the chip, boxes without NMS, several groups, files inside."""
     assert "NMS inside, on the chip itself, 80 classes, at most 60 boxes a class" in words(one_output_hef(chip_nms()))
-    assert "boxes decoded by HailoRT (yolov8), strides 8, 16, 32, 2 classes; NMS is left to us" in words(
+    assert "boxes decoded by HailoRT (yolov8), strides 8, 16, 32, 2 classes; hefkit computes NMS" in words(
         nms_hef(more=field(13, 1))
     )
     said = words(genai_hef())
-    assert "llm__prefill: no YOLO heads" in said and "with files inside, as language models have them" in said
+    assert "llm__prefill: no YOLO heads" in said and "with other files inside, as in a language model" in said
     assert "1 class, " in words(
         one_output_hef(info("net/out", 1, 1, 1, fmt=6, more_base=field(11, field(1, field(2, 1)))))
     )

@@ -291,12 +291,12 @@ class TestRecorder:
         second.close()
         first.close()
 
-        left = f"{tmp_path}/a-7.part.mp4 is left of a run that was killed, and cannot be played; delete it"
-        assert [text for text in logged.messages if "killed, and" in text] == [left, left]
+        left = f"{tmp_path}/a-7.part.mp4 was left by a run that was killed; it cannot be played; delete it"
+        assert [text for text in logged.messages if "killed; it" in text] == [left, left]
 
         (tmp_path / "a.mp4").rename(part_of(tmp_path / "a-7.mp4"))
         Recorder(tmp_path / "a.mp4", 10.0).close()
-        assert "and plays up to there; rename it to keep it" in logged.messages[-1]
+        assert "it can be played up to that moment; rename it to keep it" in logged.messages[-1]
 
     def test_without_frames_there_is_no_file(self, tmp_path: Path) -> None:
         """Nothing recorded, nothing left."""

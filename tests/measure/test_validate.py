@@ -208,8 +208,8 @@ def figures(share: float, low: float, high: float, fine: float = 1.0, **agreemen
 @pytest.mark.parametrize(
     "given, level, words",
     [
-        (figures(0.99, 0.97, 1.01), "good", "36 pictures are too few to tell a loss below 2.0 points"),
-        (figures(0.96, 0.88, 1.02), "unknown", "too few to tell, take more"),
+        (figures(0.99, 0.97, 1.01), "good", "with 36 pictures a loss below 2.0 points cannot be seen"),
+        (figures(0.96, 0.88, 1.02), "unknown", "too few; take more"),
         (figures(0.92, 0.91, 0.94), "look", "a good conversion keeps 95 %"),
         (figures(0.97, 0.95, 0.99, fine=0.85), "look", "only 85.0 % of mAP50-95: its boxes are coarser"),
         (figures(0.98, 0.96, 1.0, width=0.8), "look", "its boxes have 0.80 times the width"),

@@ -92,7 +92,7 @@ def test_emulation_says_so_everywhere(run_script: Run, toy: Path, photos: Path, 
     assert done.code == 0 and done.json["engine"] == "emulated"
     assert done.err.count("INT8 emulation on the CPU, not the chip") == 1
     assert "      3  drone" in done.err.splitlines() and "3 images, 3 detections" in done.err
-    assert "median milliseconds of each: read " in done.err and "; sum per image: " in done.err
+    assert "median milliseconds of each stage: read " in done.err and "; sum per image: " in done.err
     # 96x64 in 64x64: ratio 2/3, 11 px above (round(10.5 - 0.1) = 10); x: 12 * 1.5 = 18; y: (12 - 10) * 64 / 43
     [found] = read_lines(tmp_path / "out")[1]["detections"]
     assert (found["class_id"], found["class"], found["score"]) == (1, "drone", 1.0)

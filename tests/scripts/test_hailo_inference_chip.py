@@ -403,7 +403,7 @@ def test_benchmark_of_the_real_engine(
 @pytest.mark.parametrize(
     ("flags", "code", "words"),
     [
-        pytest.param(["--source", "x"], 2, "or is for --benchmark", id="source without benchmark"),
+        pytest.param(["--source", "x"], 2, "--reference ONNX or --benchmark", id="source without benchmark"),
         pytest.param(["--benchmark", "--source", "gone"], 3, "gone does not exist", id="photographs before the chip"),
         pytest.param(["--benchmark"], 6, "sudo apt install hailo-all", id="no HailoRT"),
         pytest.param(["--device"], 6, "sudo apt install hailo-all", id="no HailoRT to check"),

@@ -101,7 +101,7 @@ def test_a_pi_s_camera(run_script: Run, tmp_path: Path) -> None:
         pytest.param("csi:3", 6, "sudo apt install python3-picamera2", id="picamera2, fourth camera"),
         pytest.param("/dev/video201", 6, "there is no /dev/video201", id="usb"),
         pytest.param("rtsp://me:s3cret@127.0.0.1:1/x", 6, "rtsp://***@127.0.0.1:1/x cannot be opened", id="rtsp"),
-        pytest.param("http://me:s3cret@127.0.0.1:{silent}/x", 6, "says nothing; restart the camera", id="http"),
+        pytest.param("http://me:s3cret@127.0.0.1:{silent}/x", 6, "does not answer; restart the camera", id="http"),
     ],
 )
 def test_cameras_that_are_not_there(

@@ -385,8 +385,8 @@ def test_usage_errors(run_here: Run) -> None:
 MISUSED = {
     "a reference without pictures": (["a.onnx", "--reference", "b.onnx"], "--reference needs pictures"),
     "two sources": (["a.onnx", "--data", "d.yaml", "--source", "x"], "both name pictures"),
-    "pictures without a second model": (["a.onnx", "--source", "x"], "--source compares a model with --reference"),
-    "two models to inspect": (["a.hef", "b.hef"], "several models are for --data"),
+    "pictures without a second model": (["a.onnx", "--source", "x"], "--source needs --reference ONNX"),
+    "two models to inspect": (["a.hef", "b.hef"], "several models need --data"),
     "a split of nothing": (["a.hef", "--split", "val"], "--split is for --data"),
     "a report of an inspection": (["a.hef", "--report", "r"], "--report needs --data"),
     "a gate on labels without labels": (["a.hef", "--gate-map50", "0.5"], "--gate-map50 needs --data"),

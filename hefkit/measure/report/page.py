@@ -22,8 +22,8 @@ MAX_LAYERS = 12  # of the table of layers
 GROUPS = {"worst": "Where they differ most", "typical": "Typical pictures"}
 METHOD = (
     f"Average precision as COCO defines it, of detections from a confidence of {LOW_CONF}. Kept: mAP50 as a share of "
-    "the float model's, with the 95 % interval of a bootstrap over the pictures. Boxes found again: of the float "
-    f"model's, same class, IoU 0.5, confidence {CONF}. Width ratio: median, and 5 % to 95 % of the boxes."
+    "the float model's, with the 95 % interval of a bootstrap over the pictures. Boxes found again: share of the "
+    f"float model's boxes, same class, IoU 0.5, confidence {CONF}. Width ratio: median, and 5 % to 95 % of the boxes."
 )
 
 
@@ -38,7 +38,7 @@ def render(result: Validation, rows: Sequence[Row], plots: Sequence[tuple[str, s
 def _context(
     result: Validation, rows: Sequence[Row], plots: Sequence[tuple[str, str]], missing: Sequence[str]
 ) -> dict[str, Any]:
-    run, figures = result.told
+    run, figures = result.decisive
     exact = result.reference_figures if result.reference is not run else None
     seen = result.evidence.get(run.model)
     everything = [] if result.reference_figures is None else [result.reference_figures]
@@ -106,7 +106,7 @@ def _model(figures: dict[str, Any]) -> dict[str, str]:
 
 
 def _engine(figures: Mapping[str, Any]) -> str:
-    """What has computed; a HEF that is emulated is emulated by the compiler, from the network that it is made of."""
+    """The engine in words; an emulated HEF is emulated by the compiler, from the network that it was made of."""
     by_sdk = figures["engine"] == "emulated" and figures["model"].endswith(".hef")
     return "emulated by Hailo's SDK" if by_sdk else TITLES[figures["engine"]]
 
@@ -165,7 +165,7 @@ def _noise(output: dict[str, Any]) -> dict[str, Any]:
 def _layers(quality: Mapping[str, Any] | None) -> list[dict[str, str]]:
     """The layers that lose most, as compile_to_hef.py measured them, worst first; empty where it did not.
 
-    The emulation has each layer's share of the noise at the heads, Hailo's log the signal to noise of some layers.
+    The emulation has each layer's share of the noise at the heads; Hailo's log has the signal to noise of some layers.
     """
     try:
         known = (quality or {}).get("causes", {}).get("layers", [])

@@ -52,7 +52,7 @@ def choose(differences: Sequence[float | None]) -> tuple[list[int], list[int]]:
 
 def rows(result: Validation) -> list[Row]:
     """Read, draw and encode the chosen pictures."""
-    run, _ = result.told
+    run, _ = result.decisive
     exact = None if result.reference is run else result.reference
     expected: Sequence[Detections | None] = run.truth if exact is None else exact.found
     if not expected:

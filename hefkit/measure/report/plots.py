@@ -128,7 +128,7 @@ def _svg(figure: Any, title: str) -> str:
     svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     salt = re.sub(r"\W+", "-", title.lower())
-    for name in set(re.findall(r'id="([^"]+)"', svg)):  # ids are of the page, so they must differ between drawings
+    for name in set(re.findall(r'id="([^"]+)"', svg)):  # ids belong to the page, so they must differ between drawings
         svg = re.sub(rf'(id="|#){re.escape(name)}(?=["\)])', rf"\g<1>{salt}-{name}", svg)
     svg = re.sub(
         r'<svg [^>]*viewBox="([^"]*)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{title}">', svg, count=1

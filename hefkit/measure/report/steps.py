@@ -1,4 +1,4 @@
-"""What to do next, as commands: by the verdict, and by what kind of model was measured."""
+"""What to do next, as commands: by the verdict, and by the kind of the model."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Step(NamedTuple):
 
 def next_steps(result: Validation) -> list[Step]:
     """The commands in the order in which they should be tried."""
-    run, figures = result.told
+    run, figures = result.decisive
     model, onnx = shlex.quote(str(run.model)), None
     if result.reference is not None and result.reference is not run:
         onnx = shlex.quote(str(result.reference.model))
