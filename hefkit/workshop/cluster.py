@@ -50,17 +50,17 @@ def connected(scheduler: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def started(workers: int) -> Iterator[Any]:
-    """A client of a new cluster that others cannot reach: threads of this process. They end with the block.
+    """A client of a new cluster that other machines cannot reach: threads of this process. They end with the block.
 
-    Threads are enough, and start at once: what a worker does here is wait for the process of its candidate.
+    Threads are enough, and start at once: a worker here only waits for the process of its candidate.
     """
     need_dask("--sweep")
     import dask
     from distributed import Client, LocalCluster
 
     quiet = {
-        "logging.distributed": "critical",  # what fails is ours to report
-        # Dask's watch over itself takes a twentieth of a core, each worker's as much
+        "logging.distributed": "critical",  # hefkit reports failures itself
+        # Dask's monitoring of itself takes a twentieth of a core, and that of each worker as much
         "distributed.worker.profile.enabled": False,
         "distributed.admin.tick.interval": "1s",
     }
@@ -73,7 +73,7 @@ def started(workers: int) -> Iterator[Any]:
             processes=False,
             dashboard_address=f"{LOOPBACK}:0",
             worker_dashboard_address=f"{LOOPBACK}:0",
-            memory_limit=0,  # what needs memory are the candidates' processes, which Dask does not count
+            memory_limit=0,  # the candidates' processes need the memory, and Dask does not count them
             local_directory=folder,
             silence_logs=logging.CRITICAL,
         ) as cluster,

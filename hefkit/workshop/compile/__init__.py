@@ -11,7 +11,7 @@ Modules, in reading order:
     har         HARs, the SDK's archives, and the record beside each of them
     quality     compare the quantised network with the float ONNX
     sdk_engine  the network that the SDK quantised, emulated by the SDK, as an engine
-    accuracy    --data: average precision of the quantised network; the last words of a run
+    accuracy    --data: average precision of the quantised network; the last lines of a run
     check       read the compiled HEF back before it gets its name
     folder      the run folder, runs/compile/NAME
 

@@ -1,6 +1,6 @@
 """--data: average precision of the quantised network on labelled pictures, before anything is written or compiled.
 
-Also the last words of every run: the verdict on what was measured, and the command that measures more.
+Also the last lines of every run: the verdict on what was measured, and the command that measures more.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def _measure(
     return "; ".join([*refused, *(f"likely: {cause}" for cause in result.causes[:1]), "nothing was written"])
 
 
-def last_words(run: Compilation, model: Path) -> list[str]:
+def closing_lines(run: Compilation, model: Path) -> list[str]:
     """The verdict in one sentence, and the exact command that measures more."""
     options, source = run.options, None if run.calibration is None else run.calibration.source
     lines = []

@@ -40,7 +40,7 @@ class Cluster:
         self._client = client
 
     def look(self, groups: Sequence[Sequence[Target]]) -> Iterator[tuple[int, list[bytes | str]]]:
-        """See Lookers. A worker that is lost costs nothing but its share of the work: others take it over."""
+        """See Lookers. If a worker is lost, other workers do its share of the work."""
         from distributed import as_completed
 
         waiting = iter(enumerate(groups))
