@@ -28,7 +28,7 @@ from hefkit.workshop.network.session import open_session
 if TYPE_CHECKING:
     from hefkit.workshop.compile.run import Compilation
 
-SDK_PICTURES = 128  # that the SDK emulates of a model: it computes seconds a picture without a GPU
+SDK_PICTURES = 128  # at most, for the SDK's emulation: without a GPU it takes seconds a picture
 QUALITY = {"boxes_reference": "boxes_float", "recall": "recall", "precision": "precision", "images": "images"}
 
 
@@ -51,7 +51,7 @@ def emulation_refusal(run: Compilation, model: onnx.ModelProto) -> str | None:
 def sdk_refusal(run: Compilation, emulated: Callable[[Sequence[Item]], Engine]) -> str | None:
     """The same for the network that the SDK quantised; `emulated` opens it for the pictures that it is given.
 
-    Where the SDK cannot emulate it, that is a warning, or the reason of --gate-kept.
+    If the SDK cannot emulate the network, --gate-kept refuses it; without that flag it is a warning.
     """
     try:
         return _measure(run, run.options.name.with_suffix(".hef"), emulated, SDK_PICTURES)
@@ -98,7 +98,7 @@ def _measure(
 
 
 def closing_lines(run: Compilation, model: Path) -> list[str]:
-    """The verdict in one sentence, and the exact command that measures more."""
+    """The last console lines: the verdict in one sentence, and the exact command that measures more."""
     options, source = run.options, None if run.calibration is None else run.calibration.source
     lines = []
     if run.accuracy is not None:

@@ -1,7 +1,7 @@
 """HARs, the SDK's archives of a network between its steps: the record beside each, and when a run may resume from one.
 
-A HAR tells its layers, but not the weights, pictures and script that it was made from. So every HAR of ours has a
-record beside it, a JSON of the same name, and `--har` compares that with what is asked for now.
+A HAR shows its layers, but not from which weights, pictures and script it was made. So every HAR of ours has a record
+beside it, a JSON of the same name, and `--har` compares the record with what this run asks for.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def stage_of(state: str | None, har: Path) -> str:
 
 
 def check_resume(har: Path, record: HarRecord | None, wanted: HarRecord, arch: str | None) -> list[str]:
-    """Refuse (exit 4) a HAR that was made from something else; returns warnings where that cannot be checked.
+    """Refuse (exit 4) a HAR that was made from other inputs; returns warnings about what cannot be checked.
 
     Args:
         record: of the HAR, if any.
