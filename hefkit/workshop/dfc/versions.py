@@ -49,7 +49,7 @@ def parse_version(text: str | None) -> tuple[int, int] | None:
 def release_of(version: str | None) -> tuple[Release | None, bool]:
     """(the release whose facts a version gets, whether it is that very version).
 
-    A version that is not known counts as the last known one before it with the same first number, or as the first one:
+    An unknown version is treated as the last known one before it with the same first number, or as the first one:
     3.35 -> (3.34, False), 3.1 -> (3.30, False), 4.0 -> (None, False).
     """
     parsed = parse_version(version)
