@@ -111,7 +111,7 @@ class Emulator:
         return self.precision.conv_groups > 1 or self.precision.depthwise_groups > 1
 
     def unknown_layers(self) -> list[str]:
-        """Layer names asked for in 16 bit that are no layer of this network."""
+        """Layer names asked for in 16 bit that this network does not have."""
         known = {self._name(p.tensor) for p in self.plan.points}
         return sorted(self.precision.layers - known)
 
@@ -175,7 +175,7 @@ class Emulator:
         """Measure, layer by layer, where the noise at the heads comes from.
 
         Args:
-            pictures: a few; the layers one by one are measured on the first.
+            pictures: a few; each single layer is measured on the first.
         """
         meter = self._sensitivity(pictures())
         noise = meter.by_layer(1)

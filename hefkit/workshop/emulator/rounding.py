@@ -54,7 +54,7 @@ class Rounder:
 
     Args:
         std: (3,) of the script's normalization: the picture's codes are multiplied by 1 / std.
-        probabilities: class tensors, which are 0..1 whatever was measured.
+        probabilities: class tensors; their range is 0..1, not the measured one.
     """
 
     def __init__(
