@@ -1,4 +1,4 @@
-"""Operators that work on each pixel alone: what they make of the colours of a picture. Used by `inputmap`."""
+"""Operators that work on each pixel alone: how they change the colours of a picture. Used by `inputmap`."""
 
 from __future__ import annotations
 
@@ -207,7 +207,7 @@ def _unsqueeze(step: Step) -> Result:
 
 
 def _clip(step: Step) -> Result:
-    """Keeps pictures of 0 to 1 where its limits lie outside of what the tensor can hold."""
+    """A clip whose limits lie outside the tensor's range for pictures of 0 to 1 changes nothing; else None."""
     found = step.first
     if found is None:
         return None
