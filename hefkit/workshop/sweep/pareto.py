@@ -1,4 +1,4 @@
-"""The picture of a sweep: what each candidate is worth, over what it costs."""
+"""The picture of a sweep: the accuracy of each candidate over its size."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ NO_PICTURE = (
 def finish(run: Compilation, ranked: Sequence[Row]) -> dict[str, Any]:
     """Write everything into the folder of the sweep, and the best of the `ranked`; returns what --json prints.
 
-    The report comes last: with the SDK it takes minutes, and what is there before it survives Ctrl-C.
+    The report comes last: with the SDK it takes minutes, and Ctrl-C during it loses nothing else.
     """
     folder, pair = run.options.run_dir, [row for row in ranked[:2] if row.status == DONE]
     result: dict[str, Any] = {
