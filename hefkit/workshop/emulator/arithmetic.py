@@ -5,7 +5,7 @@ result up in a few linear pieces. One weight step of output channel o and input 
 
     kernel_scale[o, i] = K * S_out[o] / S_in[i]
 
-with one K a layer. A channel has a step of its own only as far as its output has a scale of its own
+with one K a layer. An output channel has a step of its own only if its output has a scale of its own
 (scales.equalised_scales): behind SiLU and sigmoid all weights of a layer share one step.
 
 `layer_numbers` gives everything. The level has no effect here: level 1 corrects the biases afterwards, levels 2 to 4
