@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _old_files(output: Path, manifest: dict[str, Any] | None) -> list[Path]:
-    """The manifest and the files that it names, itself first: once it is removed, the folder is not a set any more."""
+    """The manifest, then the files that it names; without its manifest the folder is not a set any more."""
     if manifest is None:
         return []
     # the names come from a file: only plain ones, so that nothing outside the folder is ever removed

@@ -195,6 +195,8 @@ def weight_codes(weight: np.ndarray, kernel_scale: np.ndarray, zero_point: int, 
 def mac_shift(need: np.ndarray, preactivation: np.ndarray, bits: int) -> tuple[int, float]:
     """By how many bits sums are shifted right, and log2 of what K must grow where that is not enough [M].
 
+    Example: the largest sum of an 8-bit layer is 100,000. log2(100,000 / 32,767) + HEADROOM = 1.91, so the shift is 2.
+
     Args:
         need: (O,) of weight_need.
         preactivation: (O,) largest |pre-activation| / S_out.

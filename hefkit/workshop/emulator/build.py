@@ -237,6 +237,8 @@ class Emulator:
 def noisiest(noise: Mapping[str, float]) -> frozenset[str]:
     """The layers that `auto` stores in 16 bit: few layers, most of the noise at the heads.
 
+    Example: of eight layers with 60, 32, 4, 1, 1, 1, 1 and 0 % of the noise, the first two have 92 % and are chosen.
+
     Args:
         noise: layer -> noise over signal.
     """

@@ -178,7 +178,7 @@ class QdqWriter:
     def _model(self, size: tuple[int, int], outputs: Sequence[tuple[str, str]]) -> onnx.ModelProto:
         used = {name for node in self.nodes for name in node.input}
         used |= {name for _, name in outputs}
-        # nothing reads the Dequantize behind an output, nor a Constant that became codes
+        # the Dequantize behind an output and a Constant that became codes have no reader
         kept = [n for n in self.nodes if used & set(n.output)]
         kept_inputs = {name for node in kept for name in node.input}
         shapes = self._output_shapes(outputs)

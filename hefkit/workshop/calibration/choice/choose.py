@@ -105,7 +105,10 @@ def object_sizes(table: Table, spec: InputSpec) -> np.ndarray:
 
 
 def _strata(table: Table, rows: np.ndarray, wanted: int, spec: InputSpec) -> list[tuple[np.ndarray, int]]:
-    """(which of `rows`, how many of them the set must have), the rarest first."""
+    """(which of `rows`, how many of them the set must have), the rarest first.
+
+    Example: a set of 64 with two classes must have 8 of each class, 8 of each size, and 4 without objects.
+    """
     groups: list[tuple[np.ndarray, int]] = []
     classes = np.unique(table.object_class)
     for class_id in classes.tolist():
