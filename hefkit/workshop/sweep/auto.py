@@ -39,7 +39,7 @@ class Forecast:
         self._measured: dict[bool, Emulator] = {}
 
     def agreement(self, settings: Settings) -> float:
-        """The share of boxes that float and emulated model share at level 0; 0 where there are no boxes."""
+        """The agreement (F1, 0..1) of the boxes of the float and the emulated model at level 0; 0 without boxes."""
         options = settings.applied(self._run.options)
         emulator = self._emulator(options.logits)
         model, head = emulator.variant(precision_of(options, len(self._layout.convs)))

@@ -42,7 +42,7 @@ class Blob:
 
     @staticmethod
     def of(content: Path | bytes) -> Blob:
-        """Hash it."""
+        """The blob of a file or of bytes, hashed; raises DataError for a file that cannot be read."""
         digest = hashlib.sha256()
         if isinstance(content, bytes):
             digest.update(content)
@@ -56,7 +56,7 @@ class Blob:
         return Blob(digest.hexdigest(), content)
 
     def read(self) -> bytes:
-        """All of it."""
+        """The whole content."""
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
@@ -76,7 +76,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        """Of the candidate."""
+        """The candidate's name."""
         return self.candidate.name
 
     def wire(self, sdk_python: str | None, place: int) -> dict[str, Any]:

@@ -42,7 +42,7 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the score; the score alone where it has none."""
+        """The interval of the score; a score without an interval is both of its ends."""
         low, high = self.figures.get("interval") or (self.score or 0.0, self.score or 0.0)
         return float(low), float(high)
 
@@ -109,7 +109,7 @@ def figures(report: Mapping[str, Any], size: int) -> dict[str, Any]:
 def rank(rows: Sequence[Row]) -> list[Row]:
     """All rows: those equal to the highest, the cheapest first; the others by score; those not measured; the failed.
 
-    Sets `rank`, `equal_to_best` and `pareto`. The same figures give the same order, whatever the order of `rows`.
+    Sets `rank`, `equal_to_best` and `pareto`. The result does not depend on the order of `rows`.
     """
     scored = sorted((r for r in rows if r.status == DONE and r.score is not None), key=_by_score)
     equal = [r for r in scored if _overlap(r, scored[0])]
@@ -127,7 +127,7 @@ def reason(ranked: Sequence[Row]) -> str:
     """Why the first row is taken."""
     best = ranked[0]
     if best.score is None:
-        return f"{best.name}: nothing was measured that tells the candidates apart; it is the cheapest"
+        return f"{best.name}: no candidate has a measured score; it is the cheapest"
     what = TITLES[best.figures["measure"]]
     equal = [row for row in ranked if row.equal_to_best]
     text = f"{best.name}: {share(best)} {what}"

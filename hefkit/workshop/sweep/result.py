@@ -1,4 +1,4 @@
-"""What a sweep leaves: the table, sweep.json, the picture, the report, and the winner where --output names it."""
+"""The results of a sweep: the table, sweep.json, the picture, the report, and the winner as --output."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _known(folder: Path, pair: Sequence[Row]) -> Path | None:
 
 
 def table(ranked: Sequence[Row]) -> list[str]:
-    """The table for people, the best first; what has failed has its reason."""
+    """The table for people, the best first; a failed candidate is shown with its reason."""
     names = [one_line(row.name, 40) for row in ranked]
     width = max(len("candidate"), *map(len, names))
     lines = [
