@@ -4,7 +4,7 @@ Modules, in reading order:
     paths       cheap checks of paths, before any package is imported; the lines that copy a HEF to the Pi
     run         options, checks, stages, gate and result, the same for both kinds of compilation
     emulate     the stages with --emulate
-    forecast    what a bad forecast is due to, and what helps
+    forecast    why a forecast is bad, and what helps
     hef         the stages with Hailo's SDK
     source      the parsed network and its script, from the ONNX or from a HAR of an earlier run
     script      the final model script: base file, flags, the SDK's names of the layers

@@ -55,7 +55,7 @@ def sdk_refusal(run: Compilation, emulated: Callable[[Sequence[Item]], Engine]) 
     """
     try:
         return _measure(run, run.options.name.with_suffix(".hef"), emulated, SDK_PICTURES)
-    except ToolchainError as exc:  # the network may be good all the same
+    except ToolchainError as exc:  # the network may still be good
         unknown = f"the quantised network could not be measured on --data: {one_line(exc, 500)}"
         if run.options.gate_kept is not None:
             return f"--gate-kept {run.options.gate_kept}: {unknown}"

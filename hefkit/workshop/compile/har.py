@@ -115,7 +115,7 @@ def check_resume(har: Path, record: HarRecord | None, wanted: HarRecord, arch: s
     Args:
         record: of the HAR, if any.
         wanted: the record that this run would write; `script` only where it is known already.
-        arch: the chip of the HAR, as the SDK tells it.
+        arch: the chip of the HAR, as the SDK names it.
     """
     if arch is not None and arch != wanted.hw_arch:
         raise ModelError(

@@ -27,7 +27,7 @@ UNCHECKED = "only the comparison of its boxes shows how good it is"
 
 @dataclass(frozen=True)
 class Parsed:
-    """The network as the SDK has parsed it, and the script to quantise it with."""
+    """The network as the SDK has parsed it, and the script for its quantisation."""
 
     graph: ParsedGraph
     outputs: tuple[Output, ...]  # of the heads, in contract order

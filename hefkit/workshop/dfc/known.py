@@ -1,7 +1,7 @@
 """The known failures of Hailo's SDK, one a row: a pattern of its words, one sentence, and the cure.
 
-The patterns are from published logs and tracebacks; docs/sdk-assumptions.md lists them. Rows for special cases stand
-before rows whose pattern also has their words.
+The patterns are from published logs and tracebacks; docs/sdk-assumptions.md describes them. A row for a special case
+comes before a row whose pattern fits the same words.
 """
 
 from __future__ import annotations

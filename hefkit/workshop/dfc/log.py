@@ -228,8 +228,9 @@ def ruined_pictures(ran: RunLog) -> list[str]:
     return ruined
 
 
-def _too_few(ran: RunLog, told: list[str]) -> list[str]:
-    if not ran.too_few or told:
+def _too_few(ran: RunLog, warnings: list[str]) -> list[str]:
+    """The general warning about few pictures, if there is no other warning yet."""
+    if not ran.too_few or warnings:
         return []
     return [
         "a pass of the SDK had fewer pictures than it asks for, and continued; use more calibration pictures, or lower "

@@ -66,7 +66,7 @@ def check_arch(version: str | None, arch: str) -> list[str]:
     """Refuse (exit 5) an SDK that does not compile for `arch`; a warning where its version is not known."""
     release, _ = release_of(version)
     if release is None:
-        return [f"hefkit does not know the SDK version {version or '(none)'}, nor whether it compiles for {arch}"]
+        return [f"hefkit does not know the SDK version {version or '(none)'}; it may not compile for {arch}"]
     if arch in release.archs:
         return []
     major = 3 if is_line_3(arch) else 5

@@ -48,15 +48,15 @@ class Step:
 
     @property
     def first(self) -> Colours | None:
-        """What its first input holds."""
+        """The colours in its first input; None if they are not known."""
         return self.known.get(self.node.input[0])
 
     def constant(self, slot: int) -> np.ndarray | None:
-        """A constant input."""
+        """The value of a constant input; None for another one."""
         return self.graph.constant(self.node.input[slot]) if len(self.node.input) > slot else None
 
     def setting(self, name: str, default: Any) -> Any:
-        """An attribute."""
+        """The value of an attribute of the node."""
         found = next((a for a in self.node.attribute if a.name == name), None)
         return default if found is None else helper.get_attribute_value(found)
 
