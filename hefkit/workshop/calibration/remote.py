@@ -35,7 +35,7 @@ class RemoteItem(Item):
 
 
 def place_of(item: Item) -> str:
-    """What opens an item: its URL, or its path."""
+    """The text by which an item is opened: its URL, or its path."""
     return item.source if isinstance(item, RemoteItem) else str(item.path)
 
 

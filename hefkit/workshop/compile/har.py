@@ -93,7 +93,7 @@ def check_har(path: Path) -> None:
 
 
 def stage_of(state: str | None, har: Path) -> str:
-    """What the SDK calls the state of a loaded HAR -> PARSED or QUANTIZED.
+    """The SDK's name of a loaded HAR's state -> PARSED or QUANTIZED.
 
     Raises:
         ModelError: a run cannot resume from this state.

@@ -1,4 +1,4 @@
-"""How good is the quantised network? Its boxes and outputs against those of the float ONNX.
+"""How good is the quantised network? Its boxes and outputs are compared with those of the float ONNX.
 
 The quantised network is our emulation, or the SDK's own emulation before the long compile. For the SDK's the spread of
 box sizes is measured as well: if quantisation ruined the regression of a DFL head, classes and scores look right and

@@ -90,7 +90,7 @@ def slow_level(asked: int | None, has_card: bool) -> str | None:
 
 
 def calibration_size(script: Script, pictures: int) -> int:
-    """How many pictures the compiler measures ranges on: a script may ask for fewer than there are."""
+    """The number of pictures from which the compiler takes the ranges: a script may ask for fewer than there are."""
     lines = script.named("model_optimization_config", "calibration")
     asked = [n for line in lines if (n := whole(line.keyword("calibset_size"))) is not None]
     return min([pictures, *asked])

@@ -44,7 +44,7 @@ Pictures = Callable[[], Iterator[np.ndarray]]  # (H, W, 3) uint8 RGB each; calle
 
 @dataclass(frozen=True)
 class Precision:
-    """What is not stored in 8 bits with one weight scale a layer.
+    """What is stored in 16 bits, or with several weight scales a layer; all else has 8 bits and one scale.
 
     Attributes:
         outputs: in 16 bit (15 on the chip), indices into head.outputs.
@@ -65,7 +65,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Blame:
-    """Where the noise at the heads comes from; the shares are of the noise that all layers bring one by one."""
+    """Where the noise at the heads comes from; shares are of the summed noise of all layers, each rounded alone."""
 
     weights: float  # noise over signal with all weights rounded and all tensors exact
     tensors: float  # noise over signal with all tensors rounded and all weights exact

@@ -34,7 +34,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Storage:
-    """What is not stored in 8 bits with one weight scale a layer. Tensors name the layer that writes them."""
+    """What is stored in 15 bits, or with several weight scales. A layer is named by the tensor that it writes."""
 
     wide_outputs: frozenset[str] = frozenset()  # tensors in 15 bits, written by layers of 8-bit weights
     wide_layers: frozenset[str] = frozenset()  # layers in 15 bits, weights and output (a16_w16)

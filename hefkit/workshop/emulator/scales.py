@@ -22,7 +22,7 @@ SMALLEST = 1e-30  # a narrower range belongs to a tensor that is always zero
 
 @dataclass(frozen=True)
 class Activation:
-    """What the rules need to know of the function between the accumulator and the output."""
+    """The facts that the rules need about the function between the accumulator and the output."""
 
     one_slope: bool  # linear where it is not zero: the output factor gets a 10-bit mantissa
     homogeneous: bool  # the same pieces serve channels of different scales: equalisation is possible

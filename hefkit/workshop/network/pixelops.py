@@ -18,7 +18,7 @@ TOLERANCE = 1e-3  # of matrix and offset
 
 @dataclass(frozen=True)
 class Colours:
-    """What a tensor holds of each pixel."""
+    """The channels of a tensor at each pixel: matrix x (red, green, blue) + offset."""
 
     matrix: np.ndarray  # (channels, 3) float64
     offset: np.ndarray  # (channels,)

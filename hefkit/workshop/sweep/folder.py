@@ -43,7 +43,7 @@ def check_folder(path: Path) -> None:
 
 
 class SweepFolder:
-    """Where the candidates of one sweep lie."""
+    """The folder of one sweep, with a folder for each candidate."""
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -62,7 +62,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is given. Paths are relative to the folder that the worker makes for it."""
+    """The work for a worker. Paths are relative to the folder that the worker makes for it."""
 
     candidate: Candidate
     key: str  # sha256 of all that decides the result
@@ -80,7 +80,7 @@ class Job:
         return self.candidate.name
 
     def wire(self, sdk_python: str | None, place: int) -> dict[str, Any]:
-        """What the worker's function is given; `place` is the worker's number among those of its machine."""
+        """The argument of the worker's `perform`; `place` is the worker's number among those of its machine."""
         return {
             "inputs": {place: blob.digest for place, blob in self.inputs.items()},
             "words": list(self.words),

@@ -56,7 +56,7 @@ def sources() -> str:
 
 
 def describe(sdk: bool, sdk_python: str | None, arch: str) -> dict[str, Any]:
-    """What this worker has.
+    """The facts about this worker.
 
     Args:
         sdk: look for Hailo's SDK.

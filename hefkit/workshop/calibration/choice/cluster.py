@@ -1,4 +1,4 @@
-"""Who looks at the pictures: threads of this machine, or the workers of a Dask cluster. The result is the same."""
+"""Look at pictures with threads of this machine, or with the workers of a Dask cluster. The result is the same."""
 
 from __future__ import annotations
 
