@@ -7,8 +7,8 @@ Examples:
   compile_to_hef.py best.onnx --hw-arch hailo8l --output drone
   compile_to_hef.py best.onnx --hw-arch hailo8l --sweep auto --data data.yaml --budget 120
 
-Finds the raw heads, checks that cut network + decode give the boxes of the whole ONNX, quantises with the pictures of
-prepare_calibration.py. With Hailo's SDK, in an environment of its own, it writes NAME.hef and NAME.json; --emulate
+Finds the raw heads, checks that cut network + decode give the boxes of the whole ONNX, and quantises with the pictures
+of prepare_calibration.py. With Hailo's SDK, in an environment of its own, it writes NAME.hef and NAME.json; --emulate
 needs no SDK and writes NAME.emulated.onnx and NAME.emulated.json.
 """
 
@@ -76,7 +76,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--parse-only", action="store_true", help="stop when the SDK has parsed the network; --har resumes from it")
     add("--sweep", metavar="FILE|auto", help="compile several candidates, measure and rank them (docs/sweep.md)")
     add("--scheduler", metavar="ADDRESS", help="of a Dask cluster for --sweep; default: one on this machine")
-    add("--budget", type=cli.whole_number(1, 100_000), metavar="MINUTES", help="no candidate of --sweep starts later")
+    add("--budget", type=cli.whole_number(1, 100_000), metavar="MINUTES", help="then --sweep starts no more candidates")
     add("--run-dir", type=Path, metavar="DIR", help="report and script go here (runs/compile/NAME, runs/sweep/NAME)")
     args = parser.parse_args(argv)
     wrong = misused(args)
@@ -165,7 +165,7 @@ def sweep(args: argparse.Namespace, run: Compilation, candidates: list[Candidate
 
 
 def target_lines(given: str | None) -> list[str]:
-    """For which chip, and where the result will not run: a HEF for the wrong one shows it only on the Pi."""
+    """The lines that name the chip and those that cannot run its HEF; else a wrong chip shows only on the Pi."""
     arch = given or TARGETS[0]
     default = "" if given else " (the default; the AI Kit and the 13 TOPS AI HAT+ need --hw-arch hailo8l)"
     others = [name for name in TARGETS if arch not in CHIPS[name].runs]
@@ -175,21 +175,21 @@ def target_lines(given: str | None) -> list[str]:
 def work(
     args: argparse.Namespace, run: Compilation, emulator: Emulator | None
 ) -> tuple[str | None, list[str], dict[str, Any]]:
-    """Check the SDK, emulate, or compile; (why a gate refused it, next steps for the user, more keys for --json)."""
+    """Check the SDK, emulate, or compile; returns (why a gate refused it, the last console lines, more JSON keys)."""
     if emulator is not None:
         if args.check:
             return None, [CHECKED], {}
-        from hefkit.workshop.compile.accuracy import last_words
+        from hefkit.workshop.compile.accuracy import closing_lines
         from hefkit.workshop.compile.emulate import emulate
 
         model = shlex.quote(str(run.options.emulated_model))
         refused = emulate(run, emulator)
         return (
             refused,
-            [*last_words(run, run.options.emulated_model), f"next: python3 hailo_inference.py {model} PHOTOS"],
+            [*closing_lines(run, run.options.emulated_model), f"next: python3 hailo_inference.py {model} PHOTOS"],
             {},
         )
-    from hefkit.workshop.compile.accuracy import last_words
+    from hefkit.workshop.compile.accuracy import closing_lines
     from hefkit.workshop.compile.hef import compile_hef, prepare
 
     if args.check:
@@ -201,7 +201,7 @@ def work(
         return refused, [f"the parsed network: {run.options.run_dir / run.options.name.name}.parsed.har"], {}
     if run.output is None:
         return refused, [], {}
-    return refused, [*last_words(run, run.output), *copy_lines(run.output, SCRIPT.parent, ready.hailort)], {}
+    return refused, [*closing_lines(run, run.output), *copy_lines(run.output, SCRIPT.parent, ready.hailort)], {}
 
 
 def prepare_emulation(run: Compilation) -> Emulator:

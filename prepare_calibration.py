@@ -62,15 +62,15 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
         "--select",
         choices=SELECTIONS,
         default=SELECTIONS[0],
-        help="diverse: a look at every picture, near-duplicates out, then a spread; random; first by path; all end up "
-        f"shuffled ({SELECTIONS[0]})",
+        help="diverse: look at every picture, leave out near-duplicates, spread the choice; random; first: by path; "
+        f"always shuffled ({SELECTIONS[0]})",
     )
     parser.add_argument("--seed", type=whole_number(0), default=0, metavar="N", help="seed of selection and order (0)")
     parser.add_argument("--split", choices=SPLIT_CHOICES, help="which part of a dataset (train where there are splits)")
     parser.add_argument("--format", choices=FILE_FORMATS, default="png", help="single pictures or one array (png)")
     parser.add_argument("--workers", type=whole_number(1, 256), metavar="N", help="threads (all cores)")
     parser.add_argument(
-        "--scheduler", metavar="ADDRESS", help="look at the pictures on this Dask cluster, e.g. tcp://host:8786"
+        "--scheduler", metavar="ADDRESS", help="look at the pictures on a Dask cluster, such as tcp://host:8786"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace the set that is in DIR; other files stay")
     args = parser.parse_args(argv)

@@ -8,8 +8,8 @@
 # FOLDER  on the Pi, below the user's home (hefkit)
 # SSH     the command, such as: ssh -p 2222
 #
-# Copied are the three scripts for the Pi, the package hefkit without workshop/, and hefkit.service. All travels through
-# one connection. Nothing is replaced on the Pi before everything has arrived, so run it again after any failure.
+# It copies the three scripts for the Pi, the package hefkit without workshop/, and hefkit.service, through one
+# connection. Nothing is replaced on the Pi before everything has arrived, so run it again after any failure.
 set -eu
 
 fail() { # exit code, message
@@ -49,7 +49,7 @@ if [ -n "$MODEL" ]; then
         echo "warning: no ${NAME%.hef}.json beside the model; class names are numbers, the letterbox is assumed" >&2
     fi
 fi
-# the last file is the one that the Pi runs: where the connection broke, it is not there
+# the Pi runs the last file: if the connection breaks before, it is not there, and nothing is replaced
 set -- "$@" -C "$ROOT/examples" hefkit.service -C "$HERE" on_the_pi.sh
 
 # COPYFILE_DISABLE: a Mac's tar adds files of its own without it

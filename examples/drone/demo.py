@@ -1,10 +1,8 @@
 #!/usr/bin/env python3
-"""The whole road with the sample: calibration set, INT8 emulation, boxes, and what quantisation changed.
+"""All steps with the sample: calibration set, INT8 emulation, boxes, and what quantisation changed.
 
-    make demo
-
-runs this in an environment that it makes. Every command is shown before it runs; type it yourself with other
-pictures or another model. Results lie in out/demo.
+`make demo` makes an environment and runs this script in it. Every command is shown before it runs; type it yourself
+with other pictures or another model. The results are in out/demo.
 """
 
 from __future__ import annotations
@@ -37,7 +35,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = cli.Parser(__doc__)
     parser.add_argument("--output", type=Path, default=Path("out/demo"), metavar="DIR", help="default out/demo")
     parser.add_argument(
-        "--num-samples", type=cli.whole_number(1, 24), default=24, metavar="N", help="to calibrate (24)"
+        "--num-samples", type=cli.whole_number(1, 24), default=24, metavar="N", help="pictures to calibrate with (24)"
     )
     return parser.parse_args(argv)
 
@@ -60,7 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = call(report_command(output), quiet=args.quiet)
     if code:
         return code
-    pages = [output / "report" / f"report.{suffix}" for suffix in ("html", "json")]  # without Jinja2 no page
+    pages = [output / "report" / f"report.{suffix}" for suffix in ("html", "json")]  # without Jinja2 only the JSON
     report = str(next(page for page in pages if (ROOT / page).exists()))
     if args.json:
         cli.print_json({"pictures": rows, "look_at": str(best), "report": report})

@@ -39,7 +39,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=Path("out/drones"), metavar="DIR", help="default out/drones")
     parser.add_argument("--train", type=cli.whole_number(0, MOST), default=1000, metavar="N", help="pictures (1000)")
     parser.add_argument("--val", type=cli.whole_number(0, MOST), default=200, metavar="N", help="pictures (200)")
-    parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="of everything random (0)")
+    parser.add_argument("--seed", type=cli.whole_number(0), default=0, metavar="N", help="seed of the drawing (0)")
     return parser.parse_args(argv)
 
 

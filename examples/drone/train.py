@@ -6,7 +6,7 @@
   train.py --data out/drones/data.yaml --output out/model
 
 Writes DIR/drone.onnx, with the raw predictions of every anchor as its output, and DIR/drone_nms.onnx, with NMS in it
-and the output (1, 300, 6). `--resume` goes on where a stopped training was.
+and the output (1, 300, 6). `--resume` continues a training that was stopped.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def parse_args(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--device", default="cpu", help="cpu, or a GPU's number (cpu)")
     parser.add_argument("--threads", type=cli.whole_number(1, 1024), metavar="N", help="of the CPU (all)")
     start = parser.add_mutually_exclusive_group()
-    start.add_argument("--resume", action="store_true", help="go on with the training that is in DIR")
+    start.add_argument("--resume", action="store_true", help="continue the training that is in DIR")
     start.add_argument("--weights", type=Path, metavar="FILE", help="a .pt to begin with (random weights)")
     return parser.parse_args(argv)
 
@@ -100,7 +100,7 @@ def yolo(path: Path) -> YOLO:
 
 
 def train(args: argparse.Namespace) -> None:
-    """Leaves args.output/train/weights/best.pt."""
+    """Train; the result is args.output/train/weights/best.pt."""
     if args.threads:
         os.environ["OMP_NUM_THREADS"] = str(args.threads)
     last = args.output / "train" / "weights" / "last.pt"
@@ -154,7 +154,7 @@ def export(weights: Path, target: Path, nms: bool) -> None:
 
 
 def describe(path: Path) -> None:
-    """What the model is, in place of the path of the data on the machine that trained it; the licence stays."""
+    """Write what the model is, in place of the path of the data on the machine that trained it; the licence stays."""
     import onnx
 
     model = onnx.load(path)

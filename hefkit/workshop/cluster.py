@@ -51,17 +51,17 @@ def connected(scheduler: str) -> Iterator[Any]:
 
 @contextlib.contextmanager
 def started(workers: int) -> Iterator[Any]:
-    """A client of a new cluster that others cannot reach: threads of this process. They end with the block.
+    """A client of a new cluster that other machines cannot reach: threads of this process. They end with the block.
 
-    Threads are enough, and start at once: what a worker does here is wait for the process of its candidate.
+    Threads are enough, and start at once: a worker here only waits for the process of its candidate.
     """
     need_dask("--sweep")
     import dask
     from distributed import Client, LocalCluster
 
     settings = {
-        "logging.distributed": "critical",  # what fails is ours to report
-        # Dask's watch over itself takes a twentieth of a core, each worker's as much
+        "logging.distributed": "critical",  # hefkit reports failures itself
+        # Dask's monitoring of itself takes a twentieth of a core, and that of each worker as much
         "distributed.worker.profile.enabled": False,
         "distributed.admin.tick.interval": "1s",
         # these workers cannot be lost alone, but all are silent while the machine or this process is halted
@@ -74,7 +74,7 @@ def started(workers: int) -> Iterator[Any]:
         folder = opened.enter_context(tempfile.TemporaryDirectory(prefix=prefix, ignore_cleanup_errors=True))
         opened.enter_context(dask.config.set(settings))
         with warnings.catch_warnings():
-            # it looks for an address that others reach, and none of it is used
+            # it looks for an address that other machines reach; the cluster does not use it
             warnings.filterwarnings("ignore", "Couldn't detect a suitable IP address", RuntimeWarning)
             cluster = LocalCluster(
                 n_workers=workers,

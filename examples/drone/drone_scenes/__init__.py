@@ -2,10 +2,10 @@
 
 In reading order:
     noise       random textures and blends
-    light       what a time of day looks like, as colours
-    layers      a drawn thing with its coverage, and how it gets into a picture
+    light       the colours of each time of day
+    layers      a drawn object with its coverage, and how it is put into a picture
     sky         gradient, sun, clouds, stars
-    ground      hills, trees, houses, fields, and what stands in front of everything
+    ground      hills, trees, houses, fields; twigs and wires in front of everything
     drones      multirotors from solids in space
     others      objects that are not drones: birds, aeroplanes, lamps, balloons
     plans       what is in picture number i; random, but nothing is drawn yet

@@ -41,7 +41,7 @@ class Pose:
 
 @dataclass(frozen=True)
 class Look:
-    """Colours and whether the blades are caught still."""
+    """Colours, and whether the blades stand still in the picture."""
 
     body: Colour
     arms: Colour

@@ -1,4 +1,4 @@
-"""What stands below the sky: hills, rows of trees, houses, fields; and twigs and wires in front of everything."""
+"""The land below the sky: hills, rows of trees, houses, fields; and twigs and wires in front of everything."""
 
 from __future__ import annotations
 

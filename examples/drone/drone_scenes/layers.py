@@ -1,4 +1,4 @@
-"""A drawn thing with its coverage, and how it gets into a picture."""
+"""A drawn object with its coverage, and how it is put into a picture."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from drone_scenes.light import Colour, bgr
 
-VISIBLE = 0.1  # a pixel belongs to a thing when it is at least a tenth of what is seen there
+VISIBLE = 0.1  # a pixel belongs to an object if the object is at least a tenth of its colour
 BITS = 4  # of OpenCV's fixed-point coordinates
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels; the last two exclusive
 
@@ -53,7 +53,7 @@ class Layer:
         return Layer(self.colour * factor + self.alpha[..., None] * shift, self.alpha, self.left, self.top)
 
     def box(self) -> Box | None:
-        """The smallest box around all pixels that are visibly it; None where there are none."""
+        """The smallest box around all pixels that belong to it (VISIBLE); None if there are none."""
         seen = self.alpha >= VISIBLE
         columns, rows = np.flatnonzero(seen.any(axis=0)), np.flatnonzero(seen.any(axis=1))
         if not len(rows):

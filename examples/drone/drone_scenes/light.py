@@ -1,4 +1,4 @@
-"""What a time of day looks like, as colours. BGR float 0..1 throughout."""
+"""The colours of each time of day. BGR float 0..1 throughout."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grey(value: float) -> Colour:
 
 
 def bgr(colour: Colour | list[float]) -> np.ndarray:
-    """(3,) float32, to reckon with."""
+    """(3,) float32, for arithmetic."""
     return np.array(colour, np.float32)
 
 

@@ -38,7 +38,7 @@ def _dark(light: Light, colour: Colour, warm: float) -> Colour:
 
 
 def _bird(rng: np.random.Generator, canvas: Canvas, centre: np.ndarray, size: float, light: Light) -> None:
-    """Body, tail and two bent wings somewhere in their beat, flying any way."""
+    """Body, tail and two bent wings at some moment of their beat, in any direction."""
     feathers = ((0.12, 0.13, 0.14), (0.30, 0.33, 0.36), (0.85, 0.86, 0.86))[int(rng.integers(3))]
     colour = _dark(light, feathers, 0.58)
     beat, bank = rng.uniform(-0.5, 0.75), rng.normal(0, 0.35)

@@ -15,7 +15,7 @@ from drone_scenes.plans import Camera, Drone, ScenePlan
 from drone_scenes.sky import paint_sky
 
 MIN_CONTRAST = 0.13  # between a drone and its background; with less it cannot be seen
-MIN_SEEN = 0.6  # share of a drone that must lie in the picture and before twigs; less, and it is left out
+MIN_SEEN = 0.6  # share of a drone that must be in the picture and not behind twigs; with less it is left out
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ def paint(plan: ScenePlan) -> tuple[np.ndarray, tuple[Box, ...]]:
 
 
 def scenery(plan: ScenePlan) -> tuple[np.ndarray, Layer | None]:
-    """Everything but the drones: the scene behind them, and what stands before them."""
+    """Everything except the drones: the scene behind them, and the twigs or wires before them."""
     rng = np.random.default_rng(plan.seed)
     scene = paint_sky(rng, plan.size_wh, plan.light, plan.horizon, plan.clouds)
     paint_ground(rng, scene, plan.light, plan.horizon, plan.features)
@@ -58,7 +58,7 @@ def add_drones(scene: np.ndarray, plan: ScenePlan, near: Layer | None) -> tuple[
 
 
 def _add(scene: np.ndarray, plan: ScenePlan, drone: Drone, near: Layer | None) -> Box | None:
-    """Draw one drone; its box, or None where too little of it would be seen and it is left out."""
+    """Draw one drone and return its box; None, without drawing, if too little of it would be seen."""
     whole = draw_drone(
         drone.kind, drone.pose, drone.look, plan.light, drone.size, drone.centre, drone.blur, np.array(drone.smear)
     )
@@ -71,7 +71,7 @@ def _add(scene: np.ndarray, plan: ScenePlan, drone: Drone, near: Layer | None) -
 
 
 def _with_contrast(layer: Layer, scene: np.ndarray) -> Layer:
-    """The layer, darker or brighter where it would vanish before its background."""
+    """The layer, made darker or brighter if it could not be seen before its background."""
     cover = float(layer.alpha.sum())
     behind = float((scene[layer.window()].mean(axis=2) * layer.alpha).sum()) / cover
     own = float(layer.colour.mean(axis=2).sum()) / cover

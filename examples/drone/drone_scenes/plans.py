@@ -15,15 +15,15 @@ from drone_scenes.sky import CLOUDS
 
 SPLITS = ("train", "val")
 CLASSES = ("drone", "IR-drone")
-# in turn, so that every part of a set is mixed alike: three of ten pictures are a thermal camera's
+# in this order, again and again, so that every part of a set has the same mixture: 3 of 10 are a thermal camera's
 WEATHER = (
     "clear", "thermal", "overcast", "golden", "thermal", "hazy", "night", "clear", "thermal", "dusk",
 )  # fmt: skip
 SIZES = ((640, 480), (640, 480), (640, 512), (640, 360), (480, 640))
 THERMAL_SIZES = ((640, 512), (640, 480))
-# share of the drones, and their longer sides in pixels: a third is no larger than a few grains of the sensor
+# share of the drones, and the shortest and longest of their longer sides in pixels
 SPANS = ((0.30, 8.5, 15.0), (0.32, 15.0, 40.0), (0.24, 40.0, 90.0), (0.14, 90.0, 190.0))
-COUNTS = (0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 5)  # drones in a picture, drawn from
+COUNTS = (0, 1, 1, 1, 1, 1, 2, 2, 2, 3, 3, 5)  # drones in a picture: one of these by chance
 APART = 1.15  # of the sum of two radii: drones and other objects do not cover each other
 
 
@@ -87,7 +87,7 @@ class ScenePlan:
 
 
 def make_plan(seed: int, split: str, index: int) -> ScenePlan:
-    """Decide about picture `index` of `split`."""
+    """Decide everything about picture `index` of `split`."""
     rng = np.random.default_rng([seed, SPLITS.index(split), index])
     weather = WEATHER[index % len(WEATHER)]
     light = varied(LIGHTS[weather], rng)
@@ -180,7 +180,7 @@ def _others(
 def _free_place(
     rng: np.random.Generator, size_wh: tuple[int, int], size: float, taken: list[tuple[tuple[float, float], float]]
 ) -> tuple[float, float] | None:
-    """A centre that leaves most of the thing in the picture and touches nothing; None after some tries."""
+    """A centre with most of the object in the picture and without a touch of others; None after some tries."""
     for _ in range(20):
         over = 0.2 * size if rng.random() < 0.15 else -0.55 * size  # some are cut off by the edge
         x, y = (float(rng.uniform(-over, side + over)) if side > -2 * over else side / 2 for side in size_wh)

@@ -50,7 +50,7 @@ def _clouds(
     beside = _seen(cv2.GaussianBlur(noise, (0, 0), 4), u + toward, v + 5)
     cover = smoothstep(density, low, high) * {"wisps": 0.7, "heaps": 0.97, "cover": 0.9}[kind]
     shade = np.clip(0.62 + 3.0 * (density - beside) - 0.9 * np.clip(density - high, 0, 1), 0, 1)
-    fade = smoothstep(horizon - y, 0, 0.12 * height)  # haze eats them where they are far
+    fade = smoothstep(horizon - y, 0, 0.12 * height)  # haze hides the far ones
     return (cover * fade).astype(np.float32), shade.astype(np.float32)
 
 

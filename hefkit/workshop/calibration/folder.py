@@ -1,4 +1,4 @@
-"""The folder of a calibration set: the names of its files, whether we may write there, which old files we may remove.
+"""The folder of a calibration set: names of its files, whether hefkit may write there, which old files it may remove.
 
 Standard library only: an output that we must not touch is refused before numpy and OpenCV are needed.
 """
@@ -65,7 +65,7 @@ def check_target(output: Path, sources: Sequence[str], count: int, file_format: 
 
 
 def files_to_replace(output: Path, old: Sequence[Path], count: int, file_format: str) -> list[Path]:
-    """The files of the set that lies in `output` at the moment of the commit; `old` were those at the start.
+    """The files of the set that is in `output` at the moment of the commit; `old` are those at the start of the run.
 
     Raises:
         UsageError: another run has made a set since, where there was none; a file has a name that we write.
@@ -92,7 +92,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def _old_files(output: Path, manifest: dict[str, Any] | None) -> list[Path]:
-    """The manifest and the files that it names, itself first: once it is removed, the folder is not a set any more."""
+    """The manifest, then the files that it names; without its manifest the folder is not a set any more."""
     if manifest is None:
         return []
     # the names come from a file: only plain ones, so that nothing outside the folder is ever removed

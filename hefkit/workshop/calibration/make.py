@@ -1,8 +1,8 @@
 """Photographs -> a calibration set: letterboxed UINT8 pictures, a manifest, and pictures to look at.
 
-Workers decode and letterbox the chosen pictures; in their final order these are written, read back, and added to the
-digest. The set depends on the photographs, the input, the count, the selection and the seed only: not on the number of
-workers, the file format or the order of a directory.
+Workers decode and letterbox the chosen pictures. The pictures are then written in their final order, read back, and
+added to the digest. The set depends only on the photographs, the input, the count, the selection and the seed: not on
+the number of workers, the file format or the order of a directory.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _make_pictures(workers: Workers, request: SetRequest, plan: Plan, folder: Pa
     frames = Frames(request.input, folder)
     work = Maker(request.input, folder, png, 0 if plan.table else LOOKS, frames)
     with contextlib.nullcontext() if png else ArrayFile(folder / ARRAY, request.input.size) as array:
-        # never more than are still missing: which pictures are chosen must not depend on the speed of the workers
+        # never more than are still missing: the choice of pictures must not depend on the speed of the workers
         while batch := list(itertools.islice(waiting, request.count - len(made.records))):
             frames.fetch(item for _, item in batch)
             for result in workers.map(work, batch):
@@ -153,7 +153,7 @@ def _make_pictures(workers: Workers, request: SetRequest, plan: Plan, folder: Pa
 
 
 def _cover(request: SetRequest, plan: Plan, made: _Made, folder: Path) -> dict[str, Any]:
-    """What the set covers, for the manifest; writes coverage.png and says what is lacking."""
+    """What the set covers, for the manifest; also writes coverage.png and warns of what is lacking."""
     copies = 0
     dataset, selection = plan.table, table_of(made.looks)
     if dataset is not None and plan.near is not None:

@@ -67,7 +67,7 @@ class CalibrationSet:
 
     @property
     def files(self) -> list[Path]:
-        """The files of the set: copied into another folder together they are the same set."""
+        """The files of the set; if all of them are copied into another folder, that is the same set."""
         folder = self.path if self.path.is_dir() else self.path.parent
         manifest = [folder / MANIFEST] if (folder / MANIFEST).is_file() and self.fit is not None else []
         array = [] if self._array is None else [self.path if self.path.is_file() else folder / ARRAY]
@@ -155,7 +155,7 @@ class CalibrationSet:
 
 
 def _bare_pictures(folder: Path) -> list[Path]:
-    """The pictures of a folder that another program made, by name; none where it is a set of ours without manifest."""
+    """The pictures of another program's folder, by name; none if the folder is a set of hefkit without its manifest."""
     files = sorted(p for p in folder.iterdir() if p.suffix.lower() in READABLE and not p.name.startswith("."))
     ours = {ARRAY, picture_name(0)} & {p.name for p in files} or (folder / ARRAY).exists()
     return [] if ours else files

@@ -1,4 +1,4 @@
-"""Pictures that do not lie on this machine's disk: in a bucket, an archive, on another machine; by fsspec.
+"""Pictures that are not plain files on this machine: in a bucket, in an archive, on another machine; read by fsspec.
 
 SOURCE is a URL of fsspec: `s3://bucket/photos`, `zip://::photos.zip`, `zip://images/train::s3://bucket/data.zip`. Each
 picture has a URL of its own, with which any thread, and any worker of a cluster, can read it.
@@ -21,7 +21,7 @@ from hefkit.text import one_line
 
 _URL = re.compile(r"([a-z][a-z0-9+.-]*)://")
 NOT_OURS = ("http", "https", "file", "rtsp", "rtsps", "tcp", "udp")  # web pages and streams are not folders
-# what file systems call the signs of a change
+# the names under which file systems keep facts that change with a file
 STAMPS = ("size", "mtime", "created", "modified", "LastModified", "updated", "ETag", "CRC", "date_time")
 
 _one_reader = threading.Lock()  # of archives: tarfile reads with one position
@@ -31,11 +31,11 @@ _one_reader = threading.Lock()  # of archives: tarfile reads with one position
 class RemoteItem(Item):
     """One picture; `source` is its URL, `path` is only a name."""
 
-    stamp: str  # changes when the picture changes, as far as its file system tells
+    stamp: str  # changes when the picture changes, if its file system keeps sizes, times or hashes
 
 
 def place_of(item: Item) -> str:
-    """What opens an item: its URL, or its path."""
+    """The text by which an item is opened: its URL, or its path."""
     return item.source if isinstance(item, RemoteItem) else str(item.path)
 
 

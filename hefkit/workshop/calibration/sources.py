@@ -1,4 +1,4 @@
-"""Every SOURCE of a set -> the pictures to choose from. Pictures are not opened; of a video the header is."""
+"""Every SOURCE of a set -> the pictures to choose from. Pictures are not opened; videos are, for their frame count."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Sources:
     items: list[Item]  # each file once
     splits: str  # for people: which splits there are and which is used; empty without splits
     val: list[Item]  # pictures of the val split, where another one is used
-    names: dict[int, str] = field(default_factory=dict)  # of the classes, where a data.yaml says them
+    names: dict[int, str] = field(default_factory=dict)  # of the classes, if a data.yaml has them
 
 
 def find_sources(sources: Sequence[str], split: str | None, exclude: Path) -> Sources:
@@ -58,7 +58,7 @@ def _video(source: str) -> list[Item]:
 
 
 def _names(source: str) -> dict[int, str]:
-    """The class names of a data.yaml; none of another source, or where they are wrong."""
+    """The class names of a data.yaml; empty for another source, or if the names are wrong."""
     if Path(source).suffix.lower() not in YAML_SUFFIXES:
         return {}
     with contextlib.suppress(UsageError):

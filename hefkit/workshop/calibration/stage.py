@@ -70,11 +70,11 @@ class Maker:
     spec: InputSpec
     folder: Path
     png: bool  # write each picture as a PNG
-    looks: int  # at how many pictures it looks, for the coverage
+    looks: int  # number of pictures that it looks at, for the coverage
     frames: Frames
 
     def __call__(self, numbered: tuple[int, Item]) -> Made | Skipped:
-        """Read, decode and letterbox one picture; write it to the folder as a PNG, if the set has these."""
+        """Read, decode and letterbox one picture; if the set is of PNGs, write it to the folder."""
         number, item = numbered
         if isinstance(item, VideoFrame):
             fetched = self.frames.take(item)
@@ -111,7 +111,7 @@ class Maker:
 
 
 def damaged(source: str) -> DataError:
-    """The error for a picture that is not on the disk as it was written."""
+    """The error for a picture whose file differs from what was written."""
     return DataError(f"the picture made from {source} is damaged on the disk; check the disk and run the command again")
 
 

@@ -70,7 +70,7 @@ def read_frames(path: str, numbers: Sequence[int]) -> Iterator[tuple[int, np.nda
 
 
 class Frames:
-    """Frames of videos that are in the set: letterboxed in one pass over each video, and kept on the disk."""
+    """The video frames of the set: letterboxed in one pass over each video, and kept on the disk until `take`."""
 
     def __init__(self, spec: InputSpec, folder: Path) -> None:
         self._spec, self._folder = spec, folder

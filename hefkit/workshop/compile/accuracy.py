@@ -1,6 +1,6 @@
 """--data: average precision of the quantised network on labelled pictures, before anything is written or compiled.
 
-Also the last words of every run: the verdict on what was measured, and the command that measures more.
+Also the last lines of every run: the verdict on what was measured, and the command that measures more.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from hefkit.workshop.network.session import open_session
 if TYPE_CHECKING:
     from hefkit.workshop.compile.run import Compilation
 
-SDK_PICTURES = 128  # that the SDK emulates of a model: it computes seconds a picture without a GPU
+SDK_PICTURES = 128  # at most, for the SDK's emulation: without a GPU it takes seconds a picture
 QUALITY = {"boxes_reference": "boxes_float", "recall": "recall", "precision": "precision", "images": "images"}
 
 
@@ -51,11 +51,11 @@ def emulation_refusal(run: Compilation, model: onnx.ModelProto) -> str | None:
 def sdk_refusal(run: Compilation, emulated: Callable[[Sequence[Item]], Engine]) -> str | None:
     """The same for the network that the SDK quantised; `emulated` opens it for the pictures that it is given.
 
-    Where the SDK cannot emulate it, that is a warning, or the reason of --gate-kept.
+    If the SDK cannot emulate the network, --gate-kept refuses it; without that flag it is a warning.
     """
     try:
         return _measure(run, run.options.name.with_suffix(".hef"), emulated, SDK_PICTURES)
-    except ToolchainError as exc:  # the network may be good all the same
+    except ToolchainError as exc:  # the network may still be good
         unknown = f"the quantised network could not be measured on --data: {one_line(exc, 500)}"
         if run.options.gate_kept is not None:
             return f"--gate-kept {run.options.gate_kept}: {unknown}"
@@ -97,8 +97,8 @@ def _measure(
     return "; ".join([*refused, *(f"likely: {cause}" for cause in result.causes[:1]), "nothing was written"])
 
 
-def last_words(run: Compilation, model: Path) -> list[str]:
-    """The verdict in one sentence, and the exact command that measures more."""
+def closing_lines(run: Compilation, model: Path) -> list[str]:
+    """The last console lines: the verdict in one sentence, and the exact command that measures more."""
     options, source = run.options, None if run.calibration is None else run.calibration.source
     lines = []
     if run.accuracy is not None:

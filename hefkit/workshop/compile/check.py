@@ -1,4 +1,4 @@
-"""Read the compiled HEF back before it gets its name: is it for the right chip, with raw heads of the right bits?
+"""Read the compiled HEF back before it gets its name: is it for the right chip, do its raw heads have the right bits?
 
 The scales and zero points of the spec come from here, so the Pi decodes with the numbers that the compiler wrote.
 """

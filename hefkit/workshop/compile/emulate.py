@@ -103,7 +103,7 @@ def prepare(run: Compilation) -> Emulator:
 
 
 def precision_of(options: Options, heads: int) -> Precision:
-    """What flags and script store in 16 bit and with several weight scales; layers of the compiler's names aside."""
+    """What flags and script store in 16 bit and with several weight scales, without the compiler's layer names."""
     asked, groups = set(options.precision_16), options.script.weight_groups()[0]
     return Precision(
         outputs=frozenset(range(heads) if "outputs" in asked else options.script.wide_outputs(heads)[0]),
@@ -115,7 +115,7 @@ def precision_of(options: Options, heads: int) -> Precision:
 
 
 def _log_storage(emulator: Emulator) -> None:
-    """What is stored in how many bits, and what that costs."""
+    """Log which tensors and weights are stored in 16 bit, and how many bytes more that takes."""
     wide, (layers, weights, all_weights) = emulator.wide_tensors(), emulator.wide_weights()
     log.info("  forecast for optimization level %d", emulator.level)
     if emulator.corrected_on:

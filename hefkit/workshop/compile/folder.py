@@ -3,7 +3,7 @@
 job.json             how the run was made
 NAME.cut.onnx        the network that the SDK parses
 NAME.alls            the final model script
-NAME.parsed.har      after parsing, and NAME.quantized.har after quantisation; a .json beside each says what went in
+NAME.parsed.har      after parsing, and NAME.quantized.har after quantisation; a .json beside each names its inputs
 NAME.json            the spec, the same as beside the HEF
 report.json          what --json prints, and what really ran
 sdk.log              all that the SDK printed, beside the logs that it writes itself
@@ -38,7 +38,7 @@ class RunFolder:
         self._scratch = Staging(self.path)  # never committed
 
     def make(self) -> None:
-        """Create it and remove temporary files of killed runs; raises UsageError where that is not possible."""
+        """Create the folder and remove temporary files of killed runs; raises UsageError if that is not possible."""
         self._scratch.__enter__()
 
     def begin_log(self) -> None:

@@ -1,7 +1,7 @@
-"""What a bad forecast of the INT8 emulation is due to, and what helps: measured, not guessed.
+"""Why the forecast of the INT8 emulation is bad, and what helps: measured, not guessed.
 
 The compiler gives all output channels of a layer one weight scale where a SiLU or a sigmoid follows, so networks with
-depthwise convolutions lose most at level 0. Which of its lines helps depends on the network: each is tried here.
+depthwise convolutions lose most at level 0. It depends on the network which script line helps, so each is tried here.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from hefkit.workshop.emulator.build import Blame, Emulator, Precision
 
 GOOD_RECALL = 0.9
 TRIED_ON = 16  # pictures at most
-BLAMED_ON = 4  # pictures at most: one without an object says little of the classes
+BLAMED_ON = 4  # pictures at most; more than one, because a picture without an object says little about the classes
 GROUPS = 4
 AS_IT_IS, OUTPUTS, AUTO, GROUPED = (
     "as it is",
@@ -81,14 +81,14 @@ def sentences(quality: dict[str, Any]) -> list[str]:
 
 
 def to_blame(weights: float, tensors: float) -> str:
-    """What loses too much, by the noise that each brings alone: WEIGHTS, or other words."""
+    """What loses too much, by the noise that each brings alone: WEIGHTS, the tensors, or both, as words."""
     alike = f"{WEIGHTS} and the tensors between layers alike"
     kind = WEIGHTS if weights > MOSTLY * tensors else "the tensors between layers"
     return kind if max(weights, tensors) > MOSTLY * min(weights, tensors) else alike
 
 
 def _variants(emulator: Emulator) -> dict[str, Precision]:
-    """What is worth a trial: what the script and the flags have already is not."""
+    """The variants to try; those that the script or the flags ask for already are left out."""
     precision = emulator.precision
     outputs = frozenset(range(len(emulator.layout.convs)))
     tried = {AS_IT_IS: precision}
@@ -104,7 +104,7 @@ def _variants(emulator: Emulator) -> dict[str, Precision]:
 
 
 def both_groupings(emulator: Emulator, exact: FloatHeads, in_order: Mapping[str, Any]) -> dict[str, Any]:
-    """What quantization_groups keep if the compiler groups channels in order, and if it sorts them by range.
+    """The boxes that quantization_groups keep if the compiler groups channels in order, and if it sorts them by range.
 
     Args:
         in_order: the `quality` of the emulated model, which groups in order.
@@ -124,7 +124,7 @@ def _agreement(
 def told_groupings(groupings: Mapping[str, Any]) -> str:
     """Both figures in words."""
     shares = [_percent(groupings[name]["recall"]) for name in ("in_order", "sorted")]
-    return f"with channels grouped in order {shares[0]}, sorted by range {shares[1]}; which of them is not known"
+    return f"with channels grouped in order {shares[0]}, sorted by range {shares[1]}; the compiler's way is not known"
 
 
 def _causes(blame: Blame) -> dict[str, Any]:

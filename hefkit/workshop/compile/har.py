@@ -1,7 +1,7 @@
 """HARs, the SDK's archives of a network between its steps: the record beside each, and when a run may resume from one.
 
-A HAR tells its layers, but not the weights, pictures and script that it was made from. So every HAR of ours has a
-record beside it, a JSON of the same name, and `--har` compares that with what is asked for now.
+A HAR shows its layers, but not from which weights, pictures and script it was made. So every HAR of ours has a record
+beside it, a JSON of the same name, and `--har` compares the record with what this run asks for.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def check_har(path: Path) -> None:
 
 
 def stage_of(state: str | None, har: Path) -> str:
-    """What the SDK calls the state of a loaded HAR -> PARSED or QUANTIZED.
+    """The SDK's name of a loaded HAR's state -> PARSED or QUANTIZED.
 
     Raises:
         ModelError: a run cannot resume from this state.
@@ -110,12 +110,12 @@ def stage_of(state: str | None, har: Path) -> str:
 
 
 def check_resume(har: Path, record: HarRecord | None, wanted: HarRecord, arch: str | None) -> list[str]:
-    """Refuse (exit 4) a HAR that was made from something else; returns warnings where that cannot be checked.
+    """Refuse (exit 4) a HAR that was made from other inputs; returns warnings about what cannot be checked.
 
     Args:
         record: of the HAR, if any.
         wanted: the record that this run would write; `script` only where it is known already.
-        arch: the chip of the HAR, as the SDK tells it.
+        arch: the chip of the HAR, as the SDK names it.
     """
     if arch is not None and arch != wanted.hw_arch:
         raise ModelError(

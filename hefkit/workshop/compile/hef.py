@@ -33,8 +33,8 @@ from hefkit.workshop.dfc.ready import Ready, get_ready
 from hefkit.workshop.network.operators import opset
 from hefkit.workshop.script.commands import level
 
-FP_PICTURES = 8  # enough to see that the parsed network is the ONNX
-PROVEN_OPSET = 17  # above it no compilation is reported
+FP_PICTURES = 8  # enough to see that the parsed network computes what the ONNX computes
+PROVEN_OPSET = 17  # no compilation of a newer one is reported
 QUANTIZED_NETWORK = "the network that the SDK quantised"
 
 
@@ -115,7 +115,7 @@ class HefRun:
 
     @contextmanager
     def _sdk(self, har: Path | None = None) -> Iterator[tuple[Dfc, dict[str, Any]]]:
-        """A fresh process of the SDK, with a HAR of the step before; the second item is what the SDK says of itself."""
+        """A fresh process of the SDK, with the HAR of the step before; (the SDK, its version, Python and chips)."""
         with Dfc(self.ready.sdk, self.folder.path, self.ready.settings, self._shown, self._form) as dfc:
             facts = dfc.start()
             if har is not None:
@@ -142,7 +142,7 @@ class HefRun:
         return calibration
 
     def _quantize(self, parsed: Parsed, calibration: CalibrationFile | None) -> Path:
-        """Quantise, and check what really ran by the log; of a resumed HAR by its record. Returns the quantised HAR."""
+        """Quantise, and check by the log (of a resumed HAR: by its record) what ran. Returns the quantised HAR."""
         if calibration is None:
             log.info("  done when the HAR was made")
             self.ran = None if parsed.record is None else parsed.record.ran or None
@@ -242,7 +242,7 @@ class HefRun:
         """Compile, read the HEF back, then write it with its spec."""
         raw = self.folder.scratch("unchecked.hef")
         with self._sdk(quantized) as (dfc, _):
-            dfc.load_script(self.folder.file(".alls"))  # as the Model Zoo does: its lines for the compiler count now
+            dfc.load_script(self.folder.file(".alls"))  # as the Model Zoo does: now its lines for the compiler are used
             dfc.compile(raw)
         with self._kept(raw, ".refused.hef"):
             self.run.finish_head(self._read_back(raw, parsed))
@@ -251,7 +251,7 @@ class HefRun:
 
     @contextmanager
     def _kept(self, raw: Path, suffix: str) -> Iterator[None]:
-        """A HEF may have taken hours: where the block fails, keep it in the run folder as NAME + suffix."""
+        """A HEF may have taken hours: if the block fails, keep it in the run folder as NAME + suffix."""
         try:
             yield
         except HefkitError as exc:
@@ -281,7 +281,7 @@ class HefRun:
         assert self.run.spec is not None
         target = self.options.name.with_name(f"{self.folder.stem}.hef")
         spec = json.dumps(self.run.spec.to_json(), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
-        if self.folder.path != target.parent.resolve():  # else it is the one that must fit the HEF
+        if self.folder.path != target.parent.resolve():  # else this file is the spec beside the HEF, written below
             self.folder.write_text(self.folder.file(".json"), spec)
         with Staging(target.parent) as stage:
             with explained(target):

@@ -82,10 +82,10 @@ def check_same_source(name: Path, source: Path, *, emulate: bool) -> None:
 
 
 def check_run_dir(folder: Path, name: str, har: Path | None, *, emulate: bool) -> None:
-    """Refuse (exit 2) a run folder that cannot be written, or that has files of a run's names which are not ours.
+    """Refuse (exit 2) a run folder that cannot be written, or that has files with a run's names which are not ours.
 
-    A JSON file tells by its content whether it is ours. Another file is ours where any of these JSON files is, or where
-    its own record is. The HAR to resume from is read, not replaced.
+    The content of a JSON file shows whether it is ours. Another file is ours if one of these JSON files is, or if its
+    own record is. The HAR to resume from is read, not replaced.
     """
     check_writable(folder)
     settle(folder)
@@ -120,7 +120,7 @@ def check_calibration_exists(path: Path) -> None:
 
 
 def copy_lines(model: Path, project: Path, hailort: str | None) -> list[str]:
-    """What to type to copy a HEF with its spec to the Pi, and before the first one hefkit itself.
+    """What to type to copy a HEF with its spec to the Pi, and hefkit itself before the first model.
 
     Args:
         model: NAME.hef; NAME.json lies beside it.

@@ -1,8 +1,8 @@
-"""How good is the quantised network? Its boxes and outputs against those of the float ONNX.
+"""How good is the quantised network? Its boxes and outputs are compared with those of the float ONNX.
 
-The quantised network is our emulation, or the SDK's own emulation before the long compile. For the second the spread
-of box sizes is measured as well: where quantisation ruined the regression of a DFL head, classes and scores look right
-and all boxes have one size (ultralytics, issue 25231). Agreement alone would only call that a low recall.
+The quantised network is our emulation, or the SDK's own emulation before the long compile. For the SDK's the spread of
+box sizes is measured as well: if quantisation ruined the regression of a DFL head, classes and scores look right and
+all boxes have one size (ultralytics, issue 25231). The agreement alone would show only a low recall.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def compare_emulated(
 
 
 def emulated_agreement(exact: FloatHeads, model: onnx.ModelProto, head: HeadSpec, most: int | None = None) -> Agreement:
-    """Only the agreement of the boxes, on all pictures or the first `most`; the float network runs once for several."""
+    """Only the agreement of the boxes, on all pictures or the first `most`; later calls reuse the float boxes."""
     settings, emulated = DecodeSettings(), _Emulated(model)
     decode, agreement = Decoder(head, settings), Agreement(settings.conf)
     for picture, reference in islice(exact.boxes(), most):
@@ -113,7 +113,7 @@ def sorted_outputs(tensors: Sequence[np.ndarray], order: Sequence[int], head: He
         order: for each head the index of its output in the parsed graph.
 
     Raises:
-        ToolchainError: other tensors than the parsed graph has.
+        ToolchainError: the tensors are not those of the parsed graph.
     """
     if len(tensors) != len(order):
         raise ToolchainError(
@@ -144,7 +144,7 @@ def compare_sdk(exact: FloatHeads, tensors: Sequence[np.ndarray], *, baked: bool
     Args:
         tensors: (N, H, W, C) float32 in contract order, already dequantised, as the SDK's emulation returns them; N
             may be less than the number of pictures.
-        baked: the class tensors should be probabilities; where they are logits all the same, that is noted.
+        baked: the class tensors should be probabilities; `class_activation` says "none" if they are logits instead.
     """
     probabilities = baked and all(t.size and is_probability(float(t.min()), float(t.max())) for t in tensors[1::2])
     head = float_spec(exact.spec, probabilities)
@@ -220,13 +220,13 @@ def no_boxes(quality: Mapping[str, Any]) -> str:
     """The warning where recall is None."""
     return (
         f"the float model finds no box in the {quality['images']} pictures that agreement is measured on, so "
-        "nothing is known of the quantised one; take pictures with objects, and try hailo_inference.py with the float "
-        "model on them"
+        "the quality of the quantised one is not known; take pictures with objects, and try hailo_inference.py with "
+        "the float model on them"
     )
 
 
 def low_agreement(quality: dict[str, Any]) -> str | None:
-    """The warning where no gate was set, or None."""
+    """The warning of a run without --gate, or None."""
     recall = quality["recall"]
     if recall is None:
         return no_boxes(quality)

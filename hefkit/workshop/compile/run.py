@@ -183,7 +183,7 @@ class Compilation:
         return compose(self.options.script, additions)
 
     def log_quality(self, quality: Mapping[str, Any]) -> None:
-        """Log the agreement with the float model; without any float box there is only the caller's warning."""
+        """Log the agreement with the float model; nothing without a float box, because the caller reports that."""
         if quality["recall"] is None:
             return
         optimistic = "optimistic: measured on the calibration pictures"
@@ -222,7 +222,7 @@ class Compilation:
         return None
 
     def _suggest_wide_outputs(self, layout: HeadLayout) -> None:
-        """Warn where boxes are plain distances and their outputs get 8 bit; of a HAR the script is not known yet."""
+        """Warn if boxes are plain distances and get 8 bit; not with --har, because its script is not known yet."""
         nodes = {conv.node_name for conv in layout.convs}
         asked = {"outputs", *nodes} & set(self.options.precision_16) or self.options.script.wide_outputs(len(nodes))[0]
         if layout.family == "ltrb" and not asked and self.options.har is None:
@@ -265,7 +265,7 @@ class Compilation:
 
 
 def _blank_codes(spec: dict[str, Any], *, logits: bool) -> None:
-    """Before quantisation the type, scale and zero point of the codes are not known: null, not a guess."""
+    """Before quantisation the type, scale and zero point of the codes are not known: write null, not a guess."""
     for output in spec["head"]["outputs"]:
         output.update(dtype=None, scale=None, zero_point=None)
         output["activation"] = "sigmoid" if output["role"] == "cls" and not logits else "none"

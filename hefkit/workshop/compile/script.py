@@ -16,7 +16,7 @@ from hefkit.workshop.script.compose import ADAROUND_PICTURES, Additions, compose
 from hefkit.workshop.script.grammar import canonical, printed
 from hefkit.workshop.script.read import parse_script
 
-# the SDK's own choice of layers (a reported keyword of compression_params), and the share that the emulator uses too
+# the keyword of compression_params (known from reports) by which the SDK chooses layers itself, and its share
 AUTO_16BIT, AUTO_SHARE = "auto_16bit_weights_ratio", "0.05"
 
 
@@ -56,7 +56,7 @@ def _with_auto_16bit(base: Script) -> Script:
 
 
 def what_to_expect(script: Script, family: str) -> str:
-    """What the script's level is known to cost, by published measurements; for the console."""
+    """The losses that are published for the script's level; a line for the console."""
     asked = level(script)
     if family != "dfl":
         known = (
@@ -72,7 +72,7 @@ def what_to_expect(script: Script, family: str) -> str:
         )
     else:
         known = (
-            f"level {asked} costs often less than the 1 to 2 points of mAP50-95 of level 0 in published results, and "
+            f"in published results level {asked} often costs less than the 1 to 2 points of mAP50-95 of level 0, and "
             "sometimes much more; compare it with level 0"
         )
     return f"what to expect: {known}"
@@ -84,13 +84,13 @@ def slow_level(asked: int | None, has_card: bool) -> str | None:
         return None
     long = "26 to 86 minutes were reported for small models, hours for others" if asked == 2 else "many hours"
     return (
-        f"level {asked} without a graphics card that the SDK's TensorFlow can use: {long}, and releases are known that "
-        "lower it to 0 there; use --optimization-level 0, or a machine with an NVIDIA card"
+        f"level {asked} without a graphics card that the SDK's TensorFlow can use: {long}, and some releases lower it "
+        "to 0 there; use --optimization-level 0, or a machine with an NVIDIA card"
     )
 
 
 def calibration_size(script: Script, pictures: int) -> int:
-    """How many pictures the compiler measures ranges on: a script may ask for fewer than there are."""
+    """The number of pictures from which the compiler takes the ranges: a script may ask for fewer than there are."""
     lines = script.named("model_optimization_config", "calibration")
     asked = [n for line in lines if (n := whole(line.keyword("calibset_size"))) is not None]
     return min([pictures, *asked])

@@ -1,8 +1,8 @@
 """The network that Hailo's SDK quantised, emulated by the SDK, behind the Engine protocol.
 
-A call of the SDK costs seconds before its first picture, and an engine is asked picture by picture. So the pictures
-are emulated beforehand and found again by their bytes. CHUNK of them are in memory at a time; the tensors, 5 MB a
-picture of 640x640, stay in files.
+A call of the SDK takes seconds before its first picture, and an engine is called picture by picture. So the pictures
+are emulated beforehand, and their tensors are found by the bytes of the picture. CHUNK pictures are in memory at a
+time; the tensors, 5 MB a picture of 640x640, stay in files.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ CHUNK = 32
 
 
 class SdkEngine(CpuSlots):
-    """Answers for the pictures that were added."""
+    """Returns the stored tensors of the pictures that were added."""
 
     kind = "emulated"
 
@@ -57,10 +57,10 @@ class SdkEngine(CpuSlots):
             self._known[_digest(picture)] = [tensor[i] for tensor in tensors]
 
     def infer(self, batch: np.ndarray) -> list[list[np.ndarray]]:
-        """(N, H, W, 3) uint8 RGB -> of each picture its tensors, float32 (H, W, C).
+        """(N, H, W, 3) uint8 RGB -> for each picture its tensors, float32 (H, W, C).
 
         Raises:
-            DataError: a picture that was not added, because it could not be read then.
+            DataError: a picture was not added, because it could not be read when the SDK emulated it.
         """
         known = [self._known.get(_digest(picture)) for picture in batch]
         if None in known:
@@ -90,7 +90,7 @@ def emulated_by_sdk(
     """Let the SDK emulate pictures, and return the engine that knows their tensors.
 
     Args:
-        spec: of the compilation, after its quality was measured: only then it is known what the class tensors are.
+        spec: of the compilation, with its quality, which says whether the class tensors are probabilities.
         layout: the heads, in the order of the spec.
         items: those that cannot be read are left out.
         dfc: the SDK, with the quantised network open; it is not needed any more afterwards.
@@ -103,8 +103,8 @@ def emulated_by_sdk(
     """
     if spec.quality is None or "class_activation" not in spec.quality:
         raise ToolchainError(
-            "the SDK could not emulate its network when it was compiled; expected one that it can; its log says why; "
-            "validate_hef.py on the Pi measures the HEF"
+            "the SDK could not emulate its network during the compilation; expected a network that it can emulate; its "
+            "log says why; validate_hef.py on the Pi measures the HEF"
         )
     head = float_spec(layout.to_head_spec(), spec.quality["class_activation"] == "sigmoid")
     engine, file = SdkEngine(replace(spec, head=head)), folder.scratch("pictures.npy")

@@ -27,7 +27,7 @@ UNCHECKED = "only the comparison of its boxes shows how good it is"
 
 @dataclass(frozen=True)
 class Parsed:
-    """The network as the SDK has parsed it, and the script to quantise it with."""
+    """The network as the SDK has parsed it, and the script for its quantisation."""
 
     graph: ParsedGraph
     outputs: tuple[Output, ...]  # of the heads, in contract order
@@ -43,7 +43,7 @@ class Parsed:
 
 
 class NetworkSource:
-    """Parses the ONNX or resumes from a HAR; `run` is past its preflight and has a calibration set."""
+    """Parses the ONNX or resumes from a HAR; `run` has passed its preflight and has a calibration set."""
 
     def __init__(self, run: Compilation, ready: Ready, folder: RunFolder) -> None:
         assert run.file is not None and run.layout is not None and run.calibration is not None
@@ -132,14 +132,14 @@ class NetworkSource:
         script = self._final(graph, outputs, self.pictures)
         refuse_implicit_level(script, self.pictures)
         slow = slow_level(level(script), self.ready.has_card)
-        if slow is not None and self.options.har is not None:  # else it was told before anything started
+        if slow is not None and self.options.har is not None:  # else `hef.prepare` has warned already
             self.run.warn(slow)
         return script
 
     def _quantized_with(
         self, har: Path, noted: hars.HarRecord | None, inside: str | None, graph: ParsedGraph, outputs: Sequence[Output]
     ) -> Script:
-        """The script of a quantised HAR: must be the expected one in a HAR of ours, else a difference is a warning."""
+        """The script of a quantised HAR. If it differs from the expected one, a HAR with our record is refused."""
         count = self.pictures if noted is None or noted.calibration is None else int(noted.calibration["count"])
         wanted = self._final(graph, outputs, count)
         text = inside if noted is None or noted.script is None else noted.script

@@ -9,8 +9,8 @@ with Dfc(sdk, folder, settings) as dfc:
     dfc.load_script(path)
     dfc.quantize(calibration, quantized_har)
 
-Each step is a process of its own: TensorFlow's state in a process that has already computed is what users report
-hanging, because the SDK forks.
+Each step is a process of its own. The SDK forks, and users report that the fork hangs if TensorFlow has already
+computed in its parent.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from hefkit.workshop.dfc.process import WorkerDied, WorkerFailed, WorkerProcess,
 log = logging.getLogger("hefkit")
 
 FULL_PRECISION, QUANTIZED = "SDK_FP_OPTIMIZED", "SDK_QUANTIZED"
-ARRAY_BYTES = 2 << 30  # 2 GiB of pictures as float32: more than that goes through a generator
+ARRAY_BYTES = 2 << 30  # 2 GiB of pictures as float32; more than that are given by a generator
 
 # command of the worker -> what the SDK does, for messages
 DOING = {
@@ -70,7 +70,7 @@ class CalibrationFile:
     float_bytes: int  # size of these as float32
 
     def forms(self) -> tuple[str, ...]:
-        """Ways to pass them to the SDK, the first try first: the most published one that fits the memory."""
+        """Ways to pass them to the SDK; the first one is tried first: the most published one that fits the memory."""
         arrays = ("float32", "dataset", "uint8")
         return arrays if self.float_bytes <= ARRAY_BYTES else ("dataset", "uint8", "float32")
 
@@ -114,7 +114,7 @@ class Dfc:
         return self._worker.log
 
     def start(self) -> dict[str, Any]:
-        """Wait until the SDK is imported; its `sdk` (version), `python`, `numpy` and `archs`."""
+        """Wait until the SDK is imported; returns its `sdk` (version), `python`, `numpy` and `archs`."""
         try:
             return self._worker.wait()
         except WorkerFailed as exc:
@@ -136,7 +136,7 @@ class Dfc:
         return ParsedGraph.from_event(answer)
 
     def open_har(self, har: Path, hw_arch: str) -> tuple[ParsedGraph, dict[str, Any]]:
-        """Load a HAR; (its graph, a dict with its `hw_arch`, `state` and `script`)."""
+        """Load a HAR; returns (its graph, a dict with its `hw_arch`, `state` and `script`)."""
         answer = self._call("open", har=str(har), hw_arch=hw_arch)
         self._har = (har, hw_arch)
         return ParsedGraph.from_event(answer), answer
@@ -180,11 +180,11 @@ class Dfc:
         return int(self._call("compile", hef=str(hef))["bytes"])
 
     def _with_data(self, do: str, calibration: CalibrationFile, **arguments: str) -> dict[str, Any]:
-        """A command with calibration pictures; where this SDK refuses one form of them, the next one is tried.
+        """A command with calibration pictures; if this SDK refuses one form of them, the next one is tried.
 
-        Never after work has begun: what fails then may have computed for hours, and not because of the form.
+        Not after work has begun: a later failure may come after hours, and its reason is not the form.
         """
-        # first the form that the call before has accepted
+        # first the form that the SDK accepted in an earlier call
         forms = sorted(calibration.forms(), key=lambda form: form != self.form)
         for form in forms:
             data = {"images": str(calibration.path), "count": calibration.count, "form": form}
@@ -206,7 +206,7 @@ class Dfc:
         return refused and not self.listener.working and not is_known(str(exc))
 
     def _start_over(self) -> None:
-        """Load the parsed network and its script again: a failed attempt may have changed some of it."""
+        """Load the parsed network and its script again: a failed attempt may have changed them."""
         assert self._har is not None
         self._call("open", har=str(self._har[0]), hw_arch=self._har[1])
         if self._script is not None:

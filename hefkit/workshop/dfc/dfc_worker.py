@@ -131,7 +131,7 @@ class Worker:
         return described_graph(self._runner)
 
     def do_open(self, har: str, hw_arch: str) -> dict[str, Any]:
-        """Load a HAR for the chip that it was made for; `hw_arch` counts only where it names none."""
+        """Load a HAR for the chip that it was made for; `hw_arch` is used only if the HAR names no chip."""
         from hailo_sdk_client import ClientRunner
 
         self._runner = ClientRunner(har=har)
@@ -252,7 +252,7 @@ def described_graph(runner: Any) -> dict[str, Any]:
 
 
 def entry(layers: dict[str, Any], name: str) -> dict[str, Any]:
-    """A layer's record, by its full name (net/conv1); where there is none, by the name without the network's."""
+    """A layer's record, by its full name (net/conv1); if there is none, by the name without the network's."""
     found = layers.get(name)
     if found is None:
         bare = name.rsplit("/", 1)[-1]
@@ -291,7 +291,7 @@ def signature_of(item: Any) -> str:
 
 def described(exc: BaseException) -> dict[str, str]:
     """An exception for the driver, as texts: the driver cannot import the SDK's classes."""
-    text = str(exc)[-MAX_MESSAGE:]  # of a traceback the reason is the end
+    text = str(exc)[-MAX_MESSAGE:]  # the reason is at the end of a traceback
     return {"kind": type(exc).__name__, "message": text}
 
 

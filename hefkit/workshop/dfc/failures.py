@@ -4,8 +4,8 @@ A failure is recognised by the name of the exception and by its message or the l
 move its modules. The exit code is 5, also where the network or the script is wrong: hefkit has checked both before the
 SDK started (exit 4). A full disk is 3.
 
-The SDK optimises in a child process. What fails there arrives as a SubprocessTracebackFailure with the child's whole
-traceback, whose source lines have words such as `dataset` and `calib`: only the last exception in it counts.
+The SDK optimises in a child process. A failure there arrives as a SubprocessTracebackFailure with the child's whole
+traceback. Its source lines have words such as `dataset` and `calib`, so only the last exception in it is read.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from hefkit.text import one_line
 from hefkit.workshop.dfc.known import FAILURES, MEMORY_CURE, Failure
 
 MAX_QUOTE = 240  # characters of the SDK's words
-LAST_WORDS = 20  # lines before a crash that may explain it
+LINES_BEFORE_CRASH = 20  # that may explain it
 
 _TRACEBACK = "Traceback (most recent call last):"
 _WRAPPER, _WRAPPED = "SubprocessTracebackFailure", "Subprocess failed with traceback"
@@ -73,7 +73,7 @@ def explain(said: str, *, error_lines: str = "", doing: str, log: Path) -> Hefki
 
 
 def _quoted(said: str) -> str:
-    """`Kind: message` as one line; of a long message the end, where the reason stands."""
+    """`Kind: message` as one line; a long message is cut at its start, because the reason is at its end."""
     line = one_line(said, len(said) * 10 + 10)
     if len(line) <= MAX_QUOTE:
         return line or "nothing"
@@ -97,7 +97,7 @@ def _known(words: str, doing: str, log: Path, rows: Sequence[Failure]) -> Hefkit
 
 
 def explain_death(returncode: int, *, doing: str, log: Path, last_lines: Iterable[str], oom: bool) -> HefkitError:
-    """The error for a worker that ended without an answer; `oom`: the kernel ended a process to free memory."""
+    """The error for a worker that ended without an answer; `oom`: the kernel has ended a process to free memory."""
     lines = list(last_lines)
     number = -returncode
     if number == signal.SIGKILL or oom:
@@ -109,7 +109,7 @@ def explain_death(returncode: int, *, doing: str, log: Path, last_lines: Iterabl
     if number in SIGNALS:
         what, cure = SIGNALS[signal.Signals(number)]
         return ToolchainError(f"Hailo's SDK ended while {doing} with {what}; {cure}; log: {log}")
-    known = _known("\n".join(lines[-LAST_WORDS:]), doing, log, CLEAR_IN_A_LOG)
+    known = _known("\n".join(lines[-LINES_BEFORE_CRASH:]), doing, log, CLEAR_IN_A_LOG)
     if known is not None:
         return known
     how = f"signal {number} ({_signal_name(number)})" if number > 0 else f"exit status {returncode}"

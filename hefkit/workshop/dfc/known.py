@@ -1,7 +1,7 @@
-"""What Hailo's SDK is known to say when it fails: a pattern, one sentence, and its cure, row by row.
+"""The known failures of Hailo's SDK, one a row: a pattern of its words, one sentence, and the cure.
 
-The patterns are from published logs and tracebacks; docs/sdk-assumptions.md lists them. Rows for special cases stand
-before rows whose pattern also has their words.
+The patterns are from published logs and tracebacks; docs/sdk-assumptions.md describes them. A row for a special case
+comes before a row whose pattern fits the same words.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ class Failure:
     what: str  # `{0}`, `{1}` ...: groups of the pattern
     cure: str
     error: type[HefkitError] = ToolchainError
-    # only in the exception itself: harmless lines of the log have these words too (TensorFlow prints ImportErrors)
+    # searched in the exception only: harmless lines of the log have these words too (TensorFlow prints ImportErrors)
     strict: bool = False
 
     def match(self, text: str) -> re.Match[str] | None:

@@ -17,15 +17,15 @@ from hefkit.workshop.dfc.log import HARMLESS, RunLog
 log = logging.getLogger("hefkit")
 
 HEARTBEAT_S = 60.0  # seconds without a line on the console
-IDLE_S = 600.0  # seconds without a line of the SDK and without work, before that is told
+IDLE_S = 600.0  # seconds without a line of the SDK and without work, before a warning
 IDLE_CHECK_S = 30.0  # seconds between two looks at the processor time
-IDLE_SHARE = 0.02  # of one processor: what threads that only wait use
+IDLE_SHARE = 0.02  # of one processor; threads that only wait use less
 MAX_LINE = 2000  # bytes of a line; the rest is cut off
 LAST_LINES = 200  # lines that are kept of a step
 SHOWN_ON_FAILURE = 12  # lines
 TRACEBACK = "--- traceback, written by hefkit's worker"  # as dfc_worker.MARK: our words follow, not the SDK's
 
-# lines that show how far the SDK is; all others are only in the log
+# lines that show the SDK's progress; all others are only in the log
 _MILESTONES = re.compile(
     r"Translation completed|End nodes mapped|Using dataset with|Epoch \d+/\d+$|Algorithm .* is done|SNR:"
     r"|optimization level|compression level|Single context flow failed|Using (Multi|Single)-context flow"
@@ -40,8 +40,7 @@ _FIRST_START = re.compile(
     r"|installation_log|CUDNN version should be|CUDA version should be|Continue\? ?\[|^No response"
 )
 FIRST_START = (
-    "at its first start it checks this machine; what it misses stands in sdk.log, and it goes on by itself without an "
-    "answer"
+    "at its first start it checks this machine; sdk.log lists what is missing; it continues by itself without an answer"
 )
 _LEVEL = re.compile(r"^\[(warning|error|critical)\]\s*", re.IGNORECASE)
 _INFO = re.compile(r"^\[info\]\s*", re.IGNORECASE)
@@ -82,7 +81,7 @@ def _printable(raw: bytes) -> str:
 
 
 class IdleWatch:
-    """Has the SDK neither printed nor computed for long? It is known to hang, and it is known to be silent for long."""
+    """Tells when the SDK has neither printed nor computed for IDLE_S: then it may hang. Silence alone is normal."""
 
     def __init__(self) -> None:
         self._active = self._looked = time.monotonic()
@@ -94,7 +93,7 @@ class IdleWatch:
         self._active, self._told = time.monotonic(), False
 
     def idle_minutes(self, cpu_s: Callable[[], float]) -> float | None:
-        """Minutes without a line and without work, once they are too many; None otherwise, and after it was told.
+        """Minutes without a line and without work, once after IDLE_S; None before, and after they were returned.
 
         Args:
             cpu_s: the processor time of the SDK's processes so far, in seconds.
@@ -112,7 +111,7 @@ class IdleWatch:
 
 
 class SdkListener:
-    """Gets every line of one run of the SDK."""
+    """Reads every line that one run of the SDK prints."""
 
     def __init__(self, shown: set[str] | None = None) -> None:
         self.facts = RunLog()
@@ -124,7 +123,7 @@ class SdkListener:
         self._idle = IdleWatch()
 
     def begin_step(self) -> None:
-        """Forget the lines of the step before: they must not explain a failure of this one."""
+        """Forget the lines of the step before: they must not explain a failure of the new step."""
         self.last.clear()
         self._in_traceback = self.working = False
         self._step_began = self._last_shown = time.monotonic()

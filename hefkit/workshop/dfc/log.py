@@ -43,7 +43,7 @@ _NORMALIZED_TWICE = re.compile(
 )
 _FEWER_BITS = re.compile(r"Reducing output bits of (\S+) by .{0,40}More than half", re.IGNORECASE)
 _TOO_FEW = re.compile(r"Dataset didn't have enough data")
-# printed as errors, and without effect on the result
+# the SDK prints them as errors; they have no effect on the result
 HARMLESS = re.compile(r"Error has occured during the layer latency calculation")
 LOW_SNR_DB = 3.0  # dB; at 0 the rounding is as strong as the signal
 _NO_GPU = re.compile(r"no suitable GPU found|there's no available GPU")
@@ -228,17 +228,18 @@ def ruined_pictures(ran: RunLog) -> list[str]:
     return ruined
 
 
-def _too_few(ran: RunLog, told: list[str]) -> list[str]:
-    if not ran.too_few or told:
+def _too_few(ran: RunLog, warnings: list[str]) -> list[str]:
+    """The general warning about few pictures, if there is no other warning yet."""
+    if not ran.too_few or warnings:
         return []
     return [
-        "a pass of the SDK had fewer pictures than it asks for, and went on with them; use more calibration pictures, "
-        "or lower dataset_size in the script"
+        "a pass of the SDK had fewer pictures than it asks for, and continued; use more calibration pictures, or lower "
+        "dataset_size in the script"
     ]
 
 
 def _noisy(ran: RunLog) -> list[str]:
-    """Layers that keep little of their signal, as the SDK itself measured it."""
+    """Warnings about layers that keep little of their signal, by the SDK's own measurement."""
     cure = "use --precision-16 outputs, or pictures that look more like those of the camera"
     warnings = [
         f"the SDK took more than half of the bits of the output of {one_line(layer, 80)}; {cure}"

@@ -1,7 +1,7 @@
 """Check the machine before a long run: system, processor, memory, disk, graphics card.
 
-nvidia-smi shows a card also where the SDK's TensorFlow cannot use it, because pip installed it without CUDA's
-libraries. So TensorFlow itself is asked, in a process of its own: what a process has once computed, it keeps.
+nvidia-smi also shows a card that the SDK's TensorFlow cannot use, because pip installed TensorFlow without CUDA's
+libraries. So hefkit asks TensorFlow itself, in a process of its own: the SDK's must not have computed before it forks.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NO_GPU = "99"  # the value of CUDA_VISIBLE_DEVICES that the SDK itself sets when
 NVIDIA_S = 30
 ASK_S = 300  # seconds for TensorFlow to say where it computes: its import alone takes up to a minute
 
-# must run on Python 3.8; a convolution, because a card without cuDNN is listed and fails at the first one
+# must run on Python 3.8; it computes a convolution, because a card without cuDNN is listed and fails only there
 ASK_TENSORFLOW = """
 import json, sys
 sys.path[:] = [p for p in sys.path if p]
@@ -86,7 +86,7 @@ def check_memory(available: int | None, calibration_bytes: int) -> list[str]:
             "or more; close other programs, use fewer pictures (--num-samples) or another machine"
         )
     if available < LITTLE_MEMORY:
-        return [f"{have}; Hailo's SDK asks for 16 GB (32 GB recommended), and the kernel ends it when they are used up"]
+        return [f"{have}; Hailo's SDK asks for 16 GB (32 GB recommended), and the kernel ends it if the memory is full"]
     return []
 
 
@@ -108,7 +108,7 @@ def check_disk(folder: Path, calibration_bytes: int) -> list[str]:
 
 
 def oom_kills(cgroups: Path = CGROUPS, vmstat: Path = Path("/proc/vmstat")) -> int:
-    """How many processes the kernel has ended because the memory was full; 0 where it does not say."""
+    """How many processes the kernel has ended because the memory was full; 0 if it keeps no such number."""
     for path in (vmstat, cgroups / "memory.events", cgroups / "memory" / "memory.oom_control"):
         with contextlib.suppress(OSError, ValueError, IndexError):
             for line in path.read_text().splitlines():
@@ -120,8 +120,8 @@ def oom_kills(cgroups: Path = CGROUPS, vmstat: Path = Path("/proc/vmstat")) -> i
 def choose_gpu() -> tuple[dict[str, str], str]:
     """(environment variables, a text for the console): the card with most free memory, or none.
 
-    A value that the user has set is kept. The SDK by itself takes the least used card, but none whose memory is more
-    than 5 % full: it ignores a card that also drives a screen, says nothing, and lowers the optimisation level to 0.
+    A value that the user has set is kept. By itself the SDK takes the least used card, but none whose memory is more
+    than 5 % full. So it ignores a card that also drives a screen, and lowers the level to 0 without a message.
     """
     given = os.environ.get("CUDA_VISIBLE_DEVICES")
     if given is not None:

@@ -153,7 +153,7 @@ class WorkerProcess:
         return ticks / os.sysconf("SC_CLK_TCK")
 
     def _ended(self) -> bool:
-        """Whether the worker has ended. It is not reaped here: no other process group can get its number yet."""
+        """Whether the worker has ended. It is not reaped here, so that no other process group can get its number."""
         if self._process.returncode is not None:
             return True
         return os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

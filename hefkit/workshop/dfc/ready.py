@@ -26,11 +26,11 @@ class Ready:
     sdk: Sdk
     settings: dict[str, str]  # environment variables
     device: str  # where it computes, as a text
-    version: str | None  # from its package; once it runs, from the SDK itself
-    has_card: bool = False  # its TensorFlow computes on a graphics card, or may
+    version: str | None  # from its package; after its start, from the SDK itself
+    has_card: bool = False  # its TensorFlow computes on a graphics card, or has not answered
 
     def check_started(self, facts: Mapping[str, Any], arch: str) -> list[str]:
-        """Check the chip again, with what the running SDK says of itself; returns warnings.
+        """Check the chip again, with the version and the chips that the running SDK names; returns warnings.
 
         Raises:
             ToolchainError: it does not compile for `arch`.

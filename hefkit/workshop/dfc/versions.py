@@ -49,7 +49,7 @@ def parse_version(text: str | None) -> tuple[int, int] | None:
 def release_of(version: str | None) -> tuple[Release | None, bool]:
     """(the release whose facts a version gets, whether it is that very version).
 
-    A version that is not known counts as the last known one before it with the same first number, or as the first one:
+    An unknown version is treated as the last known one before it with the same first number, or as the first one:
     3.35 -> (3.34, False), 3.1 -> (3.30, False), 4.0 -> (None, False).
     """
     parsed = parse_version(version)
@@ -66,7 +66,7 @@ def check_arch(version: str | None, arch: str) -> list[str]:
     """Refuse (exit 5) an SDK that does not compile for `arch`; a warning where its version is not known."""
     release, _ = release_of(version)
     if release is None:
-        return [f"hefkit does not know the SDK version {version or '(none)'}, nor whether it compiles for {arch}"]
+        return [f"hefkit does not know the SDK version {version or '(none)'}; it may not compile for {arch}"]
     if arch in release.archs:
         return []
     major = 3 if is_line_3(arch) else 5

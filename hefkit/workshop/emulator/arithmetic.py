@@ -5,11 +5,11 @@ result up in a few linear pieces. One weight step of output channel o and input 
 
     kernel_scale[o, i] = K * S_out[o] / S_in[i]
 
-with one K a layer. A channel has a step of its own only as far as its output has a scale of its own
+with one K a layer. An output channel has a step of its own only if its output has a scale of its own
 (scales.equalised_scales): behind SiLU and sigmoid all weights of a layer share one step.
 
-`layer_numbers` gives everything. The level does not enter: level 1 changes the bias before it comes here, levels 2 to
-4 change the weights. Marks: [M] measured in archives of SDK 3.33 (hailo8, level 0), [I] inferred, not seen there.
+`layer_numbers` gives everything. The level has no effect here: level 1 corrects the biases afterwards, levels 2 to 4
+change the weights before. Marks: [M] measured in archives of SDK 3.33 (hailo8, level 0), [I] inferred, not seen there.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ LARGEST_BIAS = 2**15 - 1  # of a 15-bit layer's bias codes [M]
 
 @dataclass(frozen=True)
 class FloatLayer:
-    """A convolution or dense layer with what the calibration pictures did in it. O output, I input channels."""
+    """A convolution or dense layer, with its ranges on the calibration pictures. O output, I input channels."""
 
     weight: np.ndarray  # (O, I / groups, ...) float32, BatchNormalization folded in
     bias: np.ndarray  # (O,) float32
@@ -52,7 +52,7 @@ class FloatLayer:
 
 @dataclass(frozen=True)
 class LayerNumbers:
-    """What the compiler writes into the chip for one layer, and what the integers stand for."""
+    """What the compiler writes into the chip for one layer, and the real values of these integers."""
 
     codes: np.ndarray  # int8 (8 bits) or int16 (15 bits), the shape of the weight
     kernel_zero_point: int  # 0 for 8 bits
@@ -86,8 +86,8 @@ class LayerNumbers:
     def input_raise(self) -> float:
         """By how much the layer before should make its output scales larger; 1 where the accumulator is wide enough.
 
-        Half of what is missing goes there (`FloatLayer.raised`), then half remains as `shift_delta` [M]. Whether an
-        input or a tensor behind a curve is raised as well has not been seen [I]; where not, all of it stays here.
+        Half of what is missing goes there (`FloatLayer.raised`), then half remains as `shift_delta` [M]. It is not
+        known whether an input, or a tensor behind a curve, is raised as well [I]; if not, all of it stays here.
         """
         return float(2.0 ** (self.shift_delta / 2))
 
@@ -152,9 +152,9 @@ def layer_output(layer: FloatLayer, input_scale: float | np.ndarray, bits: int =
 def without_static_channels(layer: FloatLayer) -> FloatLayer:
     """The layer with weights and bias zero in channels that are zero on every calibration picture.
 
-    The compiler does it to convolutions (122 channels, all such) and not to dense layers (102 channels, none) [M]. All
+    The compiler does it in convolutions (all 122 channels that are zero) and not in dense layers (none of 102) [M]. All
     of them have a ReLU. A sigmoid that is zero on every picture has logits far below zero, and would be one half
-    without its bias: so only functions with f(0) = 0 are meant [I].
+    without its bias; so the rule is used only for functions with f(0) = 0 [I].
     """
     if not (activation(layer.activation).homogeneous or layer.activation == "relu6"):
         return layer
@@ -194,6 +194,8 @@ def weight_codes(weight: np.ndarray, kernel_scale: np.ndarray, zero_point: int, 
 
 def mac_shift(need: np.ndarray, preactivation: np.ndarray, bits: int) -> tuple[int, float]:
     """By how many bits sums are shifted right, and log2 of what K must grow where that is not enough [M].
+
+    Example: the largest sum of an 8-bit layer is 100,000. log2(100,000 / 32,767) + HEADROOM = 1.91, so the shift is 2.
 
     Args:
         need: (O,) of weight_need.

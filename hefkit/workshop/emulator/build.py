@@ -44,7 +44,7 @@ Pictures = Callable[[], Iterator[np.ndarray]]  # (H, W, 3) uint8 RGB each; calle
 
 @dataclass(frozen=True)
 class Precision:
-    """What is not stored in 8 bits with one weight scale a layer.
+    """What is stored in 16 bits, or with several weight scales a layer; all else has 8 bits and one scale.
 
     Attributes:
         outputs: in 16 bit (15 on the chip), indices into head.outputs.
@@ -65,7 +65,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Blame:
-    """Where the noise at the heads comes from; the shares are of the noise that all layers bring one by one."""
+    """Where the noise at the heads comes from; shares are of the summed noise of all layers, each rounded alone."""
 
     weights: float  # noise over signal with all weights rounded and all tensors exact
     tensors: float  # noise over signal with all tensors rounded and all weights exact
@@ -111,7 +111,7 @@ class Emulator:
         return self.precision.conv_groups > 1 or self.precision.depthwise_groups > 1
 
     def unknown_layers(self) -> list[str]:
-        """Layer names asked for in 16 bit that are no layer of this network."""
+        """Layer names asked for in 16 bit that this network does not have."""
         known = {self._name(p.tensor) for p in self.plan.points}
         return sorted(self.precision.layers - known)
 
@@ -175,7 +175,7 @@ class Emulator:
         """Measure, layer by layer, where the noise at the heads comes from.
 
         Args:
-            pictures: a few; the layers one by one are measured on the first.
+            pictures: a few; each single layer is measured on the first.
         """
         meter = self._sensitivity(pictures())
         noise = meter.by_layer(1)
@@ -236,6 +236,8 @@ class Emulator:
 
 def noisiest(noise: Mapping[str, float]) -> frozenset[str]:
     """The layers that `auto` stores in 16 bit: few layers, most of the noise at the heads.
+
+    Example: of eight layers with 60, 32, 4, 1, 1, 1, 1 and 0 % of the noise, the first two have 92 % and are chosen.
 
     Args:
         noise: layer -> noise over signal.

@@ -1,11 +1,11 @@
-"""Level 1's bias correction: what rounding shifts a layer's sums by on average, its bias takes back.
+"""Level 1's bias correction: rounding shifts the sums of a layer on average, and its bias is changed to undo that.
 
 The float network and its quantised copy walk through the graph side by side, layer by layer, on a few calibration
 pictures. At each layer the mean of the float sums minus the mean of the quantised ones, channel by channel, is added
 to the bias. Every layer reads inputs that the layers before it have already corrected: correcting all layers from one
 run would count an error again at each layer below.
 
-That the compiler compares means in this order is inferred, not measured: no archive of level 1 has been seen.
+It is inferred, not measured, that the compiler compares means in this order: no archive of level 1 has been seen.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def corrected(
 
 
 def picture_budget(plan: RoundingPlan) -> int:
-    """How many pictures may be walked at once within MEMORY: float values and codes of the widest front."""
+    """How many pictures fit into MEMORY: each needs float values and codes of all tensors that are alive together."""
     segments = [_boundary(plan, p) for p in plan.points]
     last_use = _last_use(segments)
     shapes = tensor_types(plan.model, [p.tensor for p in plan.points])

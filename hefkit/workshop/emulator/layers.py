@@ -1,7 +1,7 @@
-"""The weighted layers of a network in one form, and what each tensor's readers do to it.
+"""The weighted layers of a network in one form, and the largest weights that read each tensor.
 
-A weight is brought into the order (output, input of its group, ...), whatever operation holds it. A layer knows the
-tensor that it reads: the nearest rounded tensor (or the picture) above it, through nodes that only move codes.
+A weight is brought into the order (output, input of its group, ...), for every kind of layer. A layer knows the tensor
+that it reads: the nearest rounded tensor (or the picture) above it, through nodes that only move codes.
 
 Example: a ConvTranspose of 4 to 6 channels in 2 groups holds its weight as (4, 3, k, k), here (6, 2, k, k).
 """
@@ -32,7 +32,7 @@ class Layer:
     groups: int  # of the convolution
     activation: str  # "none", "relu", "leaky_relu", "relu6", "sigmoid", or "curve"
     source: str  # the rounded tensor or the picture that it reads
-    factor: float  # by what number the nodes between source and layer multiply
+    factor: float  # the product of the numbers that the nodes between source and layer multiply with
     shape: tuple[int, ...]  # of the weight in the node
 
     @property

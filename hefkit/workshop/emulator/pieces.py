@@ -1,8 +1,8 @@
 """The sigmoid as the chip computes it: nine straight pieces on the accumulator [M].
 
-It is up to 0.0063 off, 1.6 codes of 1/255, and zero below -5.54; there it jumps by 0.002, at the other breaks the
-pieces meet. The pieces of SiLU and of other curves have not been
-seen, so the emulator computes those exactly [I].
+It differs from the exact sigmoid by at most 0.0063, 1.6 codes of 1/255. Below -5.54 it is zero. It jumps there by
+0.002; at the other breaks the pieces meet. The pieces of SiLU and of other curves have not been seen, so the emulator
+computes those exactly [I].
 Marks: [M] measured in archives of SDK 3.33 (hailo8, level 0), [I] inferred, not seen there.
 """
 

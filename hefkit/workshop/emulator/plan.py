@@ -109,7 +109,7 @@ class RoundingPlan:
         start = node.output[0]
         found: list[str] | None = None
         if node.op_type in ELEMENTWISE and len(self.data_inputs(node)) == 1:
-            # an activation that no layer can take in is one layer, however many nodes spell it
+            # an activation that no layer can take in is a layer of its own, also where several nodes make it up
             found = self._activation(self.data_inputs(node)[0], shared=True)
         if node.op_type in FUSING and (found is None or found == [start]):
             folded = self._folded(start)
@@ -122,7 +122,7 @@ class RoundingPlan:
         return found[-1]
 
     def _folded(self, tensor: str) -> list[str]:
-        """What follows a layer and folds into its weights and bias: batch normalisation, a constant a channel."""
+        """The tensors behind a layer that fold into its weights: of batch normalisation, of a constant a channel."""
         path = [tensor]
         while path[-1] not in self.graph.output_names:
             readers = self.graph.readers(path[-1])
@@ -159,7 +159,7 @@ class RoundingPlan:
                 continue
             if not shared or len(self.data_inputs(node)) > 1:
                 return self._past_scalars(region)[1:]
-            # the sigmoid of x * sigmoid(x) ends here as well, and so does a lone Relu: look for a meeting
+            # a Relu ends here, and the sigmoid of x * sigmoid(x) too: go on to a node where two results meet
             first = first or list(region)
         return None if first is None else self._past_scalars(first)[1:]
 
@@ -183,7 +183,7 @@ class RoundingPlan:
         return tensor in self.graph.output_names or any(n.output[0] not in region for n in self.graph.readers(tensor))
 
     def _past_scalars(self, region: list[str]) -> list[str]:
-        """Scaling by one number folds into the layer before it."""
+        """The region with the scalings by one number behind it, which fold into the layer."""
         while region[-1] not in self.graph.output_names:
             readers = self.graph.readers(region[-1])
             if len(readers) != 1 or not self._scales_by_one_number(readers[0]):

@@ -1,7 +1,7 @@
 """Write the emulated ONNX: Quantize/Dequantize pairs exactly where the chip rounds.
 
-Pairs of 8 bit are ONNX's own. Those of 15 bit are stored as uint16, which ONNX has only from opset 21 on; they are
-onnxruntime's (domain com.microsoft), so that no network has to be converted that far.
+Pairs of 8 bit are ONNX's own. Those of 15 bit are stored as uint16, which ONNX has only from opset 21 on; so they are
+onnxruntime's (domain com.microsoft), and no network has to be converted to such an opset.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class QdqWriter:
         return self._model(size, outputs)
 
     def _input(self) -> None:
-        """uint8 NHWC -> the float NCHW the network was trained on: (x - mean) / std, folded into the first layer."""
+        """uint8 NHWC -> the float NCHW that the network was trained on: (x - mean) / std."""
         source = self.plan.images[0]
         if list(self.mean) == [0.0] * 3 and len(set(self.std)) == 1:
             scale = self._constant("input/scale", np.float32(1 / self.std[0]))
@@ -105,7 +105,7 @@ class QdqWriter:
             node.input[2] = self._constant(f"{tensor}/bias", numbers.bias)
 
     def _weight(self, tensor: str, layer: Layer, numbers: LayerNumbers) -> str:
-        """codes -> (codes - zero point) * scale; steps that differ by input channel are a product of their own."""
+        """codes -> (codes - zero point) * scale; steps that differ by channel are multiplied in nodes of their own."""
         base = f"{tensor}/weight"
         dtype = numbers.codes.dtype
         first = numbers.kernel_scale.flat[0]
@@ -178,7 +178,7 @@ class QdqWriter:
     def _model(self, size: tuple[int, int], outputs: Sequence[tuple[str, str]]) -> onnx.ModelProto:
         used = {name for node in self.nodes for name in node.input}
         used |= {name for _, name in outputs}
-        # nothing reads the Dequantize behind an output, nor a Constant that became codes
+        # the Dequantize behind an output and a Constant that became codes have no reader
         kept = [n for n in self.nodes if used & set(n.output)]
         kept_inputs = {name for node in kept for name in node.input}
         shapes = self._output_shapes(outputs)

@@ -34,7 +34,7 @@ class Groups:
 
 @dataclass(frozen=True)
 class Storage:
-    """What is not stored in 8 bits with one weight scale a layer. Tensors name the layer that writes them."""
+    """What is stored in 15 bits, or with several weight scales. A layer is named by the tensor that it writes."""
 
     wide_outputs: frozenset[str] = frozenset()  # tensors in 15 bits, written by layers of 8-bit weights
     wide_layers: frozenset[str] = frozenset()  # layers in 15 bits, weights and output (a16_w16)
@@ -54,7 +54,7 @@ class Rounder:
 
     Args:
         std: (3,) of the script's normalization: the picture's codes are multiplied by 1 / std.
-        probabilities: class tensors, which are 0..1 whatever was measured.
+        probabilities: class tensors; their range is 0..1, not the measured one.
     """
 
     def __init__(

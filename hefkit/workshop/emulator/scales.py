@@ -22,11 +22,11 @@ SMALLEST = 1e-30  # a narrower range belongs to a tensor that is always zero
 
 @dataclass(frozen=True)
 class Activation:
-    """What the rules need to know of the function between the accumulator and the output."""
+    """The facts that the rules need about the function between the accumulator and the output."""
 
     one_slope: bool  # linear where it is not zero: the output factor gets a 10-bit mantissa
     homogeneous: bool  # the same pieces serve channels of different scales: equalisation is possible
-    fixed_range: tuple[float, float] | None = None  # forced, whatever was measured
+    fixed_range: tuple[float, float] | None = None  # used in place of the measured range
 
 
 ACTIVATIONS = {
@@ -94,7 +94,7 @@ def zero_point_up(low: float, high: float, levels: int) -> int:
 
 
 def step(low: float, high: float, levels: int, zero_point: int) -> float:
-    """The scale with which both ends fit; it is the upper end that decides, because the zero point is rounded up."""
+    """The scale with which both ends fit; the upper end decides, because the zero point is rounded up."""
     upper = high / (levels - zero_point) if high > 0 else 0.0
     return max(upper, -low / zero_point) if zero_point else upper
 
@@ -122,8 +122,8 @@ def equalised_scales(
         floor         the largest scale that every channel may have without passing `limit`
         S_out = max(plain, weight_peak / weight_limit, min(floor, accumulated))
 
-    All ten equalised layers of three archives come out to 4e-7, each channel. A layer read by several takes the
-    largest `reader_peak` of them; a depthwise reader counts as any other [I].
+    The rule gives every channel of all ten equalised layers in three archives, to 4e-7. If several layers read a
+    channel, the largest `reader_peak` counts; a depthwise reader counts like any other [I].
 
     Example: plain [1, 0.1], accumulated [1, 0.6], weight_peak [10, 4], reader_peak [1, 2]. limit = max(1, 0.2) = 1,
     weight_limit = max(10 * 1, 4 * 2) / 1 = 10, floor = 1 / 2. The first channel keeps 1; the second is raised from

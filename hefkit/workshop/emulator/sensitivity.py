@@ -1,8 +1,9 @@
 """Which layers suffer most in 8 bits: measured, one at a time, at the heads.
 
 Predictions from the weights alone were tried and are wrong by orders of magnitude in the first layers, where rounding
-errors are not independent. So the network runs in float but for one layer, whose weights and output are rounded. The
-network is divided into parts, and what one part hands to the next is kept: a run begins where it differs from float.
+errors are not independent. So the network runs in float, except for one layer with rounded weights and output. The
+network is divided into parts, and the float tensors between the parts are kept. So a run begins at the part with the
+rounded layer.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class Sensitivity:
         """Rounded tensor -> noise over signal at the heads when it and its layer's weights are rounded.
 
         Args:
-            pictures: only the first so many are run, once for each tensor.
+            pictures: how many of the feeds are run, from the first on, once for each tensor.
         """
         values = [self._through(feed) for feed in self._feeds[:pictures]]
 
@@ -90,7 +91,7 @@ class Sensitivity:
         return sum(in_parallel(lambda i: self._noise(sessions, i, self._feeds[i]), range(len(self._feeds))))
 
     def _through(self, feed: Feed) -> Values:
-        """All that the parts read and write for a picture."""
+        """Every tensor that the parts read and write for one picture, in float."""
         values = dict(feed)
         for part in self._parts:
             _run(part, part.session, values)

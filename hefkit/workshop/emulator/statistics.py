@@ -1,6 +1,6 @@
 """Smallest and largest value of each channel of a network's tensors, streamed over the calibration set.
 
-Everything is reduced inside the graph, so a picture leaves a few numbers a channel, and the memory does not grow with
+Everything is reduced inside the graph, so each picture gives two numbers a channel, and the memory does not grow with
 the set. Several pictures are computed at once, each on one core.
 """
 
@@ -22,13 +22,13 @@ Feed = Mapping[str, np.ndarray]
 
 @dataclass
 class Extremes:
-    """What one tensor does over the set; both arrays are (C,) float32, C = 1 for a tensor of one axis."""
+    """The range of one tensor over the set; both arrays are (C,) float32, C = 1 for a tensor of one axis."""
 
     low: np.ndarray
     high: np.ndarray
 
     def by_channel(self, channels: int) -> Extremes:
-        """The same for a layer of so many channels; a tensor that counts others has one range for all."""
+        """The same for a layer of `channels` channels; if the tensor has another number, all get its whole range."""
         if len(self.low) == channels:
             return self
         return Extremes(np.full(channels, self.low.min()), np.full(channels, self.high.max()))

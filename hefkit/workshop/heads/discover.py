@@ -2,8 +2,8 @@
 
 A head Conv has no other Conv between it and the outputs; the DFL projection (1x1, fixed weights 0..reg_max-1, behind a
 Softmax) does not count. Head Convs of the same height and width are a pair: one for boxes, one for classes. Channel
-counts do not tell which is which (64 classes and reg_max 16 both give 64), so we follow the values. Those of a class
-Conv enter a Sigmoid, those of a DFL box Conv a Softmax, those of a box Conv without DFL neither.
+counts do not show which is which (64 classes and reg_max 16 both give 64), so we follow the values. The values of a
+class Conv enter a Sigmoid, those of a DFL box Conv enter a Softmax, those of a box Conv without DFL enter neither.
 """
 
 from __future__ import annotations

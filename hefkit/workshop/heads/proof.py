@@ -44,11 +44,11 @@ class Proof:
 
 @dataclass(frozen=True)
 class _Reading:
-    """One way to read raw predictions; trying all of them shows which one an export uses."""
+    """One way to read raw predictions; all ways are tried, and the one that fits best is that of the export."""
 
-    anchors_last: bool  # (C, N) and not (N, C)
+    anchors_last: bool  # (C, N), else (N, C)
     xywh: bool  # centre and size, else corners
-    normalised: bool  # 0..1 and not pixels
+    normalised: bool  # 0..1, else pixels
 
 
 READINGS = tuple(_Reading(a, x, n) for n in (False, True) for x in (True, False) for a in (True, False))
@@ -142,7 +142,7 @@ def _through_tail(file: OnnxFile, layout: HeadLayout) -> list[_Case]:
 def _difference(
     file: OnnxFile, head: HeadSpec, heads: Sequence[np.ndarray], raw: Sequence[np.ndarray]
 ) -> tuple[float, float]:
-    """(largest box difference in pixels, largest score difference), read as the export can best be read."""
+    """(largest box difference in pixels, largest score difference), by the reading that fits the export best."""
     with np.errstate(all="ignore"):  # the next line reports an overflow
         xyxy, scores = decode_all(heads, head)
     if not all(np.isfinite(a).all() for a in (xyxy, scores, *raw)):

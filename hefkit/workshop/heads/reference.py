@@ -18,7 +18,7 @@ from hefkit.workshop.network.file import OnnxFile
 from hefkit.workshop.network.graph import Graph
 from hefkit.workshop.network.operators import is_foreign
 
-# operators that choose among anchors: below them are detections, not predictions of all anchors
+# operators that choose among anchors: the tensors below them are detections, not predictions of all anchors
 SELECTING = frozenset({"TopK", "NonMaxSuppression", "ReduceMax", "ArgMax", "NonZero", "GatherElements", "GatherND"})
 MAX_FETCHED = 8  # tensors in one run, which bounds the memory for their values
 
@@ -28,8 +28,8 @@ def find_raw(
 ) -> tuple[str, ...]:
     """Name of the tensor (1, 4 + classes, N) or (1, N, 4 + classes), or of the pair boxes, scores.
 
-    The last such tensor before a top-k or NMS counts: all that the graph does to boxes and scores is in it.
-    A column of objectness (YOLOv6: ones) may stand between boxes and scores.
+    It is the last such tensor before a top-k or NMS, with all that the graph does to boxes and scores.
+    A column of objectness (YOLOv6: ones) may be between boxes and scores.
 
     Args:
         pairs: (box, cls) of every scale; predictions must depend on all of them and on no other head.

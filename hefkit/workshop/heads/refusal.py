@@ -1,4 +1,4 @@
-"""The error for a graph that is not a detector hefkit decodes: what it is, what was seen, what is supported."""
+"""The error for a graph that is not a detector that hefkit decodes: what it is, what was seen, what is supported."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The tail of a detector: the part of the graph below its head Convs. Run it, and see what becomes of each head.
+"""The tail of a detector: the part of the graph below its head Convs. Run it, and find where each head's values arrive.
 
-`trace_heads` tells the role of a head without reading the decode arithmetic. It fills every head tensor with its own
+`trace_heads` finds the role of a head without reading the decode arithmetic. It fills every head tensor with its own
 number (-1, -2, ...), runs the tail, and counts that number at the input of every Sigmoid and Softmax. Operators that
 only move values (Reshape, Transpose, Concat, Split, Slice, Gather, Cast) do not change the number.
 
@@ -23,7 +23,7 @@ from hefkit.workshop.network.operators import is_foreign, opset
 from hefkit.workshop.network.session import open_session, run_session
 
 Role = Literal["box", "cls"] | None
-# their first input has the values, the others only say which values to take
+# their first input has the values; their other inputs only choose among these
 GATHERING = frozenset({"Gather", "GatherElements", "GatherND", "Slice", "TopK"})
 
 
@@ -93,7 +93,7 @@ def _is_gate(node: onnx.NodeProto, graph: Graph) -> bool:
 
 
 def role_of(head: Head, found: Destinations) -> Role:
-    """The role of a head Conv; None if it has neither."""
+    """The role of a head Conv, "box" or "cls"; None if it is neither."""
     size = int(np.prod(head.shape))
     # all of its values, once or several times
     if found.sigmoid and found.sigmoid % size == 0 and not found.softmax:

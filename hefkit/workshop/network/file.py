@@ -76,7 +76,7 @@ def load_onnx(path: Path, imgsz: tuple[int, int] | None = None) -> OnnxFile:
         imgsz: (H, W) for an export with dynamic size; must agree with a fixed one.
 
     Raises:
-        ModelError: anything that is not one float image of fixed size into one network.
+        ModelError: it is not a network with one float image of fixed size as its input.
     """
     model, sha256 = read_model(path)
     if is_emulated(model):
@@ -213,7 +213,7 @@ def _load_external(path: Path, model: onnx.ModelProto) -> None:
 
 
 def _clear_shapes(model: onnx.ModelProto) -> None:
-    """Remove shapes that were noted for a dynamic batch or size; onnxruntime infers its own."""
+    """Remove the shapes that the file notes for its dynamic batch or size; onnxruntime infers its own."""
     del model.graph.value_info[:]
     for output in model.graph.output:
         for dim in output.type.tensor_type.shape.dim:

@@ -93,7 +93,7 @@ def upgrade_opset(model: onnx.ModelProto) -> onnx.ModelProto:
 def fold_batch_norm(model: onnx.ModelProto) -> onnx.ModelProto:
     """A copy in which every BatchNormalization behind a Conv is part of its weights and bias, as on the chip.
 
-    It stays where other nodes read the Conv too, and where its numbers are not constant.
+    A BatchNormalization stays if other nodes read the Conv too, or if its numbers are not constant.
     """
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

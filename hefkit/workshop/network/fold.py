@@ -1,8 +1,8 @@
 """Turn other forms of weights into plain initializers.
 
-The search of the heads, the emulation and Hailo's parser need weights as initializers.
-Constant arithmetic (a weight behind a Cast, a weight normalisation) is computed; exporters without constant folding and
-converters to float16 leave it in the graph. Sparse weights become dense, lists of tensors become Slices.
+The search of the heads, the emulation and Hailo's parser need weights as initializers. Constant arithmetic (a weight
+behind a Cast, a weight normalisation) is computed here; exporters without constant folding and converters to float16
+leave it in the graph. Sparse weights become dense, lists of tensors become Slices.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from hefkit.workshop.network.graph import Graph, attribute
 from hefkit.workshop.network.operators import STANDARD
 from hefkit.workshop.network.session import open_session, run_session
 
-# random, more than arithmetic, or a sign of a quantised model, which later checks must still see to refuse it
+# random, more than arithmetic, or a sign of a quantised model, which a later check must still find
 UNFOLDED = frozenset(
     ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial", "Dropout")
 ) | frozenset(("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "If", "Loop", "Scan", "SequenceMap"))

@@ -105,7 +105,7 @@ class Graph:
 def sort_nodes(model: onnx.ModelProto) -> None:
     """Bring the nodes into topological order, as ONNX demands; float16 converters append their Casts at the end.
 
-    Sorted graphs stay as they are. A graph with a cycle stays as it is; the checker refuses it.
+    A sorted graph stays as it is. A graph with a cycle stays too; the checker refuses it.
     """
     graph = Graph(model)
     waits_for = [{graph.producer[t] for t in names if t in graph.producer} for names in graph.inputs]

@@ -2,13 +2,12 @@
 
 YOLOs are exported for RGB pictures of 0 to 1, and hefkit, the calibration set and the chip's normalization make such
 pictures. A graph that divides by 255 or reverses the channels itself takes other pictures. The check of the cut cannot
-see that, because both networks get the same picture. So we reckon the affine map of the graph's own preprocessing,
+see that, because both networks get the same picture. So we compute the affine map of the graph's own preprocessing,
 
     channels of a tensor = matrix (channels, 3) x (red, green, blue) + offset (channels,)
 
-over every operator that works on each pixel alone, in whatever form it is written: Mul and Div, BatchNormalization, a
-1x1 convolution, Gather, Slice, Split and Concat. Example: a Gather by [2, 1, 0] gives the matrix
-[[0 0 1] [0 1 0] [1 0 0]].
+over every operator that works on each pixel alone: Mul and Div, BatchNormalization, a 1x1 convolution, Gather, Slice,
+Split, Concat and others. Example: a Gather by [2, 1, 0] gives the matrix [[0 0 1] [0 1 0] [1 0 0]].
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from hefkit.errors import ModelError
 from hefkit.workshop.network.graph import SHAPE_ONLY, Graph
 from hefkit.workshop.network.pixelops import RULES, TOLERANCE, Colours, Step
 
-MIN_SCALE = 1 / 32  # 1/255 is far below; 1/std of a picture of 0..1 is above 1
+MIN_SCALE = 1 / 32  # 1/255 is far below it; 1/std of a picture of 0..1 is above 1
 CURE = "expected RGB of 0 to 1, as YOLOs are exported; export again without preprocessing in the graph"
 # a 1x1 convolution in front of one of these is a layer of the network, not preprocessing
 ACTIVATIONS = frozenset(
@@ -31,9 +30,9 @@ ACTIVATIONS = frozenset(
 
 
 def check_input_map(path: Path, model: onnx.ModelProto, image: str) -> str | None:
-    """Refuse a network that takes other pictures than RGB of 0 to 1; returns what is worth a warning.
+    """Refuse a network that takes other pictures than RGB of 0 to 1; returns a warning, or None.
 
-    A network that shifts and stretches pictures of 0 to 1 (mean and deviation) is right: that stays in the network.
+    A network that shifts and scales pictures of 0 to 1 (mean and deviation) is accepted with a warning.
 
     Raises:
         ModelError: it scales by 1/255, reverses or mixes the colours, or inverts them.
@@ -48,8 +47,8 @@ def check_input_map(path: Path, model: onnx.ModelProto, image: str) -> str | Non
     if normalises is None:
         return None
     return (
-        f"the network shifts and scales its input itself ({normalises!r}); hefkit takes it as a network for pictures "
-        "of 0 to 1 and leaves that in it"
+        f"the network shifts and scales its input itself ({normalises!r}); hefkit keeps that and gives the network "
+        "pictures of 0 to 1"
     )
 
 
@@ -79,7 +78,7 @@ def _is_identity(found: Colours) -> bool:
 
 
 def _reached(graph: Graph, image: str) -> list[Colours]:
-    """The map at each tensor that an operator reads which is not a part of the preprocessing."""
+    """The map at each tensor that is read by an operator outside the preprocessing."""
     known = {image: Colours(np.eye(3), np.zeros(3))}
     reached = []
     for index in graph.alive:

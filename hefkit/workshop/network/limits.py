@@ -85,8 +85,7 @@ def check_size(path: Path, size: tuple[int, int]) -> None:
 def check_work(path: Path, model: onnx.ModelProto) -> None:
     """Refuse a fixed-size model that would compute huge tensors, or that has a loop above a convolution.
 
-    Sizes come from ONNX's shape inference, which computes no large tensor. Where it does not know a size, nothing is
-    refused.
+    Sizes come from ONNX's shape inference, which computes no large tensor. A tensor of unknown size is not refused.
 
     Raises:
         ModelError: a tensor above the bounds, or a subgraph above a head.

@@ -1,4 +1,4 @@
-"""Operators outside of standard ONNX: TensorRT's plugins, and what onnxruntime writes when it saves a model."""
+"""Operators outside of standard ONNX: TensorRT's plugins, and those that onnxruntime writes into a saved model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operators that work on each pixel alone: what they make of the colours of a picture. Used by `inputmap`."""
+"""Operators that work on each pixel alone: how they change the colours of a picture. Used by `inputmap`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TOLERANCE = 1e-3  # of matrix and offset
 
 @dataclass(frozen=True)
 class Colours:
-    """What a tensor holds of each pixel."""
+    """The channels of a tensor at each pixel: matrix x (red, green, blue) + offset."""
 
     matrix: np.ndarray  # (channels, 3) float64
     offset: np.ndarray  # (channels,)
@@ -48,15 +48,15 @@ class Step:
 
     @property
     def first(self) -> Colours | None:
-        """What its first input holds."""
+        """The colours in its first input; None if they are not known."""
         return self.known.get(self.node.input[0])
 
     def constant(self, slot: int) -> np.ndarray | None:
-        """A constant input."""
+        """The value of a constant input; None for another one."""
         return self.graph.constant(self.node.input[slot]) if len(self.node.input) > slot else None
 
     def setting(self, name: str, default: Any) -> Any:
-        """An attribute."""
+        """The value of an attribute of the node."""
         found = next((a for a in self.node.attribute if a.name == name), None)
         return default if found is None else helper.get_attribute_value(found)
 
@@ -207,7 +207,7 @@ def _unsqueeze(step: Step) -> Result:
 
 
 def _clip(step: Step) -> Result:
-    """Keeps pictures of 0 to 1 where its limits lie outside of what the tensor can hold."""
+    """A clip whose limits lie outside the tensor's range for pictures of 0 to 1 changes nothing; else None."""
     found = step.first
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""Open and run onnxruntime sessions; the only module that does, so that all use the same options."""
+"""Open and run onnxruntime sessions; no other module does it, so all sessions have the same options."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def open_session(
     """A CPU session; Quantize/Dequantize pairs are computed in float.
 
     onnxruntime's fused integer kernels saturate on CPUs without VNNI, so the emulator's codes would depend on the
-    machine. The option `session.disable_quant_qdq` against that cannot be stored in a model.
+    machine. The option `session.disable_quant_qdq` prevents that; it cannot be stored in a model.
 
     Args:
         model: a model, or a path to one.
@@ -81,7 +81,7 @@ def run_session(
     try:
         if threading.current_thread() is not threading.main_thread():
             return list(session.run(list(outputs), dict(feeds), options))
-        # Python handles signals in the main thread only, between its own instructions: so another thread computes
+        # Python handles signals only in the main thread, between its own instructions, so another thread computes
         with ThreadPoolExecutor(1) as pool:
             try:
                 return list(pool.submit(session.run, list(outputs), dict(feeds), options).result(MAX_RUN_S))
@@ -101,7 +101,7 @@ def run_session(
 def in_parallel(act: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
     """`act(item)` of every item, in order, on as many threads as there are cores; items are taken as they are needed.
 
-    Meant for sessions of one thread: a picture a core is faster than all cores on one picture.
+    Meant for sessions of one thread: one picture on each core is faster than all cores on one picture.
     """
     workers = available_cores()
     waiting: deque[Future[Result]] = deque()

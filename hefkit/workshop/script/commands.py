@@ -21,7 +21,7 @@ _OUTPUT_LAYER = re.compile(r"output_layer(\d+)")
 
 @dataclass(frozen=True)
 class Command:
-    """One statement. Two are equal when they mean the same; line and spacing do not count."""
+    """One statement. Two are equal if they mean the same; their lines and spaces are not compared."""
 
     name: str
     args: tuple[str, ...]  # positional values in canonical spelling: conv1, [conv1, conv2], {conv*}, "a.json"
@@ -89,7 +89,7 @@ class Script:
     def weight_groups(self) -> tuple[dict[str, int], list[str]]:
         """`quantization_groups` by pattern ({conv*}, {dw*}, {*}), and single layers, which only the compiler can name.
 
-        A later line for the same pattern counts.
+        Of several lines for one pattern the last one counts.
         """
         patterns: dict[str, int] = {}
         others: list[str] = []
@@ -114,7 +114,7 @@ def compression(script: Script) -> int | None:
 
 
 def finetune(script: Script) -> Command | None:
-    """The finetune command, enabled or not; several are merged."""
+    """The finetune command, enabled or not; several lines are merged."""
     return merged(script, "post_quantization_optimization", "finetune")
 
 

@@ -1,7 +1,7 @@
 """The script that the compiler gets: the base file, and what hefkit knows of the network and the pictures.
 
-Keywords are merged into the base's line, in place. Flags win over the file, and no size exceeds the number of pictures;
-each such change is marked in the text and becomes a warning. Where a line of the base contradicts an addition,
+Keywords are merged into the base's line, in place. A flag replaces the file's value, and no size exceeds the number of
+pictures; each such change is marked in the text and becomes a warning. If a line of the base contradicts an addition,
 ModelError says which line to remove.
 """
 
@@ -41,7 +41,7 @@ class Additions:
     calibration_batch: int | None = None  # --batch-size; None: the script's, else 8
     calibset_size: int | None = None  # how many pictures the compiler is given
     wide_layers: tuple[str, ...] = ()  # to be stored in 16 bit, by the compiler's names
-    finetune_size: int | None = None  # pictures for fine-tuning and the like; None: as many as there are
+    finetune_size: int | None = None  # pictures for fine-tuning and other passes; None: as many as there are
     logits: bool = False  # --logits: class tensors stay raw
 
 
@@ -148,7 +148,7 @@ class _Composer:
             self.new.append("# change_output_activation(convNN, sigmoid)")
 
     def _refuse_forced(self, layer: str) -> None:
-        """A class convolution gets a sigmoid, which sets 0..1 itself; the compiler takes no forced range beside it."""
+        """A class convolution gets a sigmoid, which sets 0..1 itself; the compiler refuses a forced range beside it."""
         for command in self.base.named("quantization_param"):
             if command.keyword("force_range_out") and any(names_layer(n, layer) for n in layers(command.args[0])):
                 what = f"forces the range of {layer}, a class convolution, whose sigmoid sets 0..1 by itself"
@@ -191,7 +191,7 @@ class _Composer:
         return bool(modes)
 
     def _put(self, name: str, feature: str | None, wanted: Mapping[str, str]) -> None:
-        """Merge keywords into the base's lines: where a line states one already, else into the last; or add a line."""
+        """Merge keywords into the base's lines: into the line that states one, else into the last; or add a line."""
         lines = self.base.named(name, feature)
         if not lines:
             self.new.append(printed(_merged(Command(name, (feature,) if feature else (), ()), wanted)))

@@ -1,6 +1,6 @@
 """Wrong lines that users are known to write, each with what to write instead.
 
-INVENTED commands are in walkthroughs and forum posts, and in no script of the Model Zoo. Where such a line seemed to
+INVENTED commands are in walkthroughs and forum posts, but in no script of the Model Zoo. If such a line seemed to
 work, the compiler had not loaded the script.
 """
 

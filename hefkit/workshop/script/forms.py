@@ -1,4 +1,4 @@
-"""What may stand in a command: kinds of values with their limits, and the form of a command made of them.
+"""The values that a command takes: kinds of values with their limits, and the form of a command made of them.
 
 Values are compared as text in the script's canonical spelling:
 
@@ -20,7 +20,7 @@ _LAYER = re.compile(r"\{[^{}]+\}|[A-Za-z_/][\w./-]*", re.ASCII)
 
 @dataclass(frozen=True)
 class Value:
-    """What may stand at one place: words, or one kind of value within limits."""
+    """The values allowed at one place: words, or one kind of value within limits."""
 
     words: tuple[str, ...] = ()
     kind: str = ""  # a key of _CHECKS; "" for words only
@@ -29,11 +29,11 @@ class Value:
     closed: bool = False  # anything else is an error; else it is a warning
 
     def takes(self, text: str) -> bool:
-        """Whether `text` (canonical spelling) may stand here."""
+        """Whether `text` (canonical spelling) is allowed here."""
         return text in self.words or _CHECKS[self.kind](text, self)
 
     def expected(self) -> str:
-        """What may stand here, for a message."""
+        """The allowed values in words, for a message."""
         limits = f" from {self.low:g} to {self.high:g}" if self.low is not None and self.high is not None else ""
         limits = limits or (f" of at least {self.low:g}" if self.low is not None else "")
         return ", ".join([*self.words, *([_DESCRIPTIONS[self.kind] + limits] if self.kind else [])])

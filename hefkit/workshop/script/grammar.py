@@ -7,7 +7,7 @@
     # comment   to the end of the line
 
 Numbers, durations (25m), True and layers (conv41, net/conv41) are words. All scripts of the public Model Zoo (every
-tag from v1.0 to v5.2.0) follow this grammar, but for one that has a bracket too many.
+tag from v1.0 to v5.2.0) follow this grammar, except one that has a bracket too many.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Fault:
 
     line: int  # from 1
     what: str  # what is wrong and what was expected
-    text: str  # the statement, or what there is of it
+    text: str  # the statement, as far as it was read
 
 
 class _BadStatement(Exception):
@@ -50,7 +50,7 @@ class _BadStatement(Exception):
 
 
 def parse(text: str, source: str) -> tuple[Script, list[Fault]]:
-    """The commands of a script and everything else in it, both in line order; nothing after an unclosed bracket."""
+    """The commands of a script and the text that is not a command, both in line order, up to an unclosed bracket."""
     commands, faults = [], []
     for found in _statements(text):
         if isinstance(found, Fault):

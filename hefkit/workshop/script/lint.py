@@ -1,4 +1,4 @@
-"""Check a model script before the compiler reads it: the compiler would report a wrong line minutes later."""
+"""Check a model script before the compiler reads it: the compiler would report a wrong line only minutes later."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def message(source: str, found: Iterable[Finding]) -> str:
 
 
 def refuse_implicit_level(script: Script, images: int) -> None:
-    """Raise ModelError where the compiler would lower an implicit level and so ruin the boxes.
+    """Raise ModelError if the compiler would lower an implicit level, which ruins the boxes.
 
-    `images` is the number of calibration pictures. Ultralytics measured it (#25231): with 128 pictures an implicit
-    level became 1, and mAP50 of a yolo11n fell from 0.548 to 0.069; all boxes had one size.
+    `images` is the number of calibration pictures. Ultralytics measured (#25231): with 128 pictures an implicit level
+    became 1, and mAP50 of a yolo11n fell from 0.548 to 0.069; all boxes had one size.
     """
     if level(script) is None and images < ENOUGH_PICTURES:
         raise ModelError(
@@ -115,7 +115,7 @@ def against_additions(script: Script, outputs: int, logits: bool) -> list[str]:
         logits: --logits, no sigmoid is added.
 
     Raises:
-        ModelError: lines that contradict it for certain; the message names each with what to do.
+        ModelError: lines that certainly contradict it; the message names each line, and what to do.
     """
     found = [] if logits else [*_activated_outputs(script, outputs), *_forced_classes(script, outputs)]
     errors = [f for f in found if f.error]
@@ -161,7 +161,7 @@ def _forced_classes(script: Script, outputs: int) -> Iterator[Finding]:
 
 
 def not_emulated(script: Script) -> list[str]:
-    """One warning that names the lines that change the chip's numbers and that --emulate ignores, or none."""
+    """One warning with all lines that change the chip's numbers and that --emulate ignores; empty without any."""
     unread = [c for c in script.commands if _changes_numbers(c)]
     if not unread:
         return []

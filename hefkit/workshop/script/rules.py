@@ -32,7 +32,7 @@ class Finding:
 
 
 def check_command(command: Command, arch: str | None = None) -> Iterator[Finding]:
-    """The findings of one command, without regard to the other commands."""
+    """The findings of one command, independent of the other commands."""
     refusal = _refusal(command)
     if refusal is not None:
         yield Finding(command.line, refusal)
@@ -83,7 +83,7 @@ def _owner(feature: str) -> str | None:
 
 
 def _misplaced_feature(command: Command) -> str | None:
-    """No feature, or the feature of another command: both are known to be refused by the compiler."""
+    """No feature, or the feature of another command: the compiler is known to refuse both."""
     if command.feature is None:
         return cures.no_feature(command, list(tables.FEATURES[command.name]))
     owner = _owner(command.feature)
@@ -116,8 +116,8 @@ def _shape(command: Command, form: Form) -> Iterator[Finding]:
 
 def _too_few(command: Command, form: Form) -> str:
     if command.name == "quantization_param":
-        alien = next((s for k, _ in command.keywords if (s := cures.KEYWORDS.get((command.name, k)))), None)
-        return alien or "quantization_param needs a layer first; write quantization_param(conv41, ...)"
+        cure = next((s for k, _ in command.keywords if (s := cures.KEYWORDS.get((command.name, k)))), None)
+        return cure or "quantization_param needs a layer first; write quantization_param(conv41, ...)"
     expected = " and ".join(value.expected() for value in form.args[: form.required])
     return f"{command.name} has too few arguments; expected {expected}"
 
@@ -149,7 +149,7 @@ def _unlisted(command: Command, key: str, form: Form) -> Iterator[Finding]:
 
 
 def _value(command: Command, key: str, value: str, allowed: Value) -> Iterator[Finding]:
-    if allowed.takes(value) or any(_quoted(part) for part in _parts(value)):  # _quotes judges these
+    if allowed.takes(value) or any(_quoted(part) for part in _parts(value)):  # _quotes checks these
         return
     what = f"{title(command)}: {key + '=' if key else ''}{value}"
     guess = nearest(value, allowed.words) if allowed.words else ""
@@ -162,7 +162,7 @@ def _activated_by_pattern(command: Command) -> Iterator[Finding]:
 
 
 def _discouraged(command: Command) -> Iterator[Finding]:
-    """What works, and is seldom what the user wants."""
+    """Lines that work, but that users seldom want."""
     for key, _ in command.keywords:
         if (command.name, key) in cures.RENAMED:
             yield Finding(command.line, f"{key} is {cures.RENAMED[command.name, key]}", error=False)

@@ -1,8 +1,8 @@
 """The commands of Hailo model scripts, and what each takes: as far as scripts for a YOLO use them.
 
 The source is the public Model Zoo's scripts (tags v1.0 to v5.2.0) and, where marked R, reports of users; Hailo's own
-documentation needs a registration. The tables show what has been seen, which is not all that exists: an unlisted
-keyword, feature or precision is a warning, and an error only where the compiler is known to refuse it.
+documentation needs a registration. The tables show what has been seen, and more may exist. So an unlisted keyword,
+feature or precision is a warning; it is an error only if the compiler is known to refuse it.
 
     FORMS      command -> form
     FEATURES   command -> feature -> form, as in post_quantization_optimization(finetune, ...)
@@ -260,5 +260,5 @@ def form(command: str, feature: str | None) -> Form | None:
 
 
 def known_commands() -> list[str]:
-    """Every command of a real script, layout left out, also those that hefkit refuses."""
+    """Every command of real scripts, with those that hefkit refuses, without layout."""
     return sorted([*FORMS, *FEATURES, *REFUSED])

@@ -3,7 +3,7 @@
 Modules, in reading order:
     settings  one candidate: what it sets, its name, its command line
     plan      the sweep file -> candidates
-    auto      the candidates that are worth a trial, the most promising first by emulation
+    auto      --sweep auto: chooses the candidates, and orders them by a quick emulation
     job       a candidate as work for any machine, and the key of its result
     worker    what runs on a worker: keep inputs, run a candidate, stop it
     guard     ends a candidate whose worker is gone

@@ -1,7 +1,7 @@
-"""--sweep auto: the candidates that are worth a trial for this network, the most promising first by emulation.
+"""--sweep auto: chooses the candidates for this network; a quick emulation orders them, the most promising first.
 
-The forecast is quick: ranges and agreement from a few calibration pictures. It only orders the candidates; what they
-are worth is measured on each of them. Level 2 trains, so it takes the forecast of level 0.
+The forecast takes ranges and agreement from a few calibration pictures. It only orders the candidates; the figures that
+rank them are measured on each candidate. Level 2 trains, so it takes the forecast of level 0.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ GROUPED = [replace(settings, groups=GROUPS) for settings in PLAIN[:2]]
 
 
 class Forecast:
-    """Quick emulations of one network; `run` is past its preflight and has a calibration set."""
+    """Quick emulations of one network; `run` has passed its preflight and has a calibration set."""
 
     def __init__(self, run: Compilation) -> None:
         assert run.file is not None and run.layout is not None and run.calibration is not None
@@ -39,14 +39,14 @@ class Forecast:
         self._measured: dict[bool, Emulator] = {}
 
     def agreement(self, settings: Settings) -> float:
-        """The share of boxes that float and emulated model share at level 0; 0 where there are no boxes."""
+        """The agreement (F1, 0..1) of the boxes of the float and the emulated model at level 0; 0 without boxes."""
         options = settings.applied(self._run.options)
         emulator = self._emulator(options.logits)
         model, head = emulator.variant(precision_of(options, len(self._layout.convs)))
         return emulated_agreement(self._heads, model, head).f1 or 0.0
 
     def blames_weights(self) -> bool:
-        """Whether 8-bit weights, and not the tensors, are what loses boxes."""
+        """Whether the weights lose most in 8 bit, and not the tensors."""
         emulator = self._emulator(self._run.options.logits)
         blame = emulator.blame(lambda: islice(self._pictures(), BLAMED_ON))
         return to_blame(blame.weights, blame.tensors) == WEIGHTS
@@ -69,7 +69,7 @@ def auto_candidates(run: Compilation, key: str, *, card: bool) -> list[Candidate
     where weights are to blame. The most promising first; equally good ones in this order.
 
     Args:
-        key: of all that decides the forecast; the one in the folder of the sweep counts while this is the same.
+        key: hash of all that decides the forecast; a forecast in the sweep folder with the same key is used again.
         card: whether a worker's SDK computes on a graphics card.
     """
     record = run.options.run_dir / RECORD
@@ -88,7 +88,7 @@ def auto_candidates(run: Compilation, key: str, *, card: bool) -> list[Candidate
 
 
 def _forecast(run: Compilation) -> dict[str, float]:
-    """Name -> share of the boxes that are kept; groups only where weights are to blame for less than GOOD_RECALL."""
+    """Name -> share of the boxes; groups only if it is below GOOD_RECALL and the weights lose most."""
     forecast = Forecast(run)
     log.info("forecast on %s", counted(min(PICTURES, len(run.calibration or [])), "picture"))
     found = {settings.name(): round(forecast.agreement(settings), 4) for settings in PLAIN}

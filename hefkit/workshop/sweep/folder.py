@@ -9,7 +9,7 @@ CANDIDATE/             CANDIDATE.hef or CANDIDATE.emulated.onnx with its JSON
     run/               its run folder
     log.txt            all that it printed
     script.mscript     its base script, where the sweep added lines to it
-    candidate.json     key, figures and command; written last, so that what is there is complete
+    candidate.json     key, figures and command; written last, when the other files are complete
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def check_folder(path: Path) -> None:
 
 
 class SweepFolder:
-    """Where the candidates of one sweep lie."""
+    """The folder of one sweep, with a folder for each candidate."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -64,7 +64,7 @@ class SweepFolder:
         return row
 
     def keep(self, job: Job, outcome: Mapping[str, Any]) -> Row:
-        """Write what a worker has returned; of a failed candidate the log and the run folder only."""
+        """Write the files that a worker has returned, and the record of the candidate; returns its row."""
         files = {name: data for name, data in outcome["files"].items() if is_plain(name)}
         report = self._report(files)
         failed = bool(outcome["code"]) or report is None or job.product not in files

@@ -1,9 +1,9 @@
-"""Runs one command for a worker, and ends it when the worker is gone, however that happened: no orphan is left.
+"""Runs one command for a worker, and ends the command when the worker ends or is killed.
 
 python guard.py FOLDER COMMAND ...      works in FOLDER; the exit code is the command's
 
-The worker holds the other end of this process's stdin. It closes when the worker stops the candidate, and also when
-the worker is killed; then the command is ended and FOLDER, which only this candidate uses, is removed.
+The worker holds the other end of this process's stdin. That end closes when the worker stops the candidate, and also
+when the worker is killed. Then this process ends the command and removes FOLDER, which only this candidate uses.
 Standard library only: it runs as a lone file.
 """
 

@@ -42,7 +42,7 @@ class Blob:
 
     @staticmethod
     def of(content: Path | bytes) -> Blob:
-        """Hash it."""
+        """The blob of a file or of bytes, hashed; raises DataError for a file that cannot be read."""
         digest = hashlib.sha256()
         if isinstance(content, bytes):
             digest.update(content)
@@ -56,13 +56,13 @@ class Blob:
         return Blob(digest.hexdigest(), content)
 
     def read(self) -> bytes:
-        """All of it."""
+        """The whole content."""
         return self.content if isinstance(self.content, bytes) else self.content.read_bytes()
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is given. Paths are relative to the folder that the worker makes for it."""
+    """The work for a worker. Paths are relative to the folder that the worker makes for it."""
 
     candidate: Candidate
     key: str  # sha256 of all that decides the result
@@ -72,15 +72,15 @@ class Job:
     command: str  # the same for the user, to repeat it by hand
     script: str | None  # of the model script, where it is not the user's own file
     sdk: bool
-    card: bool  # best on a machine with a graphics card
+    card: bool  # a machine with a graphics card computes it much faster
 
     @property
     def name(self) -> str:
-        """Of the candidate."""
+        """The candidate's name."""
         return self.candidate.name
 
     def wire(self, sdk_python: str | None, place: int) -> dict[str, Any]:
-        """What the worker's function is given; `place` is the worker's number among those of its machine."""
+        """The argument of the worker's `perform`; `place` is the worker's number among those of its machine."""
         return {
             "inputs": {place: blob.digest for place, blob in self.inputs.items()},
             "words": list(self.words),
@@ -94,7 +94,7 @@ class Jobs:
     """Makes jobs of candidates; every input is read and hashed once.
 
     Args:
-        run: past its preflight; its options are those of the command line, its run folder is that of the sweep.
+        run: has passed its preflight; its options are those of the command line, its run folder is that of the sweep.
         names: --names as given.
 
     Attributes:
@@ -118,7 +118,7 @@ class Jobs:
         return self.make(Candidate(f"{PARSED}-{arch}", Settings(hw_arch=arch, calib=calib)), parse_only=True)
 
     def make(self, candidate: Candidate, har: Path | None = None, *, parse_only: bool = False) -> Job:
-        """The job of a candidate, which starts from a parsed HAR where there is one."""
+        """The job of a candidate; it starts from a parsed HAR if one is given."""
         options = replace(candidate.settings.applied(self.base), parse_only=parse_only)
         # the parsed network keeps the name of the ONNX: it becomes part of every layer's name
         name = self.stem if parse_only else candidate.name
@@ -147,7 +147,7 @@ class Jobs:
         )
 
     def _inputs(self, options: Options, output: str) -> tuple[dict[str, Blob], Places, str]:
-        """The files that a worker needs, where they are there, and the digest of the calibration pictures."""
+        """The files that a worker needs, their places on the worker, and the digest of the calibration pictures."""
         files, digest, where = self._calibration(options)
         inputs = {**self._model, **files, **self._data, LOCAL.script: Blob.of(options.script.text.encode())}
         here = replace(LOCAL, onnx=f"./{options.onnx.name}", calib=where, output=output)

@@ -1,4 +1,4 @@
-"""The picture of a sweep: what each candidate is worth, over what it costs."""
+"""The picture of a sweep: the accuracy of each candidate over its size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from hefkit.text import one_line
 from hefkit.workshop.sweep.ranking import TITLES, Row
 
 SIZE = (7.6, 4.2)  # inches
-SPREAD = 0.015  # of the largest size: candidates of one size stand beside each other
+SPREAD = 0.015  # of the largest size: candidates of one size are drawn beside each other
 MARGIN = 1.2  # of the largest size: where the axis ends
 LEGEND = "green: the best; blue: no other is better and cheaper\nsquare: with tensors in 16 bit"
 TITLE = "Candidates: accuracy over size"
@@ -42,7 +42,7 @@ def _draw(axes: Any, rows: Sequence[Row]) -> None:
     axes.margins(y=0.08)
     axes.set(
         xlim=(0, MARGIN * max(places)),
-        xlabel="size, MB (candidates of one size stand side by side)",
+        xlabel="size, MB (candidates of one size are side by side)",
         ylabel=f"% {TITLES[rows[0].figures['measure']]}",
     )
     axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5), handlelength=1, title=LEGEND, title_fontsize=8)

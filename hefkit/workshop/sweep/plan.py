@@ -23,7 +23,7 @@ MAX_CANDIDATES = 64
 MAX_LINES = 100
 MAX_SAMPLES = 1_000_000
 _NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)
-RESERVED = ("parsed-", "pictures")  # folders of the sweep itself begin so
+RESERVED = ("parsed-", "pictures")  # the names of the sweep's own folders begin with these
 
 
 def read_plan(path: Path) -> list[Candidate]:
@@ -180,7 +180,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _shown(value: Any) -> str:
-    """A value of the file in a message; lists may be endless."""
+    """A value of the file in a message, bounded: lists may be very long."""
     return repr(one_line(value, 60)) if isinstance(value, str) else f"a {type(value).__name__}"
 
 

@@ -1,7 +1,7 @@
-"""The workers of a cluster, each with one candidate at a time: who fits, who is lost, who takes over.
+"""The workers of a cluster, each with one candidate at a time: which workers fit, and which candidate each one gets.
 
-A candidate is bound to one worker, because this module decides where it runs next: not where it has failed for a
-reason of that machine, and not on a machine without the SDK. The inputs are sent to a worker once.
+Dask must not move a candidate: this module chooses its worker. It chooses no worker that has had the candidate before,
+and none without the SDK. The inputs are sent to a worker once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Pool:
         return facts
 
     def perform(self, jobs: Sequence[Job], may_start: Callable[[], bool]) -> Iterator[tuple[Job, Outcome | None]]:
-        """Run the jobs, the first ones first; each with its outcome, or None where it was not started in time."""
+        """Run the jobs in their order; each with its outcome, or None if it was not started in time."""
         waiting, tried, lost = deque(jobs), {job.name: set[str]() for job in jobs}, Counter[str]()
         while waiting or any(w.job for w in self._workers.values()):
             for job in self._refresh():
@@ -96,7 +96,7 @@ class Pool:
                     waiting.appendleft(job)
                 else:
                     yield job, outcome
-            yield from self._hopeless(waiting, tried)
+            yield from self._without_worker(waiting, tried)
             time.sleep(POLL_S)
 
     def stop(self) -> None:
@@ -155,7 +155,7 @@ class Pool:
             mine = [job for job in waiting if self._suits(worker, job, tried[job.name])]
             if not mine:
                 continue
-            # a machine with a card takes first what needs one
+            # a machine with a card takes the jobs for a card first
             job = next((j for j in mine if j.card), mine[0]) if worker.facts["card"] else mine[0]
             tried[job.name].add(worker.address)
             try:
@@ -170,7 +170,7 @@ class Pool:
             waiting.remove(job)
 
     def _suits(self, worker: _Worker, job: Job, tried: set[str]) -> bool:
-        """Whether a worker may take a job: not again, and not where another one with a graphics card still may."""
+        """Whether a worker may take a job: not a second time, and not if another one with the card for it is left."""
         if worker.address in tried or worker.facts is None:
             return False
         cards = [w for w in self._workers.values() if w.facts and w.facts["card"] and w.address not in tried]
@@ -202,8 +202,8 @@ class Pool:
                 name = one_line(type(exc).__name__, 60)
                 yield job, {**_failure(f"the worker failed ({name}: {one_line(exc, 300)})"), "host": worker.address}
 
-    def _hopeless(self, waiting: deque[Job], tried: dict[str, set[str]]) -> Iterator[tuple[Job, Outcome]]:
-        """Jobs that no worker can take, after a while in which another one may have started."""
+    def _without_worker(self, waiting: deque[Job], tried: dict[str, set[str]]) -> Iterator[tuple[Job, Outcome]]:
+        """Jobs that no worker can take, after PATIENCE_S in which no new worker has started either."""
         fit = [w for w in self._workers.values() if w.facts is not None or w.asked is not None]
         stuck = [j for j in waiting if all(w.address in tried[j.name] for w in fit)]
         if not stuck or any(w.job for w in fit):
@@ -223,5 +223,5 @@ def _failure(error: str) -> Outcome:
 
 
 def _only(address: str) -> dict[str, Any]:
-    """For `submit`: this worker and no other, and what it returns is never taken for another call's."""
+    """For `submit`: run on this worker and no other, and never reuse the result of an earlier call."""
     return {"workers": [address], "allow_other_workers": False, "pure": False, "retries": 0}

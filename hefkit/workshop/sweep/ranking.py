@@ -1,4 +1,4 @@
-"""Which candidate is the best? Those whose intervals overlap are equal, and of equal ones the cheapest is taken."""
+"""Which candidate is best? All whose intervals overlap that of the highest score are equal; the cheapest is taken."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ TITLES = {LABELS: "of the float model's mAP50", AGREEMENT: "agreement with the f
 
 @dataclass
 class Row:
-    """One candidate and what became of it."""
+    """One candidate and its result."""
 
     name: str
     settings: dict[str, Any]
@@ -42,7 +42,7 @@ class Row:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Of the score; the score alone where it has none."""
+        """The interval of the score; a score without an interval is both of its ends."""
         low, high = self.figures.get("interval") or (self.score or 0.0, self.score or 0.0)
         return float(low), float(high)
 
@@ -50,9 +50,9 @@ class Row:
     def cost(self) -> tuple[float, ...]:
         """What it costs on the chip, to be compared: contexts, frame rate, 16-bit tensors, bytes of the HEF or weights.
 
-        Contexts run one after another. With one, the compiler estimates the frame rate; a HEF without an estimate comes
-        after those with one. 16 bit halves the rate of a layer. Frame rate and bytes count in two digits: a smaller
-        difference means nothing.
+        Contexts run one after another. For a network of one context the compiler estimates the frame rate; a HEF
+        without an estimate comes after those with one. 16 bit halves the rate of a layer. Frame rate and bytes are
+        rounded to two digits: a smaller difference means nothing.
         """
         figures = self.figures
         return (
@@ -81,7 +81,7 @@ def figures(report: Mapping[str, Any], size: int) -> dict[str, Any]:
 
     Args:
         report: its report.json.
-        size: bytes of its model; of an emulated one the weights count, because the rest is not on the chip.
+        size: bytes of its model; for an emulated one those of the weights are used: the rest is not on the chip.
     """
     quality = report.get("quality") or {}
     models = (report.get("accuracy") or {}).get("models") or [None]
@@ -107,9 +107,9 @@ def figures(report: Mapping[str, Any], size: int) -> dict[str, Any]:
 
 
 def rank(rows: Sequence[Row]) -> list[Row]:
-    """All rows, the best first, then the others by their score, then what was not measured or has failed.
+    """All rows: those equal to the highest, the cheapest first; the others by score; those not measured; the failed.
 
-    Sets `rank`, `equal_to_best` and `pareto`. The same figures give the same order, whatever the order of `rows`.
+    Sets `rank`, `equal_to_best` and `pareto`. The result does not depend on the order of `rows`.
     """
     scored = sorted((r for r in rows if r.status == DONE and r.score is not None), key=_by_score)
     equal = [r for r in scored if _overlap(r, scored[0])]
@@ -127,7 +127,7 @@ def reason(ranked: Sequence[Row]) -> str:
     """Why the first row is taken."""
     best = ranked[0]
     if best.score is None:
-        return f"{best.name}: nothing was measured that tells the candidates apart; it is the cheapest"
+        return f"{best.name}: no candidate has a measured score; it is the cheapest"
     what = TITLES[best.figures["measure"]]
     equal = [row for row in ranked if row.equal_to_best]
     text = f"{best.name}: {share(best)} {what}"

@@ -52,7 +52,7 @@ def compare(run: Compilation, models: Sequence[Path]) -> Path | None:
         if sdk:
             result.warn(_whose_figures(len(shown), len(items)))
         write_report(result, run.options.run_dir)
-    except HefkitError as exc:  # the candidates have taken hours: what they are worth is told all the same
+    except HefkitError as exc:  # the candidates have taken hours: their figures are shown without the report too
         run.warn(f"{NONE}: {one_line(exc, 1000)}")
         return None
     return result.report
@@ -67,7 +67,7 @@ def _pictures(run: Compilation) -> tuple[list[Item], dict[int, str] | None]:
 
 
 def _whose_figures(count: int, of: int) -> str:
-    """What the figures are, for the page."""
+    """A sentence for the page: the figures are the SDK's, not the chip's."""
     first = "" if count == of else f" on the first {count} of {of} pictures"
     return (
         "the figures are those of Hailo's SDK, which emulates the networks that the HEFs were compiled from"

@@ -1,4 +1,4 @@
-"""What a sweep leaves: the table, sweep.json, the picture, the report, and the winner where --output names it."""
+"""The results of a sweep: the table, sweep.json, the picture, the report, and the winner as --output."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NO_PICTURE = (
 def finish(run: Compilation, ranked: Sequence[Row]) -> dict[str, Any]:
     """Write everything into the folder of the sweep, and the best of the `ranked`; returns what --json prints.
 
-    The report comes last: with the SDK it takes minutes, and what is there before it survives Ctrl-C.
+    The report comes last: with the SDK it takes minutes, and Ctrl-C during it loses nothing else.
     """
     folder, pair = run.options.run_dir, [row for row in ranked[:2] if row.status == DONE]
     result: dict[str, Any] = {
@@ -64,7 +64,7 @@ def _known(folder: Path, pair: Sequence[Row]) -> Path | None:
 
 
 def table(ranked: Sequence[Row]) -> list[str]:
-    """The table for people, the best first; what has failed has its reason."""
+    """The table for people, the best first; a failed candidate is shown with its reason."""
     names = [one_line(row.name, 40) for row in ranked]
     width = max(len("candidate"), *map(len, names))
     lines = [

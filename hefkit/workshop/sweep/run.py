@@ -49,11 +49,11 @@ def ranked_sweep(run: Compilation, request: Request) -> list[Row]:
     """Compile all candidates and rank them, the best first.
 
     Args:
-        run: past its preflight, with a calibration set where candidates need that of the command line; its `run_dir`
-            is the folder of the sweep.
+        run: has passed its preflight; has a calibration set if a candidate needs that of the command line; its
+            `run_dir` is the folder of the sweep.
 
     Raises:
-        UsageError: the time was over before a candidate could start.
+        UsageError: the budget was over before a candidate could start.
         DataError: a calibration set, or the labelled pictures, cannot be used.
         ModelError: the sweep adds a line to the model script that is not a statement.
         ToolchainError: no Dask, no cluster, no SDK.
@@ -72,7 +72,7 @@ class _Sweep:
 
     def rows(self) -> list[Row]:
         for candidate in self.request.candidates or ():
-            self.jobs.make(candidate)  # reads its files: what is wrong with them is told first
+            self.jobs.make(candidate)  # reads its files, so that an error in them is reported first
         need_dask("--sweep")
         with contextlib.ExitStack() as stack:
             pool = self._remote(stack)
@@ -114,7 +114,7 @@ class _Sweep:
         return not self.options.emulate, None if python is None else str(python.absolute()), self.options.hw_arch
 
     def _facts(self, pool: Pool | None) -> list[dict[str, Any]]:
-        """What the workers have; those of this machine have what this process has."""
+        """What the workers have; workers on this machine have the same as this process."""
         if pool is not None:
             return pool.survey()
         facts = here.describe(*self._ask())
@@ -125,7 +125,7 @@ class _Sweep:
     def _candidates(self, *, card: bool) -> list[Candidate]:
         if self.request.candidates is not None:
             return list(self.request.candidates)
-        # what decides the result of a candidate without settings also decides the forecast
+        # the key of a candidate without settings holds all that decides the forecast
         return auto_candidates(self.run, self.jobs.make(Candidate("auto", Settings())).key, card=card)
 
     def _reused(self, candidates: Sequence[Candidate]) -> tuple[list[Row], list[Candidate]]:

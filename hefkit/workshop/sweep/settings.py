@@ -69,7 +69,7 @@ class Settings:
         return {key: value for key, value in values.items() if value is not None}
 
     def name(self) -> str:
-        """A folder's name that tells what is set; two settings with the same name are the same, but for a hash."""
+        """A folder's name that shows what is set; layers, lines and paths are shown by a hash of 4 digits."""
         parts = [] if self.level is None else [f"level{self.level}"]
         if self.precision_16 is not None:
             known = {(): "8bit", ("outputs",): "out16", ("auto",): "auto16"}

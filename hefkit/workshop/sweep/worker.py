@@ -1,4 +1,4 @@
-"""What runs on a worker of the cluster: say what it has, keep inputs by their content, run a candidate, stop it.
+"""The functions for a worker of the cluster: describe it, keep inputs by their content, run a candidate, stop it.
 
 Arguments and results are plain values. Names from the other side are checked before they are used as paths.
 """
@@ -30,10 +30,10 @@ from hefkit.workshop.dfc.machine import gpus
 from hefkit.workshop.dfc.ready import get_ready
 
 SCRIPT = Path(hefkit.__file__).resolve().parent.parent / "compile_to_hef.py"
-OUT, RUN, LOG = "out", "run", "log.txt"  # a candidate's results, in them the run folder and what it printed
+OUT, RUN, LOG = "out", "run", "log.txt"  # the folder of a candidate's results; in it the run folder and the output
 MAX_CACHE = 8 << 30  # bytes of inputs that are kept; the oldest go first
 MAX_FILE = 1 << 30  # bytes of a result
-# what Dask sets for its workers: a candidate would compute on one thread, and return its memory again and again
+# what Dask sets for its workers; with these a candidate would compute on one thread and return its memory too often
 DASK_SETS = {
     "MALLOC_TRIM_THRESHOLD_": "65536",
     "OMP_NUM_THREADS": "1",
@@ -56,7 +56,7 @@ def sources() -> str:
 
 
 def describe(sdk: bool, sdk_python: str | None, arch: str) -> dict[str, Any]:
-    """What this worker has.
+    """The facts about this worker.
 
     Args:
         sdk: look for Hailo's SDK.
@@ -131,7 +131,7 @@ def perform(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def stop() -> None:
-    """End what runs here; called beside it, in another thread."""
+    """End the candidate that runs here; called in another thread."""
     _stopped.set()
     for process in list(_running.values()):
         with contextlib.suppress(OSError, ValueError):
@@ -150,7 +150,7 @@ def _sdk_python(flag: str | None) -> Path | None:
 
 
 def _fill(folder: Path, inputs: dict[str, str]) -> None:
-    """Put the inputs into the folder of a job: links, which take no space and survive the pruning of the cache."""
+    """Put the inputs into the folder of a job, as links: they take no space, and stay when the cache is pruned."""
     for place, digest in inputs.items():
         if not is_plain(place):
             raise ValueError(f"{one_line(place, 80)} is not a place in the folder of a job")
@@ -163,7 +163,7 @@ def _fill(folder: Path, inputs: dict[str, str]) -> None:
 
 
 def own_card(place: int) -> dict[str, str]:
-    """Environment variables: with several graphics cards each worker of a machine takes another one.
+    """Environment variables: if a machine has several graphics cards, each of its workers takes a different one.
 
     Args:
         place: the worker's number among those of its machine.

@@ -226,7 +226,7 @@ def test_the_first_start_is_explained_in_one_line(bench: Bench, caplog: pytest.L
         bench.parse(dfc)
 
     told = [r.getMessage() for r in caplog.records if "first start" in r.getMessage()]
-    assert len(told) == 1 and "it goes on by itself" in told[0]
+    assert len(told) == 1 and "it continues by itself" in told[0]
     assert "16 GB" not in caplog.text and "CUDNN" not in caplog.text and "Unsupported release" not in caplog.text
     assert "The SDK requires 16 GB of RAM" in dfc.log.read_text()
 

@@ -1,7 +1,7 @@
 """What earlier runs have seen of each picture, kept in the user's cache folder, so that the next run is fast.
 
-One SQLite file: a killed run keeps what was committed, and several runs may use it at once. A picture is known by its
-path, and what is known counts only while size and time of the picture and of its label file are the same.
+One SQLite file: a killed run keeps what was committed, and several runs may use it at once. A row belongs to the path
+of a picture. It is used only while size and time of the picture and of its label file are the same.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def stamp(path: str) -> str | None:
 
 
 class Cache:
-    """For `with`. Where the file cannot be used, nothing is remembered, with a word."""
+    """For `with`. If the file cannot be used, nothing is remembered, and a line on the console says so."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

@@ -1,8 +1,8 @@
 """Which pictures make the set, and in which order.
 
-`diverse`: near-duplicates go out; then classes, sizes of objects and pictures without objects get their share; the rest
-is a spread. Each step takes the picture that is farthest from those already chosen (farthest-point sampling), by the
-numbers of `look`. The first is drawn by the seed.
+`diverse`: near-duplicates are left out. Then classes, sizes of objects and pictures without objects get their share,
+and the rest is spread. Each step takes the picture that is farthest from those already chosen (farthest-point
+sampling), by the numbers of `look`. The first is drawn by the seed.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def diverse(table: Table, wanted: int, seed: int, spec: InputSpec, near: np.ndar
 
 
 def near_duplicates(table: Table) -> np.ndarray:
-    """(n,) bool: looks like an earlier picture that is not one itself, and has objects of the same classes."""
+    """(n,) bool: whether a picture looks like an earlier one that was kept, with objects of the same classes."""
     near = np.zeros(len(table.phash), bool)
     colours = table.values[:, [BRIGHTNESS, RED_GREEN, BLUE_YELLOW]] * STEPS[[BRIGHTNESS, RED_GREEN, BLUE_YELLOW]]
     classes: dict[int, set[int]] = defaultdict(set)
@@ -105,7 +105,10 @@ def object_sizes(table: Table, spec: InputSpec) -> np.ndarray:
 
 
 def _strata(table: Table, rows: np.ndarray, wanted: int, spec: InputSpec) -> list[tuple[np.ndarray, int]]:
-    """(which of `rows`, how many of them the set must have), the rarest first."""
+    """(which of `rows`, how many of them the set must have), the rarest first.
+
+    Example: a set of 64 with two classes must have 8 of each class, 8 of each size, and 4 without objects.
+    """
     groups: list[tuple[np.ndarray, int]] = []
     classes = np.unique(table.object_class)
     for class_id in classes.tolist():

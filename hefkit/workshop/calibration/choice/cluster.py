@@ -1,4 +1,4 @@
-"""Who looks at the pictures: threads of this machine, or the workers of a Dask cluster. The result is the same."""
+"""Look at pictures with threads of this machine, or with the workers of a Dask cluster. The result is the same."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Cluster:
         self._client = client
 
     def look(self, groups: Sequence[Sequence[Target]]) -> Iterator[tuple[int, list[bytes | str]]]:
-        """See Lookers. A worker that is lost costs nothing but its share of the work: others take it over."""
+        """See Lookers. If a worker is lost, other workers do its share of the work."""
         from distributed import as_completed
 
         waiting = iter(enumerate(groups))

@@ -62,7 +62,7 @@ def notes(
         selection: `figures` of the set.
         dataset: `figures` of all pictures; None where they were not looked at.
         names: class names, where known.
-        in_val: pictures of the set that also stand in the val split.
+        in_val: pictures of the set that are also in the val split.
         copies: near-duplicates in the set.
     """
     count = selection["pictures"]
@@ -72,12 +72,12 @@ def notes(
         cure = "ask for more with --num-samples" if more else "add photographs"
         warnings.append(f"only {counted(count, 'picture')}; stable ranges need at least {FEW}; {cure}")
     if in_val:
-        warnings.append(f"{in_val} of {count} pictures also stand in val; accuracy on val will look too good")
+        warnings.append(f"{in_val} of {count} pictures are also in val; accuracy on val will look too good")
     if copies:
         warnings.append(f"{copies} of {count} pictures look like others of the set; add different photographs")
     remarks = []
     if selection["without_objects"] == 0 and dataset and dataset["without_objects"] == 0:
-        remarks.append("no picture is without objects; a few of the empty scene are good for the scores")
+        remarks.append("every picture has objects; a few pictures of the empty scene are good for the scores")
     if selection["resolutions"] == 1 and count > 1:
         remarks.append("all pictures have one resolution; that is right if the camera has it too")
     if FEW <= count < DFL_ADVICE:

@@ -68,7 +68,7 @@ Target = tuple[str, int | None]  # path of a picture, or path of a video and num
 def look_at_targets(targets: Sequence[Target]) -> list[bytes | str]:
     """A packed Look of each target, or the reason why it cannot be read. Runs in threads, and on a cluster.
 
-    Frames of a video stand together; they are read in one pass.
+    The frames of a video must follow each other; they are read in one pass.
     """
     found: list[bytes | str] = []
     for path, group in itertools.groupby(targets, key=lambda target: target[0]):

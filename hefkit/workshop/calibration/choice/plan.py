@@ -1,4 +1,4 @@
-"""The order in which pictures are taken: of all of them, or after a look at each."""
+"""The order in which pictures are taken: by path or by the seed alone, or after a look at each picture."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def plan_set(items: Sequence[Item], wanted: int, select: str, seed: int, spec: I
     near = near_duplicates(table)
     copies = int(near.sum())
     if copies:
-        log.info("%s of %d look like an earlier one and stand back", counted(copies, "picture"), len(items))
+        log.info("%s of %d look like an earlier one and are taken last", counted(copies, "picture"), len(items))
     rows = diverse(table, wanted, seed, spec, near)
     skipped = [Skipped(items[row].source, table.reasons[row]) for row in sorted(table.reasons)]
     return Plan([items[row] for row in rows], rows, table, near, skipped)
