@@ -82,7 +82,7 @@ def started(workers: int) -> Iterator[Any]:
                 processes=False,
                 dashboard_address=f"{LOOPBACK}:0",
                 worker_dashboard_address=f"{LOOPBACK}:0",
-                memory_limit=0,  # what needs memory are the candidates' processes, which Dask does not count
+                memory_limit=0,  # the candidates' processes need the memory, and Dask does not count them
                 local_directory=folder,
                 silence_logs=logging.CRITICAL,
             )
