@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from itertools import chain, pairwise
 from pathlib import Path
@@ -70,23 +70,12 @@ def snapshot(folder: Path) -> dict[str, bytes]:
 
 
 @pytest.fixture
-def emulated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Callable[..., Finished]]:
+def emulated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: Run) -> Run:
     """`emulated(onnx, *flags)`: main() in this process, which is quicker than a script, in an empty folder."""
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
     prove_once(monkeypatch)
-    terminate = signal.getsignal(signal.SIGTERM)
-
-    def run(onnx: Path, *flags: object) -> Finished:
-        capsys.readouterr()
-        code = run_main(main, [str(onnx), "--emulate", *map(str, flags)])
-        out, err = capsys.readouterr()
-        return Finished(code, out, err)
-
-    yield run
-    signal.signal(signal.SIGTERM, terminate)
+    return lambda onnx, *flags: run_here(SCRIPT, onnx, "--emulate", *flags)
 
 
 @pytest.fixture

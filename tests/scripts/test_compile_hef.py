@@ -12,14 +12,13 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from compile_to_hef import main
-from hefkit.cli import run_main
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec
 from hefkit.spec_file import read_spec
@@ -63,28 +62,23 @@ Compile = Callable[..., Finished]
 
 @pytest.fixture
 def compiled(
-    yolo: Path, calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Compile]:
+    yolo: Path, calib: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Finished]
+) -> Compile:
     """`compiled(*flags, sdk=..., onnx=..., **behaviour)`: one compilation to `best` in the test's folder."""
     fork_the_worker(monkeypatch)
     prove_once(monkeypatch)
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HAILO_SDK_PYTHON", raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    before = signal.getsignal(signal.SIGTERM)
 
     def run(
         *flags: object, sdk: Path | None = None, onnx: Path = yolo, data: Path = calib, **behaviour: Any
     ) -> Finished:
         python = sdk or make_sdk(tmp_path, name=f"sdk{len(list(tmp_path.glob('sdk*')))}", **behaviour)
-        arguments = [onnx, "--calib", data, "--output", "best", "--sdk-python", python, "--json", *flags]
-        capsys.readouterr()
-        code = run_main(main, list(map(str, arguments)))
-        out, err = capsys.readouterr()
-        return Finished(code, out, err)
+        words = [onnx, "--calib", data, "--output", "best", "--sdk-python", python, "--json", *flags]
+        return run_here(SCRIPT, *words, cwd=tmp_path)
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 HAR = "runs/compile/best/best.{}.har"  # parsed or quantized

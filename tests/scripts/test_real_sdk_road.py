@@ -7,15 +7,13 @@ graphs come through the driver: end nodes, names, orders, shapes, scripts, HARs,
 from __future__ import annotations
 
 import shutil
-import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import prepare_calibration
-from compile_to_hef import main
 from hefkit.cli import run_main
 from hefkit.hef.file import read_hef
 from hefkit.hef.words import check_spec, describe
@@ -38,19 +36,11 @@ NETWORKS: dict[str, tuple[str, int, str, int, bool, float | None]] = {
 
 
 @pytest.fixture
-def compiled(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Compile]:
+def compiled(monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Finished]) -> Compile:
     """`compiled(onnx, *flags)`: main() in this process; the double's processes are forked."""
     fork_the_worker(monkeypatch)
     prove_once(monkeypatch)
-    before = signal.getsignal(signal.SIGTERM)
-
-    def run(*arguments: object) -> Finished:
-        capsys.readouterr()
-        code = run_main(main, list(map(str, arguments)))
-        return Finished(code, *capsys.readouterr())
-
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return lambda *arguments: run_here("compile_to_hef.py", *arguments)
 
 
 @pytest.mark.parametrize("file, side, family, classes, free, recall", NETWORKS.values(), ids=NETWORKS.keys())

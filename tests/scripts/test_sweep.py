@@ -17,7 +17,6 @@ from typing import Any
 import pytest
 
 from compile_to_hef import main
-from hefkit.cli import run_main
 from hefkit.workshop.sweep.folder import SweepFolder
 from tests.conftest import ROOT, Finished
 from tests.helpers.dask_settings import FEWER_CYCLES
@@ -39,26 +38,20 @@ def yolo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sweep(
-    tmp_path: Path, yolo: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Sweep]:
+def sweep(tmp_path: Path, yolo: Path, monkeypatch: pytest.MonkeyPatch, run_here: Callable[..., Finished]) -> Sweep:
     """`sweep(text of the file, *flags)`: main() in this process, in the test's folder, with twelve pictures."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     npy_set(tmp_path / "set.npy", 12)
-    before = signal.getsignal(signal.SIGTERM)
 
     def run(text: str, *flags: object) -> Finished:
         Path("sweep.yaml").write_text(text)
         words = [yolo, "--calib", "set.npy", "--sweep", "sweep.yaml" if text else "auto", "--json", *flags]
-        capsys.readouterr()
-        code = run_main(main, list(map(str, words)))
-        out, err = capsys.readouterr()
-        assert "Traceback" not in err, err
-        return Finished(code, out, err)
+        done = run_here("compile_to_hef.py", *words, cwd=tmp_path)
+        assert "Traceback" not in done.err, done.err
+        return done
 
-    yield run
-    signal.signal(signal.SIGTERM, before)
+    return run
 
 
 @contextlib.contextmanager
