@@ -170,13 +170,15 @@ def test_after_a_kill_a_browser_plays_it(killed: Path, tmp_path: Path) -> None:
         async with browser_tab(program, tmp_path / "profile") as tab:
             await tab.open(killed.as_uri())
             await tab.until("document.querySelector('video')?.readyState >= 2", 30)
-            await tab.evaluate(
-                "new Promise(done => { const v = document.querySelector('video'); v.pause(); v.controls = false;"
-                " v.onseeked = done; v.currentTime = 8.4; })"
-            )
-            end = time.monotonic() + 15
-            while abs(await middle(tab) - 8.4 * 25) > NEAR and time.monotonic() < end:
-                await asyncio.sleep(0.05)  # a busy machine draws it later
+            end = time.monotonic() + 30
+            while time.monotonic() < end:
+                await tab.evaluate(
+                    "new Promise(done => { const v = document.querySelector('video'); v.pause(); v.controls = false;"
+                    " v.onseeked = done; v.currentTime = 8.4; })"
+                )
+                if abs(await middle(tab) - 8.4 * 25) <= NEAR:
+                    break
+                await asyncio.sleep(0.2)  # a busy machine draws it later, or not at all before the next seek
             return await tab.evaluate(
                 "(() => { const v = document.querySelector('video');"
                 " return [v.videoWidth, v.videoHeight, v.currentTime]; })()"
