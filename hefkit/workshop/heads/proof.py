@@ -145,9 +145,9 @@ def _difference(
     """(largest box difference in pixels, largest score difference), by the reading that fits the export best."""
     with np.errstate(all="ignore"):  # the next line reports an overflow
         xyxy, scores = decode_all(heads, head)
+        tables = [r.astype(np.float32, copy=False) for r in raw]
     if not all(np.isfinite(a).all() for a in (xyxy, scores, *raw)):
         raise ModelError(f"{file.path} computes NaN or infinite predictions; expected numbers; the weights are broken")
-    tables = [r.astype(np.float32, copy=False) for r in raw]
     orders = _orders(head)
     best = (np.inf, np.inf)
     for reading in READINGS:
